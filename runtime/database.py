@@ -1,0 +1,257 @@
+"""The one way to the database: `Database.transaction()` to write, `Database.snapshot()` to read.
+
+SQLite (WAL, synchronous=FULL) is the embedded default, PostgreSQL serves several nodes. Both are
+driven by SQLAlchemy Core; every table is declared on `metadata` by some package's `store.py`.
+
+INVARIANT: a transaction never spans outbound HTTP. `in_transaction()` lets the outbound client
+assert it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.types import TypeDecorator
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import Dialect
+
+SQLITE_BUSY_TIMEOUT_MS: Final = 10_000
+SQLITE_CACHE_KIB: Final = 65_536
+SQLITE_WAL_AUTOCHECKPOINT_PAGES: Final = 4_000
+POOL_SIZE: Final = 5
+POOL_WAIT_S: Final = 10.0
+STATEMENT_TIMEOUT_MS: Final = 30_000
+#: tenant of rows that belong to the installation: leases and the like
+SYSTEM_TENANT: Final = "*"
+
+metadata: Final = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """Aware UTC datetime with microseconds; a naive value is a bug and refused."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(sa.DateTime())
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("naive datetime refused: times are aware UTC")
+        utc = value.astimezone(UTC)
+        return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
+
+    @override
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+#: JSON document: text in SQLite, jsonb in PostgreSQL. None is SQL NULL.
+JSONDocument = sa.JSON(none_as_null=True).with_variant(
+    postgresql.JSONB(none_as_null=True), "postgresql"
+)
+
+
+def tenant_column() -> sa.Column[str]:
+    """Return the first column of every primary key (design §4.2)."""
+    return sa.Column("tenant_id", sa.String(64), primary_key=True)
+
+
+def id_column(name: str, *, primary_key: bool = True) -> sa.Column[str]:
+    """Return a column for an id of `runtime.ids`."""
+    return sa.Column(name, sa.String(64), primary_key=primary_key, nullable=False)
+
+
+class Database:
+    """A pool of connections to one database."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.dialect: Literal["sqlite", "postgresql"] = (
+            "postgresql" if engine.dialect.name == "postgresql" else "sqlite"
+        )
+        # SQLite has one writer; queueing in the process is fair and does not spin on SQLITE_BUSY.
+        self._write_turn = asyncio.Lock() if self.dialect == "sqlite" else None
+
+    @classmethod
+    def connect(cls, url: str, *, pool_size: int = POOL_SIZE) -> Database:
+        """Open `sqlite:///path` or `postgresql://…`. Raises ValueError on another scheme."""
+        parsed = sa.make_url(url)
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            engine = _sqlite_engine(parsed.set(drivername="sqlite+aiosqlite"), pool_size)
+        elif backend == "postgresql":
+            engine = _postgresql_engine(parsed.set(drivername="postgresql+asyncpg"), pool_size)
+        else:
+            raise ValueError(f"DATABASE_URL: {backend!r} is not supported: use sqlite or postgresql")
+        return cls(engine)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection inside a write transaction: commit at the end, roll back on error.
+
+        On SQLite it begins IMMEDIATE, so a conflict shows at the start and never in the middle.
+        """
+        if self._write_turn is None:
+            async with self._begun("write") as connection:
+                yield connection
+        else:
+            async with self._write_turn, self._begun("write") as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection for reading; what it sees is consistent within one statement."""
+        async with self._begun("read") as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _begun(self, intent: str) -> AsyncIterator[AsyncConnection]:
+        marker = _in_transaction.set(True)
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execution_options(signalhub_intent=intent)
+                async with connection.begin():
+                    yield connection
+        finally:
+            _in_transaction.reset(marker)
+
+    async def close(self) -> None:
+        """Close all connections. Raises nothing."""
+        await self._engine.dispose()
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine itself, for migrations and for listening to notifications only."""
+        return self._engine
+
+
+def in_transaction() -> bool:
+    """Return whether the running task holds a transaction or snapshot open."""
+    return _in_transaction.get()
+
+
+def dialect_insert(
+    connection: AsyncConnection, table: sa.Table
+) -> postgresql.Insert | sqlite.Insert:
+    """Return the dialect's INSERT, which knows `on_conflict_do_nothing` and `…_do_update`."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+async def insert_new(
+    connection: AsyncConnection, table: sa.Table, rows: list[dict[str, Any]], key: str
+) -> set[str]:
+    """Insert rows, skipping those that break a uniqueness rule; return `key` of the inserted ones.
+
+    One batch never fails because of a duplicate (contracts §1). Raises database errors otherwise.
+    """
+    if not rows:
+        return set()
+    statement = (
+        dialect_insert(connection, table).on_conflict_do_nothing().returning(table.c[key])
+    )
+    result = await connection.execute(statement, rows)
+    return {row[0] for row in result}
+
+
+def chunks(values: Iterable[Any], size: int) -> Iterable[list[Any]]:
+    """Split values into lists of at most `size`, for statements with bounded parameters."""
+    batch: list[Any] = []
+    for value in values:
+        batch.append(value)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _json_dumps(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _sqlite_engine(url: sa.URL, pool_size: int) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_S,
+        poolclass=sa.pool.AsyncAdaptedQueuePool,
+        connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
+        json_serializer=_json_dumps,
+        json_deserializer=msgspec.json.decode,
+    )
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            # FULL, not NORMAL: an acknowledged signal survives a power cut (design §4.3).
+            "synchronous=FULL",
+            f"cache_size=-{SQLITE_CACHE_KIB}",
+            f"wal_autocheckpoint={SQLITE_WAL_AUTOCHECKPOINT_PAGES}",
+            "temp_store=MEMORY",
+            "foreign_keys=ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        intent = connection.get_execution_options().get("signalhub_intent")
+        connection.exec_driver_sql("BEGIN" if intent == "read" else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql_engine(url: sa.URL, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=POOL_WAIT_S,
+        pool_pre_ping=True,
+        connect_args={
+            "server_settings": {
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                "timezone": "UTC",
+                "application_name": "signalhub",
+            }
+        },
+        json_serializer=_json_dumps,
+        json_deserializer=msgspec.json.decode,
+    )

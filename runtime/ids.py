@@ -1,0 +1,66 @@
+"""Identifiers: ULIDs with a prefix that names the kind (`usr_01J...`).
+
+A ULID sorts by time of making, so rows land at the right end of their index. Inside one process
+ids of the same millisecond still ascend: the random part is increased instead of drawn anew.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Final
+
+_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
+_RANDOM_BITS: Final = 80
+
+PREFIXES: Final = frozenset(
+    "usr dev ses app prv cli str sig det ctn tsk evt pol zon key aud whk clr lvl chg pin lnk tok".split()
+)
+
+
+class _Sequence:
+    """Last millisecond and random part handed out by this process."""
+
+    __slots__ = ("millisecond", "random")
+
+    def __init__(self) -> None:
+        self.millisecond = 0
+        self.random = 0
+
+
+_LAST: Final = _Sequence()
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id such as `usr_01JD…` (26 characters after the prefix), ascending."""
+    if prefix not in PREFIXES:
+        raise ValueError(f"unknown id prefix {prefix!r}")
+    return f"{prefix}_{new_ulid()}"
+
+
+def new_ulid() -> str:
+    """Return a 26 character ULID that is larger than all earlier ones of this process."""
+    millisecond = time.time_ns() // 1_000_000
+    if millisecond <= _LAST.millisecond:
+        millisecond = _LAST.millisecond
+        _LAST.random += 1 + secrets.randbelow(1 << 16)
+    else:
+        _LAST.millisecond = millisecond
+        # The top bit stays free, so that increments within one millisecond cannot overflow.
+        _LAST.random = secrets.randbits(_RANDOM_BITS - 1)
+    value = (millisecond << _RANDOM_BITS) | (_LAST.random & ((1 << _RANDOM_BITS) - 1))
+    return "".join(_PAIRS[(value >> shift) & 1023] for shift in range(120, -10, -10))
+
+
+def new_secret_id(prefix: str) -> str:
+    """Return an unguessable id: 128 random bits. For ids that are part of an intake URL."""
+    if prefix not in PREFIXES:
+        raise ValueError(f"unknown id prefix {prefix!r}")
+    value = secrets.randbits(128)
+    return f"{prefix}_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -5, -5))
+
+
+def new_token(prefix: str) -> str:
+    """Return a bearer secret with 256 random bits, printable, with a prefix for scanners."""
+    return f"{prefix}_{secrets.token_urlsafe(32)}"
