@@ -113,7 +113,9 @@ class Database:
         elif backend == "postgresql":
             engine = _postgresql_engine(parsed.set(drivername="postgresql+asyncpg"), pool_size)
         else:
-            raise ValueError(f"DATABASE_URL: {backend!r} is not supported: use sqlite or postgresql")
+            raise ValueError(
+                f"DATABASE_URL: {backend!r} is not supported: use sqlite or postgresql"
+            )
         return cls(engine)
 
     @asynccontextmanager
@@ -179,9 +181,7 @@ async def insert_new(
     """
     if not rows:
         return set()
-    statement = (
-        dialect_insert(connection, table).on_conflict_do_nothing().returning(table.c[key])
-    )
+    statement = dialect_insert(connection, table).on_conflict_do_nothing().returning(table.c[key])
     result = await connection.execute(statement, rows)
     return {row[0] for row in result}
 

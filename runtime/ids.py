@@ -15,7 +15,31 @@ _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _RANDOM_BITS: Final = 80
 
 PREFIXES: Final = frozenset(
-    "usr dev ses app prv cli str sig det ctn tsk evt pol zon key aud whk clr lvl chg pin lnk tok".split()
+    [
+        "usr",
+        "dev",
+        "ses",
+        "app",
+        "prv",
+        "cli",
+        "str",
+        "sig",
+        "det",
+        "ctn",
+        "tsk",
+        "evt",
+        "pol",
+        "zon",
+        "key",
+        "aud",
+        "whk",
+        "clr",
+        "lvl",
+        "chg",
+        "pin",
+        "lnk",
+        "tok",
+    ]
 )
 
 

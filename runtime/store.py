@@ -1,1 +1,319 @@
-"""Tables and named queries of runtime."""
+"""Tables and named queries of the runtime: leases, configuration versions, signing keys.
+
+Rows of the installation itself carry the tenant `*`, so that every key begins with a tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtime.database import (
+    SYSTEM_TENANT,
+    JSONDocument,
+    UTCDateTime,
+    dialect_insert,
+    id_column,
+    metadata,
+    tenant_column,
+)
+
+leases: Final = sa.Table(
+    "leases",
+    metadata,
+    tenant_column(),
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("bucket", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("owner", sa.String(128), nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", UTCDateTime, nullable=False),
+)
+
+lease_members: Final = sa.Table(
+    "lease_members",
+    metadata,
+    tenant_column(),
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("owner", sa.String(128), primary_key=True),
+    sa.Column("seen_until", UTCDateTime, nullable=False),
+)
+
+config_versions: Final = sa.Table(
+    "config_versions",
+    metadata,
+    tenant_column(),
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+)
+
+changes: Final = sa.Table(
+    "changes",
+    metadata,
+    tenant_column(),
+    id_column("change_id"),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("ref", sa.String(255), nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    sa.Index("ix_changes_tenant_id_at", "tenant_id", "at"),
+)
+
+signing_keys: Final = sa.Table(
+    "signing_keys",
+    metadata,
+    tenant_column(),
+    sa.Column("kid", sa.String(128), primary_key=True),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("alg", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("public_jwk", JSONDocument, nullable=False),
+    sa.Column("private_jwk_sealed", sa.Text, nullable=False),
+    sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Column("changed_at", UTCDateTime, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One bucket of one kind of work, and who owns it until when."""
+
+    bucket: int
+    owner: str
+    epoch: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """One signing key of a tenant; the private half is sealed."""
+
+    tenant_id: str
+    kid: str
+    purpose: str
+    alg: str
+    state: str
+    public_jwk: dict[str, Any]
+    private_jwk_sealed: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One entry of the change feed: something of `kind` named `ref` is not what it was."""
+
+    tenant_id: str
+    change_id: str
+    kind: str
+    ref: str
+    at: datetime
+
+
+async def system_lock_leases(connection: AsyncConnection, kind: str) -> list[Lease]:
+    """Return all leases of `kind`, locked against other owners until the transaction ends."""
+    table = leases
+    query = (
+        sa.select(table.c.bucket, table.c.owner, table.c.epoch, table.c.expires_at)
+        .where(table.c.tenant_id == SYSTEM_TENANT, table.c.kind == kind)
+        .order_by(table.c.bucket)
+        .with_for_update()
+    )
+    return [Lease(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public row mapping
+
+
+async def add_leases(
+    connection: AsyncConnection, *, kind: str, owner: str, buckets: Collection[int], until: datetime
+) -> None:
+    """Create the rows of buckets nobody ever owned; a row made meanwhile by another stays."""
+    rows = [
+        {
+            "tenant_id": SYSTEM_TENANT,
+            "kind": kind,
+            "bucket": bucket,
+            "owner": owner,
+            "epoch": 1,
+            "expires_at": until,
+        }
+        for bucket in buckets
+    ]
+    if rows:
+        await connection.execute(dialect_insert(connection, leases).on_conflict_do_nothing(), rows)
+
+
+async def take_leases(
+    connection: AsyncConnection, *, kind: str, owner: str, buckets: Collection[int], until: datetime
+) -> None:
+    """Make `owner` the owner of `buckets`, under a new epoch."""
+    if buckets:
+        await connection.execute(
+            sa.update(leases)
+            .where(
+                leases.c.tenant_id == SYSTEM_TENANT,
+                leases.c.kind == kind,
+                leases.c.bucket.in_(list(buckets)),
+            )
+            .values(owner=owner, epoch=leases.c.epoch + 1, expires_at=until)
+        )
+
+
+async def extend_leases(
+    connection: AsyncConnection, *, kind: str, owner: str, buckets: Collection[int], until: datetime
+) -> None:
+    """Move the end of `owner`'s leases; pass a past moment to give them back."""
+    if buckets:
+        await connection.execute(
+            sa.update(leases)
+            .where(
+                leases.c.tenant_id == SYSTEM_TENANT,
+                leases.c.kind == kind,
+                leases.c.owner == owner,
+                leases.c.bucket.in_(list(buckets)),
+            )
+            .values(expires_at=until)
+        )
+
+
+async def lease_epochs(
+    connection: AsyncConnection, *, kind: str, buckets: Collection[int]
+) -> dict[int, int]:
+    """Return bucket to epoch, held still until the transaction ends (FOR SHARE)."""
+    query = (
+        sa.select(leases.c.bucket, leases.c.epoch)
+        .where(
+            leases.c.tenant_id == SYSTEM_TENANT,
+            leases.c.kind == kind,
+            leases.c.bucket.in_(list(buckets)),
+        )
+        .with_for_update(read=True)
+    )
+    return {row.bucket: row.epoch for row in await connection.execute(query)}
+
+
+async def note_member(
+    connection: AsyncConnection, *, kind: str, owner: str, now: datetime, until: datetime
+) -> int:
+    """Record that `owner` works on `kind`; return how many owners are alive, it included."""
+    table = lease_members
+    await connection.execute(
+        sa.delete(table).where(
+            table.c.tenant_id == SYSTEM_TENANT, table.c.kind == kind, table.c.seen_until < now
+        )
+    )
+    insert = dialect_insert(connection, table).values(
+        tenant_id=SYSTEM_TENANT, kind=kind, owner=owner, seen_until=until
+    )
+    await connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=["tenant_id", "kind", "owner"], set_={"seen_until": until}
+        )
+    )
+    count = await connection.scalar(
+        sa.select(sa.func.count())
+        .select_from(table)
+        .where(table.c.tenant_id == SYSTEM_TENANT, table.c.kind == kind)
+    )
+    return int(count or 1)
+
+
+async def bump(connection: AsyncConnection, tenant_id: str, kind: str) -> None:
+    """Say that configuration of `kind` changed in this tenant; caches reload it."""
+    insert = dialect_insert(connection, config_versions).values(
+        tenant_id=tenant_id, kind=kind, version=1
+    )
+    await connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=["tenant_id", "kind"], set_={"version": config_versions.c.version + 1}
+        )
+    )
+
+
+async def system_config_versions(connection: AsyncConnection) -> dict[tuple[str, str], int]:
+    """Return (tenant, kind) to version, of all tenants: a few rows, read by every node."""
+    query = sa.select(config_versions)
+    return {(row.tenant_id, row.kind): row.version for row in await connection.execute(query)}
+
+
+async def add_changes(connection: AsyncConnection, entries: Collection[Change]) -> None:
+    """Append to the change feed, in the transaction of the change itself."""
+    rows = [
+        {
+            "tenant_id": entry.tenant_id,
+            "change_id": entry.change_id,
+            "kind": entry.kind,
+            "ref": entry.ref,
+            "at": entry.at,
+        }
+        for entry in entries
+    ]
+    if rows:
+        await connection.execute(sa.insert(changes), rows)
+
+
+async def system_changes_since(
+    connection: AsyncConnection, *, since: datetime, limit: int
+) -> list[Change]:
+    """Return feed entries of all tenants made at or after `since`, oldest first."""
+    query = (
+        sa.select(changes)
+        .where(changes.c.at >= since)
+        .order_by(changes.c.at, changes.c.change_id)
+        .limit(limit)
+    )
+    return [Change(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public row mapping
+
+
+async def system_purge_changes(connection: AsyncConnection, *, before: datetime) -> int:
+    """Delete feed entries nobody re-reads any more; return how many."""
+    result = await connection.execute(sa.delete(changes).where(changes.c.at < before))
+    return int(result.rowcount)
+
+
+async def add_key(connection: AsyncConnection, key: StoredKey) -> None:
+    """Store a new signing key."""
+    await connection.execute(
+        sa.insert(signing_keys).values(
+            tenant_id=key.tenant_id,
+            kid=key.kid,
+            purpose=key.purpose,
+            alg=key.alg,
+            state=key.state,
+            public_jwk=key.public_jwk,
+            private_jwk_sealed=key.private_jwk_sealed,
+            created_at=key.created_at,
+            changed_at=key.created_at,
+        )
+    )
+
+
+async def list_keys(connection: AsyncConnection, tenant_id: str) -> list[StoredKey]:
+    """Return the tenant's signing keys, oldest first."""
+    table = signing_keys
+    query = (
+        sa.select(
+            table.c.tenant_id,
+            table.c.kid,
+            table.c.purpose,
+            table.c.alg,
+            table.c.state,
+            table.c.public_jwk,
+            table.c.private_jwk_sealed,
+            table.c.created_at,
+        )
+        .where(table.c.tenant_id == tenant_id)
+        .order_by(table.c.created_at, table.c.kid)
+    )
+    return [StoredKey(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public row mapping
+
+
+async def set_key_state(
+    connection: AsyncConnection, tenant_id: str, kid: str, *, state: str, now: datetime
+) -> None:
+    """Move one key to another state."""
+    await connection.execute(
+        sa.update(signing_keys)
+        .where(signing_keys.c.tenant_id == tenant_id, signing_keys.c.kid == kid)
+        .values(state=state, changed_at=now)
+    )

@@ -1,0 +1,105 @@
+"""Change feed: how every process learns that a cache of it is stale.
+
+Configuration (providers, apps, streams, policies …): one version per tenant and kind; a process
+re-reads the few version rows when woken and at least every second, and a `ConfigCache` reloads
+its kind when the version moved. Staleness is measured and exported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+import structlog
+from prometheus_client import Gauge
+
+from runtime import store
+from runtime.database import Database
+from runtime.notify import Notifier
+from runtime.store import bump
+
+__all__ = ["ConfigCache", "ConfigFeed", "bump"]
+
+REREAD_S: Final = 0.25
+#: a request that misses may ask for a re-read, but not more often than this
+MISS_REREAD_S: Final = 0.02
+
+ValueT = TypeVar("ValueT")
+
+log = structlog.get_logger()
+_staleness = Gauge(
+    "hub_runtime_config_staleness_seconds",
+    "Age of this process's picture of the configuration versions.",
+    multiprocess_mode="max",
+)
+
+
+class ConfigFeed:
+    """This process's picture of the configuration versions."""
+
+    def __init__(self, database: Database, notifier: Notifier) -> None:
+        self._database = database
+        self._notifier = notifier
+        self._versions: dict[tuple[str, str], int] = {}
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+
+    def version(self, tenant_id: str, kind: str) -> int:
+        """Return the last seen version; 0 when the kind never changed."""
+        return self._versions.get((tenant_id, kind), 0)
+
+    async def refresh(self, *, younger_than_s: float = 0.0) -> None:
+        """Read the versions now, unless the last reading is younger than the given age."""
+        async with self._reading:
+            if time.monotonic() - self._read_at < younger_than_s:
+                return
+            started = time.monotonic()
+            async with self._database.snapshot() as connection:
+                self._versions = await store.system_config_versions(connection)
+            self._read_at = started
+
+    async def run(self) -> None:
+        """Follow the feed until cancelled; a failed read is logged and tried again."""
+        while True:
+            seen = self._notifier.count("config")
+            try:
+                await self.refresh()
+            except Exception:
+                log.warning("feed.read_failed", exc_info=True)
+            _staleness.set(time.monotonic() - self._read_at)
+            await self._notifier.wait("config", REREAD_S, since=seen)
+
+
+class ConfigCache(Generic[ValueT]):
+    """One kind of configuration per tenant, in memory, reloaded when its version moves."""
+
+    def __init__(
+        self, feed: ConfigFeed, kind: str, load: Callable[[str], Awaitable[ValueT]]
+    ) -> None:
+        self._feed = feed
+        self._kind = kind
+        self._load = load
+        self._values: dict[str, tuple[int, ValueT]] = {}
+        self._loading: dict[str, asyncio.Lock] = {}
+
+    async def get(self, tenant_id: str, *, fresh: bool = False) -> ValueT:
+        """Return the tenant's value; from memory unless its version moved.
+
+        fresh: look at the versions first, for a caller that just missed what it looked for; such
+        looks are spaced 20 ms, so that guessing cannot turn into database load.
+        """
+        if fresh:
+            await self._feed.refresh(younger_than_s=MISS_REREAD_S)
+        version = self._feed.version(tenant_id, self._kind)
+        held = self._values.get(tenant_id)
+        if held is not None and held[0] == version:
+            return held[1]
+        async with self._loading.setdefault(tenant_id, asyncio.Lock()):
+            held = self._values.get(tenant_id)
+            if held is None or held[0] != version:
+                # Read after the version: a change in between only causes one more reload.
+                held = (version, await self._load(tenant_id))
+                self._values[tenant_id] = held
+        return held[1]

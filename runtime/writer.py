@@ -1,0 +1,202 @@
+"""Group commit: many requests, one transaction, each answered after the commit.
+
+    submit(operation, item) ─┐
+    submit(operation, item) ─┼─▶ queue ─▶ [ one transaction: handle(items) ] ─▶ answers
+    submit(operation, item) ─┘             while it commits, the next batch collects
+
+An `Operation` is a named write with typed items. Its handler gets all items of a batch at once.
+On SQLite the one writer of the file is the core process and other processes send their items to
+it (`runtime/ipc.py`); on PostgreSQL every process runs its own `LocalWriter`.
+
+INVARIANT: a batch never fails because of one item. When a batch raises, its items are tried again
+one by one, and the bad one answers its own waiter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import sqlalchemy as sa
+import structlog
+from prometheus_client import Counter, Histogram
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtime.database import Database
+from runtime.errors import Overloaded, Refused, Unavailable
+from runtime.notify import Notifier
+
+QUEUE_ITEMS_MAX: Final = 10_000
+BATCH_ITEMS_MAX: Final = 256
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+log = structlog.get_logger()
+_batches = Histogram(
+    "hub_runtime_batch_items",
+    "Items per group commit.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+_commit_seconds = Histogram("hub_runtime_commit_seconds", "Duration of one group commit.")
+_refused_total = Counter("hub_runtime_writes_refused_total", "Items refused: queue full.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[ItemT, ResultT]):
+    """A named write. `handle` runs inside the transaction; one result per item, in order.
+
+    `item` and `result` are msgspec Structs or builtins: they travel between processes.
+    `wakes`: topics to wake after the commit.
+    """
+
+    name: str
+    item: type[ItemT]
+    result: type[ResultT]
+    handle: Callable[[AsyncConnection, Sequence[ItemT]], Awaitable[Sequence[ResultT]]]
+    wakes: tuple[str, ...] = ()
+
+
+class Writer(Protocol):
+    """Where hot writes go."""
+
+    async def submit(self, operation: Operation[ItemT, ResultT], item: ItemT) -> ResultT:
+        """Write one item; return after COMMIT.
+
+        Raises Overloaded when the queue is full, Unavailable when it is unknown whether the
+        write happened, and whatever Refused the operation's handler raised for this item.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    operation: Operation[Any, Any]
+    item: Any
+    answer: asyncio.Future[Any]
+
+
+class LocalWriter:
+    """Commits the items of this process (and of those that send to it) in batches."""
+
+    def __init__(
+        self, database: Database, notifier: Notifier, *, queue_items_max: int = QUEUE_ITEMS_MAX
+    ) -> None:
+        self._database = database
+        self._notifier = notifier
+        self._queue: deque[_Entry] = deque()
+        self._queue_items_max = queue_items_max
+        self._arrived = asyncio.Event()
+
+    async def submit(self, operation: Operation[ItemT, ResultT], item: ItemT) -> ResultT:
+        """Write one item; return after COMMIT. Errors as in `Writer`."""
+        answer = self.enqueue(operation, item)
+        result: ResultT = await answer
+        return result
+
+    def enqueue(self, operation: Operation[Any, Any], item: Any) -> asyncio.Future[Any]:
+        """Queue one item and return the future of its answer. Raises Overloaded."""
+        if len(self._queue) >= self._queue_items_max:
+            _refused_total.inc()
+            raise Overloaded("The write queue is full.", retry_after_s=1.0)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Entry(operation, item, answer))
+        self._arrived.set()
+        return answer
+
+    async def run(self) -> None:
+        """Commit batches until cancelled; what is queued then answers Unavailable."""
+        try:
+            while True:
+                await self._arrived.wait()
+                batch = self._take()
+                if batch:
+                    await self._commit(batch)
+        finally:
+            while self._queue:
+                _fail(self._queue.popleft(), Unavailable("The hub is shutting down."))
+
+    def _take(self) -> list[_Entry]:
+        size = min(len(self._queue), BATCH_ITEMS_MAX)
+        batch = [self._queue.popleft() for _ in range(size)]
+        if not self._queue:
+            self._arrived.clear()
+        return batch
+
+    async def _commit(self, batch: list[_Entry]) -> None:
+        _batches.observe(len(batch))
+        try:
+            with _commit_seconds.time():
+                results = await self._write(batch)
+        except Exception as error:  # noqa: BLE001 - outermost step of the writer: sorted out below
+            await self._commit_alone(batch, error)
+            return
+        self._answer(results)
+
+    async def _commit_alone(self, batch: list[_Entry], error: Exception) -> None:
+        """Find out which item of a failed batch was the bad one; the others still commit."""
+        if len(batch) == 1:
+            _fail(batch[0], _presentable(batch[0], error))
+            return
+        for entry in batch:
+            try:
+                results = await self._write([entry])
+            except Exception as alone:  # noqa: BLE001 - each waiter gets its own error
+                _fail(entry, _presentable(entry, alone))
+            else:
+                self._answer(results)
+
+    async def _write(self, batch: list[_Entry]) -> list[tuple[_Entry, Any]]:
+        answered: list[tuple[_Entry, Any]] = []
+        async with self._database.transaction() as connection:
+            for entries in _by_operation(batch):
+                operation = entries[0].operation
+                results = await operation.handle(connection, [entry.item for entry in entries])
+                answered.extend(zip(entries, results, strict=True))
+        return answered
+
+    def _answer(self, results: list[tuple[_Entry, Any]]) -> None:
+        topics: set[str] = set()
+        for entry, result in results:
+            topics.update(entry.operation.wakes)
+            if not entry.answer.done():
+                entry.answer.set_result(result)
+        self._notifier.wake_all(sorted(topics))
+
+
+def index_operations(
+    operations: Iterable[Operation[Any, Any]],
+) -> Mapping[str, Operation[Any, Any]]:
+    """Return operations by name. Raises ValueError when two share one."""
+    index: dict[str, Operation[Any, Any]] = {}
+    for operation in operations:
+        if operation.name in index:
+            raise ValueError(f"two operations are named {operation.name!r}")
+        index[operation.name] = operation
+    return index
+
+
+def _by_operation(batch: list[_Entry]) -> list[list[_Entry]]:
+    groups: dict[str, list[_Entry]] = {}
+    for entry in batch:
+        groups.setdefault(entry.operation.name, []).append(entry)
+    return list(groups.values())
+
+
+def _fail(entry: _Entry, error: Exception) -> None:
+    if not entry.answer.done():
+        entry.answer.set_exception(error)
+
+
+def _presentable(entry: _Entry, error: Exception) -> Exception:
+    """Return what the waiter gets: refusals as they are, trouble as Unavailable."""
+    if isinstance(error, Refused | Unavailable):
+        return error
+    if isinstance(error, sa.exc.DBAPIError | OSError | TimeoutError):
+        log.warning("write.failed", operation=entry.operation.name, error=type(error).__name__)
+        return Unavailable("The database did not take the write.")
+    log.error("write.failed", operation=entry.operation.name, exc_info=error)
+    return Unavailable("The write failed.", retry_after_s=30.0)
