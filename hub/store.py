@@ -1,1 +1,236 @@
-"""Tables and named queries of hub."""
+"""Tables and named queries of the hub itself: tenants, clients, audit."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtime import ids
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    dialect_insert,
+    id_column,
+    metadata,
+    serialize,
+    tenant_column,
+)
+
+AUDIT_PAGE_MAX: Final = 500
+
+tenants: Final = sa.Table(
+    "tenants",
+    metadata,
+    tenant_column(),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("created_at", UTCDateTime, nullable=False),
+)
+
+clients: Final = sa.Table(
+    "clients",
+    metadata,
+    tenant_column(),
+    id_column("client_id"),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("token_hash", sa.String(64), nullable=False),
+    sa.Column("scopes", JSONDocument, nullable=False),
+    sa.Column("app_id", sa.String(64)),
+    sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.UniqueConstraint("tenant_id", "token_hash"),
+    sa.UniqueConstraint("tenant_id", "name"),
+)
+
+audit: Final = sa.Table(
+    "audit",
+    metadata,
+    tenant_column(),
+    id_column("audit_id"),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    sa.Column("actor", sa.String(128), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("ref", sa.String(255), nullable=False),
+    sa.Column("detail", JSONDocument, nullable=False),
+    sa.Column("previous_hash", sa.String(64), nullable=False),
+    sa.Column("entry_hash", sa.String(64), nullable=False),
+    sa.UniqueConstraint("tenant_id", "number"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """One issuer and all it owns."""
+
+    tenant_id: str
+    name: str
+    status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """A party that calls our API. Its token is stored as a hash only."""
+
+    tenant_id: str
+    client_id: str
+    name: str
+    token_hash: str
+    scopes: tuple[str, ...]
+    app_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One write somebody made, chained to the one before it by hash."""
+
+    tenant_id: str
+    audit_id: str
+    number: int
+    at: datetime
+    actor: str
+    action: str
+    ref: str
+    detail: dict[str, Any]
+    previous_hash: str
+    entry_hash: str
+
+
+async def ensure_tenant(
+    connection: AsyncConnection, tenant_id: str, *, name: str, now: datetime
+) -> bool:
+    """Create the tenant unless it exists; return whether it was created."""
+    insert = (
+        dialect_insert(connection, tenants)
+        .values(tenant_id=tenant_id, name=name, status="active", created_at=now)
+        .on_conflict_do_nothing()
+        .returning(tenants.c.tenant_id)
+    )
+    return (await connection.execute(insert)).first() is not None
+
+
+async def system_list_tenants(connection: AsyncConnection) -> list[Tenant]:
+    """Return all tenants: routing needs them, and the owner's list."""
+    rows = await connection.execute(sa.select(tenants).order_by(tenants.c.tenant_id))
+    return [Tenant(**row) for row in rows.mappings()]
+
+
+async def add_client(connection: AsyncConnection, client: Client) -> None:
+    """Store a client. Raises IntegrityError when name or token exist."""
+    await connection.execute(
+        sa.insert(clients).values(
+            tenant_id=client.tenant_id,
+            client_id=client.client_id,
+            name=client.name,
+            token_hash=client.token_hash,
+            scopes=list(client.scopes),
+            app_id=client.app_id,
+            created_at=client.created_at,
+        )
+    )
+
+
+async def list_clients(connection: AsyncConnection, tenant_id: str) -> list[Client]:
+    """Return the tenant's clients, oldest first."""
+    rows = await connection.execute(
+        sa.select(clients).where(clients.c.tenant_id == tenant_id).order_by(clients.c.client_id)
+    )
+    return [Client(**{**row, "scopes": tuple(row["scopes"])}) for row in rows.mappings()]
+
+
+async def delete_client(connection: AsyncConnection, tenant_id: str, client_id: str) -> bool:
+    """Delete a client; return whether there was one. Its token stops working at once."""
+    result = await connection.execute(
+        sa.delete(clients).where(clients.c.tenant_id == tenant_id, clients.c.client_id == client_id)
+    )
+    return bool(result.rowcount)
+
+
+async def add_audit(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    actor: str,
+    action: str,
+    ref: str,
+    detail: dict[str, Any],
+    now: datetime,
+) -> None:
+    """Append one audit entry, chained by hash to the tenant's last one.
+
+    INVARIANT: entries are never changed or deleted here; a broken chain shows tampering.
+    """
+    await serialize(connection, "audit", tenant_id)
+    last = (
+        await connection.execute(
+            sa.select(audit.c.number, audit.c.entry_hash)
+            .where(audit.c.tenant_id == tenant_id)
+            .order_by(audit.c.number.desc())
+            .limit(1)
+        )
+    ).first()
+    number = (last.number if last else 0) + 1
+    previous_hash = last.entry_hash if last else "0" * 64
+    entry = AuditEntry(
+        tenant_id=tenant_id,
+        audit_id=ids.new_id("aud"),
+        number=number,
+        at=now,
+        actor=actor,
+        action=action,
+        ref=ref,
+        detail=detail,
+        previous_hash=previous_hash,
+        entry_hash="",
+    )
+    await connection.execute(
+        sa.insert(audit).values(
+            tenant_id=tenant_id,
+            audit_id=entry.audit_id,
+            number=number,
+            at=now,
+            actor=actor,
+            action=action,
+            ref=ref,
+            detail=detail,
+            previous_hash=previous_hash,
+            entry_hash=audit_hash(entry),
+        )
+    )
+
+
+async def list_audit(
+    connection: AsyncConnection, tenant_id: str, *, before: int | None, limit: int
+) -> list[AuditEntry]:
+    """Return audit entries, newest first, below number `before`."""
+    query = sa.select(audit).where(audit.c.tenant_id == tenant_id)
+    if before is not None:
+        query = query.where(audit.c.number < before)
+    query = query.order_by(audit.c.number.desc()).limit(min(limit, AUDIT_PAGE_MAX))
+    return [AuditEntry(**row) for row in (await connection.execute(query)).mappings()]
+
+
+def audit_hash(entry: AuditEntry) -> str:
+    """Return the hash that chains an entry: over all its fields and the hash before it."""
+    body = msgspec.json.encode(
+        [
+            entry.tenant_id,
+            entry.audit_id,
+            entry.number,
+            entry.at,
+            entry.actor,
+            entry.action,
+            entry.ref,
+            entry.detail,
+            entry.previous_hash,
+        ],
+        order="sorted",
+    )
+    return hashlib.sha256(body).hexdigest()

@@ -10,6 +10,7 @@ assert it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -184,6 +185,17 @@ async def insert_new(
     statement = dialect_insert(connection, table).on_conflict_do_nothing().returning(table.c[key])
     result = await connection.execute(statement, rows)
     return {row[0] for row in result}
+
+
+async def serialize(connection: AsyncConnection, *names: str) -> None:
+    """Let transactions that name the same thing run one after the other, until this one ends.
+
+    SQLite has one writer anyway; PostgreSQL takes an advisory lock on a hash of the names.
+    """
+    if connection.dialect.name == "postgresql":
+        digest = hashlib.blake2b("\0".join(names).encode(), digest_size=8).digest()
+        key = int.from_bytes(digest, signed=True)
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
 def chunks(values: Iterable[Any], size: int) -> Iterable[list[Any]]:

@@ -34,9 +34,13 @@ class Invalid(Refused):
 
 
 class Unauthorized(Refused):
-    """No valid credentials came with the request."""
+    """No valid credentials came with the request. `code` is the RFC 6750 error, if any came."""
 
     status = 401
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class Forbidden(Refused):

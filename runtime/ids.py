@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import uuid
 from typing import Final
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -65,6 +66,16 @@ def new_id(prefix: str) -> str:
 
 def new_ulid() -> str:
     """Return a 26 character ULID that is larger than all earlier ones of this process."""
+    value = _next_value()
+    return "".join(_PAIRS[(value >> shift) & 1023] for shift in range(120, -10, -10))
+
+
+def new_uuid_urn() -> str:
+    """Return `urn:uuid:…` for a request or a message, time-ordered like the ids."""
+    return uuid.UUID(int=_next_value(), version=4).urn
+
+
+def _next_value() -> int:
     millisecond = time.time_ns() // 1_000_000
     if millisecond <= _LAST.millisecond:
         millisecond = _LAST.millisecond
@@ -73,8 +84,7 @@ def new_ulid() -> str:
         _LAST.millisecond = millisecond
         # The top bit stays free, so that increments within one millisecond cannot overflow.
         _LAST.random = secrets.randbits(_RANDOM_BITS - 1)
-    value = (millisecond << _RANDOM_BITS) | (_LAST.random & ((1 << _RANDOM_BITS) - 1))
-    return "".join(_PAIRS[(value >> shift) & 1023] for shift in range(120, -10, -10))
+    return (millisecond << _RANDOM_BITS) | (_LAST.random & ((1 << _RANDOM_BITS) - 1))
 
 
 def new_secret_id(prefix: str) -> str:

@@ -1,0 +1,145 @@
+"""Settings: `SIGNALHUB_*` environment variables over `signalhub.toml`; unknown keys are errors.
+
+Read once by the command, frozen, and handed to the hub's processes. Nothing set at all gives a
+working hub on loopback in development mode.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from typing_extensions import override
+
+PREFIX: Final = "SIGNALHUB_"
+CONFIG_FILE_VARIABLE: Final = "SIGNALHUB_CONFIG"
+#: read by other parts than this module: the file's name, and what tests need (contracts §12)
+FOREIGN_VARIABLES: Final = frozenset(
+    {CONFIG_FILE_VARIABLE, "SIGNALHUB_TEST_CLOCK_FILE", "SIGNALHUB_TEST_PG_URL"}
+)
+DEFAULT_PORT: Final = 8423
+SECRET_KEY_CHARACTERS_MIN: Final = 32
+
+
+class SettingsError(Exception):
+    """The settings do not make sense; the text says which and what to do."""
+
+
+def _plain_issuer(value: str) -> str:
+    scheme, _, rest = value.partition("://")
+    if scheme not in {"https", "http"} or not rest:
+        raise ValueError("must be an https URL such as https://hub.example")
+    if "/" in rest or "?" in rest or "#" in rest or "@" in rest:
+        # Tenants live under /t/…, so a path here would collide with them (contracts §4).
+        raise ValueError("must have no path, query, fragment, user or trailing slash")
+    return value
+
+
+class Settings(BaseSettings):
+    """All settings, with their defaults. Field `port` is the variable `SIGNALHUB_PORT`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    issuer: Annotated[str, AfterValidator(_plain_issuer)] | None = None
+    database_url: str = "sqlite:///./signalhub.db"
+    data_dir: Path = Path("./signalhub-data")
+    host: str = "127.0.0.1"
+    port: int = Field(default=DEFAULT_PORT, ge=0, le=65_535)
+    workers: int = Field(default=1, ge=1, le=64)
+    delivery_workers: int = Field(default=1, ge=1, le=64)
+    role: Literal["all", "api", "worker"] = "all"
+    node: str | None = Field(default=None, max_length=100)
+    admin_token: SecretStr | None = None
+    secret_key: SecretStr | None = None
+    egress_allow: Annotated[tuple[str, ...], NoDecode] = ()
+    extra_ca: Path | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    dev_insecure: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("egress_allow"), str):
+            entries = [entry.strip() for entry in values["egress_allow"].split(",")]
+            return {**values, "egress_allow": tuple(entry for entry in entries if entry)}
+        return values
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        if self.secret_key and len(self.secret_key.get_secret_value()) < SECRET_KEY_CHARACTERS_MIN:
+            raise ValueError(f"secret_key: at least {SECRET_KEY_CHARACTERS_MIN} characters")
+        if self.secret_key is None and not self.embedded:
+            # Nodes that share a database must share the key, so none is made up for them.
+            raise ValueError("secret_key: must be set when database_url is PostgreSQL")
+        if self.issuer and self.issuer.startswith("http:") and not self.dev_insecure:
+            raise ValueError("issuer: must be https (http needs SIGNALHUB_DEV_INSECURE=true)")
+        if self.issuer is None and not is_loopback(self.host):
+            raise ValueError("issuer: must be set when host is not a loopback address")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is SQLite, migrated on start."""
+        return self.database_url.startswith("sqlite")
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order: what the command line says, the environment, the file."""
+        file = Path(os.environ.get(CONFIG_FILE_VARIABLE, "signalhub.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+
+def load_settings(**given: Any) -> Settings:
+    """Return the settings; `given` (from the command line) wins. Raises SettingsError."""
+    _refuse_unknown_variables()
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError("; ".join(lines)) from error
+    if settings.issuer is None:
+        # Nothing configured, loopback only: the development mode of a first start (contracts §12).
+        return settings.model_copy(update={"dev_insecure": True})
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is an address of this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_unknown_variables() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | FOREIGN_VARIABLES
+    unknown = sorted(
+        name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known
+    )
+    if unknown:
+        raise SettingsError(
+            f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
