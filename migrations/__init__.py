@@ -1,1 +1,1 @@
-"""migrations."""
+"""Database migrations: one head, revisions `0001`, `0002`, …; run by `signalhub migrate`."""

@@ -1,0 +1,78 @@
+# Every target sets up what it needs: only Python >= 3.11, pip and make have to be present.
+PYTHON ?= python3
+UV := .tools/bin/uv
+VENV := .venv
+BIN := $(VENV)/bin
+export UV_PYTHON_DOWNLOADS := never
+PYTEST_JOBS ?= 2
+
+.PHONY: help demo serve test check test-system soak bench setup lock format clean
+
+help:
+	@echo "make demo         set up and play the main job against real processes (under a minute)"
+	@echo "make serve        set up and start a hub on loopback"
+	@echo "make test         set up and run the tests"
+	@echo "make check        format, lint, types, layers, requirement ids, OpenAPI"
+	@echo "make test-system  tests that need Debian packages"
+	@echo "make soak         the long fault runs (hours)"
+	@echo "make bench        benchmarks"
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Signalhub needs Python 3.11 or newer: run 'make PYTHON=/path/to/python3.11'"; exit 1; }
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv || \
+	  { echo "Installing uv failed: check that pip works and reaches a package index"; exit 1; }
+
+$(VENV)/.runtime: $(UV) requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock || \
+	  { echo "Installing the locked dependencies failed: check the package index, then try again"; exit 1; }
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps -e . || \
+	  { echo "Installing signalhub into $(VENV) failed"; exit 1; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock || \
+	  { echo "Installing the locked development dependencies failed: check the package index, then try again"; exit 1; }
+	@touch $@
+
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.runtime
+	@$(BIN)/signalhub demo $(ARGS)
+
+serve: $(VENV)/.runtime
+	@$(BIN)/signalhub serve $(ARGS)
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadgroup $(ARGS)
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/mypy tests benchmarks
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m conformance.requirements
+	@$(BIN)/python -m hub.admin.openapi --check
+	@$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs
+
+test-system: $(VENV)/.dev
+	@$(BIN)/python -m pytest tests/system $(ARGS)
+
+soak: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: $(UV)
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml --group dev -o requirements-dev.lock
+
+clean:
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,136 @@
+"""What every process of the hub stands on: database, writer, wake-ups, keys, clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from runtime.clock import Clock, system_clock
+from runtime.database import Database
+from runtime.feed import ConfigFeed
+from runtime.ipc import CoreClient, CoreServer
+from runtime.keyring import Keyring
+from runtime.notify import Notifier
+from runtime.outbound import EgressRules
+from runtime.pgnotify import PostgreSQLBridge
+from runtime.secrets import SecretBox
+from runtime.writer import LocalWriter, Operation, Writer, index_operations
+
+CORE_WAIT_S: Final = 10.0
+
+
+class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor tells a process; read from its standard input, never from a file."""
+
+    role: str
+    index: int
+    node: str
+    issuer: str
+    database_url: str
+    core_socket: str | None
+    secret_key: str
+    dev_insecure: bool
+    egress_allow: tuple[str, ...]
+    extra_ca: str | None
+    log_level: str
+    listen_fd: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the process, stable over restarts: leases are held under it."""
+        return f"{self.node}/{self.role}-{self.index}"
+
+    def egress_rules(self) -> EgressRules:
+        """Return who may be called from here."""
+        return EgressRules(
+            dev_insecure=self.dev_insecure, allow=self.egress_allow, extra_ca=self.extra_ca
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """The resources of one process."""
+
+    config: ProcessConfig
+    clock: Clock
+    database: Database
+    notifier: Notifier
+    feed: ConfigFeed
+    box: SecretBox
+    keyring: Keyring
+    writer: Writer
+    spawn: Callable[[Awaitable[None]], asyncio.Task[None]]
+
+
+@asynccontextmanager
+async def open_node(
+    config: ProcessConfig, operations: tuple[Operation[Any, Any], ...] = ()
+) -> AsyncIterator[Node]:
+    """Open the resources of a process; its loops run until the block is left.
+
+    operations: what this process executes itself; the processes that only send leave it empty.
+    """
+    database = Database.connect(config.database_url)
+    notifier = Notifier()
+    feed = ConfigFeed(database, notifier)
+    box = SecretBox(config.secret_key)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks: list[asyncio.Task[None]] = []
+
+            def spawn(work: Awaitable[None]) -> asyncio.Task[None]:
+                task = group.create_task(_run(work))
+                tasks.append(task)
+                return task
+
+            await feed.refresh()
+            spawn(feed.run())
+            writer = await _open_writer(config, database, notifier, operations, spawn)
+            yield Node(
+                config=config,
+                clock=system_clock(dev_insecure=config.dev_insecure),
+                database=database,
+                notifier=notifier,
+                feed=feed,
+                box=box,
+                keyring=Keyring(database, feed, box),
+                writer=writer,
+                spawn=spawn,
+            )
+            for task in reversed(tasks):
+                task.cancel()
+    finally:
+        await database.close()
+
+
+async def _run(work: Awaitable[None]) -> None:
+    await work
+
+
+async def _open_writer(
+    config: ProcessConfig,
+    database: Database,
+    notifier: Notifier,
+    operations: tuple[Operation[Any, Any], ...],
+    spawn: Callable[[Awaitable[None]], asyncio.Task[None]],
+) -> Writer:
+    """Return where hot writes go: on SQLite the core process, else this process itself."""
+    if database.dialect == "postgresql":
+        spawn(PostgreSQLBridge(config.database_url, notifier).run())
+    if config.core_socket is not None and config.role != "core":
+        client = CoreClient(Path(config.core_socket), notifier)
+        spawn(client.run())
+        await client.connected(CORE_WAIT_S)
+        return client
+    writer = LocalWriter(database, notifier)
+    spawn(writer.run())
+    if config.core_socket is not None:
+        server = CoreServer(writer, notifier, index_operations(operations))
+        await server.serve(Path(config.core_socket))
+    return writer
