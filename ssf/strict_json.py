@@ -14,9 +14,10 @@ import msgspec
 
 from ssf.errors import RemoteProtocolError
 
-_DECODE: Final = msgspec.json.Decoder().decode
-_ESCAPED_NUL: Final = b"\\u0000"
 JSON_DEPTH_MAX: Final = 32
+
+_DECODE: Final = msgspec.json.Decoder().decode
+_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class _RefusedJSONError(ValueError):
@@ -37,16 +38,31 @@ def parse_object(
         value = _DECODE(raw)
         if not isinstance(value, dict):
             raise error("not a JSON object")
-        # The second scan only compares member counts; msgspec keeps the last of a repeated name.
-        _DUPLICATE_SCAN(raw.decode())
-        # Ordinary messages pass these two cheap tests; only suspects pay for the walk.
-        if raw.count(b"{") + raw.count(b"[") > JSON_DEPTH_MAX or _ESCAPED_NUL in raw:
-            _check_tree(value, JSON_DEPTH_MAX)
+        _check_unambiguous(raw, value)
     except _RefusedJSONError as cause:
         raise error(str(cause)) from None
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise error("not well-formed JSON") from None
     return value
+
+
+def holds_nul(text: bytes) -> bool:
+    r"""Tell whether JSON text has a string with NUL, which can only be written as ``\u0000``.
+
+    Escaped backslashes are taken out first, so that text about the escape is not the escape.
+    """
+    return b"\\u0000" in text and b"\\u0000" in text.replace(b"\\\\", b"")
+
+
+def _check_unambiguous(raw: bytes, value: dict[str, Any]) -> None:
+    if raw.count(b"{") + raw.count(b"[") > JSON_DEPTH_MAX:
+        _check_depth(value, JSON_DEPTH_MAX)
+    if holds_nul(raw):
+        raise _RefusedJSONError("NUL in a string")
+    # The decoder keeps the last of a repeated name. When the decoded value, written again, gives
+    # the same text, nothing was lost. Usual transmitters pass here, at a third of the scan's cost.
+    if _ENCODE(value) != msgspec.json.format(raw, indent=-1):
+        _DUPLICATE_SCAN(raw.decode())
 
 
 def _check_members(pairs: list[tuple[str, object]]) -> None:
@@ -57,15 +73,9 @@ def _check_members(pairs: list[tuple[str, object]]) -> None:
 _DUPLICATE_SCAN: Final = json.JSONDecoder(object_pairs_hook=_check_members).decode
 
 
-def _check_tree(value: object, levels_left: int) -> None:
-    if isinstance(value, str):
-        if "\0" in value:
-            raise _RefusedJSONError("NUL in a string")
-    elif isinstance(value, dict | list):
+def _check_depth(value: object, levels_left: int) -> None:
+    if isinstance(value, dict | list):
         if levels_left == 0:
             raise _RefusedJSONError(f"nested deeper than {JSON_DEPTH_MAX} levels")
-        for item in value:
-            _check_tree(item, levels_left - 1)
-        if isinstance(value, dict):
-            for member in value.values():
-                _check_tree(member, levels_left - 1)
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, levels_left - 1)

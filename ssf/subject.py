@@ -15,7 +15,7 @@ from ssf.subject_formats import (
     MemberValue,
     SimpleSubject,
     VerbatimJSON,
-    is_storable,
+    check_storable,
     malformed,
     normal_form,
     render_simple,
@@ -68,22 +68,22 @@ Subject: TypeAlias = SimpleSubject | AliasesSubject | ComplexSubject
 
 def email(address: str) -> SimpleSubject:
     """Make an email subject. Raises SubjectError."""
-    return simple_subject("email", {"email": address})
+    return _constructed("email", {"email": address})
 
 
 def iss_sub(iss: str, sub: str) -> SimpleSubject:
     """Make an iss_sub subject. Raises SubjectError."""
-    return simple_subject("iss_sub", {"iss": iss, "sub": sub})
+    return _constructed("iss_sub", {"iss": iss, "sub": sub})
 
 
 def opaque(identifier: str) -> SimpleSubject:
     """Make an opaque subject, such as the one of a stream. Raises SubjectError."""
-    return simple_subject("opaque", {"id": identifier})
+    return _constructed("opaque", {"id": identifier})
 
 
 def phone_number(number: str) -> SimpleSubject:
     """Make a phone_number subject. Raises SubjectError."""
-    return simple_subject("phone_number", {"phone_number": number})
+    return _constructed("phone_number", {"phone_number": number})
 
 
 def complex_subject(**members: SimpleSubject | AliasesSubject) -> ComplexSubject:
@@ -100,11 +100,9 @@ def parse_subject(obj: object, *, legacy: bool = False) -> Subject:
     Raises SubjectError. Source: RFC 9493 §3, SSF 1.0 §3; requirements SUB-1 to SUB-13, SUB-25,
     SUB-30, SET-59.
     """
-    members = _object(obj)
-    if legacy:
-        members = _modernise(members)
-    name = _format_of(members)
-    if name == "complex":
+    check_storable(obj)
+    members = _read(obj, legacy=legacy)
+    if _format_of(members) == "complex":
         return _parse_complex(members, legacy=legacy)
     return _parse_principal(members, legacy=legacy)
 
@@ -190,7 +188,7 @@ def _parse_principal(
 
 
 def _parse_identifier(obj: object, *, legacy: bool) -> SimpleSubject:
-    members = _modernise(_object(obj)) if legacy else _object(obj)
+    members = _read(obj, legacy=legacy)
     name = _format_of(members)
     if name in {"aliases", "complex"}:
         raise malformed(f"{name} inside aliases", "SUB-8")
@@ -208,7 +206,7 @@ def _parse_complex(members: Mapping[str, object], *, legacy: bool) -> ComplexSub
 
 
 def _parse_complex_member(obj: object, *, legacy: bool) -> SimpleSubject | AliasesSubject:
-    members = _modernise(_object(obj)) if legacy else _object(obj)
+    members = _read(obj, legacy=legacy)
     if _format_of(members) == "complex":
         raise malformed("complex inside complex", "SUB-30")
     return _parse_principal(members, legacy=legacy)
@@ -220,17 +218,25 @@ def _complex(members: Mapping[str, SimpleSubject | AliasesSubject]) -> ComplexSu
     return ComplexSubject(members=tuple(sorted(members.items())))
 
 
+def _constructed(name: str, members: Mapping[str, object]) -> SimpleSubject:
+    check_storable(members)
+    return simple_subject(name, members)
+
+
+def _read(obj: object, *, legacy: bool) -> Mapping[str, object]:
+    members = _object(obj)
+    return _modernise(members) if legacy else members
+
+
 def _object(obj: object) -> Mapping[str, object]:
-    if not isinstance(obj, dict) or not all(
-        isinstance(name, str) and is_storable(name) for name in obj
-    ):
+    if not isinstance(obj, dict) or not all(isinstance(name, str) for name in obj):
         raise malformed("a subject identifier is a JSON object", "SET-59")
     return obj
 
 
 def _format_of(members: Mapping[str, object]) -> str:
     name = members.get("format")
-    if not isinstance(name, str) or not 0 < len(name) <= FORMAT_CHARS_MAX or not is_storable(name):
+    if not isinstance(name, str) or not 0 < len(name) <= FORMAT_CHARS_MAX:
         raise malformed(f"format is no string of 1 to {FORMAT_CHARS_MAX} characters", "SUB-20")
     return name
 

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from ssf.errors import SubjectError
+from ssf.strict_json import holds_nul
 
 MEMBER_CHARS_MAX: Final = 4096
 MEMBERS_MAX: Final = 50
@@ -78,11 +79,9 @@ def _keep_all(members: Mapping[str, object]) -> tuple[tuple[str, MemberValue], .
 
 
 def _keep(value: object) -> MemberValue:
-    try:
-        text = msgspec.json.encode(value, order="sorted").decode()
-    except (TypeError, ValueError, RecursionError):
-        raise malformed("a member is no JSON value", "SUB-13") from None
-    return value if isinstance(value, str) else VerbatimJSON(text)
+    if isinstance(value, str):
+        return value
+    return VerbatimJSON(msgspec.json.encode(value, order="sorted").decode())
 
 
 def render_simple(subject: SimpleSubject) -> dict[str, object]:
@@ -117,17 +116,20 @@ def malformed(description: str, requirement: str) -> SubjectError:
 def _text(value: object, known: "_Format") -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MEMBER_CHARS_MAX:
         raise malformed("a required member is missing, empty or no string", known.requirement)
-    if not is_storable(value):
-        raise malformed("a member holds NUL or a lone surrogate", known.requirement)
     return value
 
 
-def is_storable(text: str) -> bool:
-    """Tell whether a text has a UTF-8 form without NUL, as every database wants it."""
+def check_storable(value: object) -> None:
+    """Check that a value can be written as JSON, and stored: no NUL, no lone surrogate.
+
+    Raises SubjectError. Requirement SET-59.
+    """
     try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
+        text = msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError):
+        raise malformed("not a JSON value", "SET-59") from None
+    if holds_nul(text):
+        raise malformed("a string holds NUL", "SET-59")
 
 
 def _addresses(value: object) -> VerbatimJSON:
