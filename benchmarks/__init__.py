@@ -1,0 +1,1 @@
+"""Measurements of the hub, one file per promise. Not installed, not part of the test run."""
