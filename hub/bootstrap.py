@@ -1,0 +1,168 @@
+"""What has to exist before the first request: folder, secret key, schema, tenant, keys, admin.
+
+Everything made up on the way is listed, so that `signalhub serve` can print it once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from hub import store
+from hub.auth import SCOPES, token_hash
+from hub.migrate import check_schema, migrate
+from hub.node import ProcessConfig
+from hub.settings import Settings, SettingsError
+from hub.store import Client
+from hub.tenancy import DEFAULT_TENANT
+from runtime import ids
+from runtime.clock import system_clock
+from runtime.database import Database
+from runtime.feed import bump
+from runtime.keyring import make_keys
+from runtime.secrets import SecretBox
+
+SECRET_KEY_FILE: Final = "secret.key"  # noqa: S105 - a file name
+ADMIN_CLIENT: Final = "admin"
+TOKEN_PREFIX: Final = "shc"  # noqa: S105 - what tokens begin with
+
+
+@dataclass(slots=True, kw_only=True)
+class MadeUp:
+    """What this start made up, in words for the operator."""
+
+    lines: list[str] = field(default_factory=list)
+    admin_token: str | None = None
+
+    def say(self, name: str, value: str) -> None:
+        """Note one thing that was made up."""
+        self.lines.append(f"{name}: {value}")
+
+
+def secret_key(settings: Settings, made_up: MadeUp) -> str:
+    """Return the key that seals secrets; made and kept in the data folder when unset."""
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value()
+    file = settings.data_dir / SECRET_KEY_FILE
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not file.exists():
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as handle:
+                handle.write(secrets.token_urlsafe(48))
+            made_up.say("secret key", f"kept in {file}; back it up, sealed secrets need it")
+        return file.read_text().strip()
+    except OSError as error:
+        raise SettingsError(
+            f"SIGNALHUB_DATA_DIR: {settings.data_dir} is not usable ({error.strerror}); "
+            "set it to a folder this user may write, or set SIGNALHUB_SECRET_KEY"
+        ) from error
+
+
+async def prepare(settings: Settings, key: str, made_up: MadeUp) -> None:
+    """Make the database ready: schema, tenant `default`, signing keys, a first admin."""
+    database = Database.connect(settings.database_url)
+    try:
+        if settings.embedded:
+            await migrate(database)
+        else:
+            await check_schema(database)
+        clock = system_clock(dev_insecure=settings.dev_insecure)
+        async with database.transaction() as connection:
+            if await store.ensure_tenant(
+                connection, DEFAULT_TENANT, name="Default", now=clock.now()
+            ):
+                await bump(connection, "*", "tenants")
+        kids = await make_keys(database, SecretBox(key), clock, DEFAULT_TENANT)
+        if kids:
+            made_up.say("signing keys", ", ".join(kids))
+        await _ensure_admin(settings, database, made_up)
+    finally:
+        await database.close()
+
+
+async def _ensure_admin(settings: Settings, database: Database, made_up: MadeUp) -> None:
+    given = settings.admin_token.get_secret_value() if settings.admin_token else None
+    now = system_clock(dev_insecure=settings.dev_insecure).now()
+    async with database.transaction() as connection:
+        clients = await store.list_clients(connection, DEFAULT_TENANT)
+        admins = [client for client in clients if "admin.write" in client.scopes]
+        if given is None and admins:
+            return
+        token = given or ids.new_token(TOKEN_PREFIX)
+        if any(client.token_hash == token_hash(token) for client in clients):
+            return
+        bootstrap = [client for client in clients if client.name == ADMIN_CLIENT]
+        for client in bootstrap:
+            await store.delete_client(connection, DEFAULT_TENANT, client.client_id)
+        await store.add_client(
+            connection,
+            Client(
+                tenant_id=DEFAULT_TENANT,
+                client_id=ids.new_id("cli"),
+                name=ADMIN_CLIENT,
+                token_hash=token_hash(token),
+                scopes=tuple(sorted(SCOPES)),
+                app_id=None,
+                created_at=now,
+            ),
+        )
+        await bump(connection, DEFAULT_TENANT, "clients")
+    if given is None:
+        made_up.admin_token = token
+        made_up.say("admin token (shown once)", token)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Return a listening socket at the configured address. Raises SettingsError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise SettingsError(
+            f"SIGNALHUB_HOST/SIGNALHUB_PORT: cannot listen on {settings.host}:{settings.port} "
+            f"({error.strerror}); stop what listens there or choose another port"
+        ) from error
+    return listening
+
+
+def process_configs(
+    settings: Settings, *, key: str, issuer: str, run_dir: Path, listen_fd: int | None
+) -> list[ProcessConfig]:
+    """Return the processes that this command runs (contracts §1)."""
+    counts = {"core": 1, "delivery": settings.delivery_workers, "api": settings.workers}
+    if settings.role == "api":
+        counts = {"api": settings.workers}
+        if settings.embedded:
+            raise SettingsError(
+                "SIGNALHUB_ROLE: api and worker need PostgreSQL; SQLite runs everything in one hub"
+            )
+    elif settings.role == "worker":
+        counts.pop("api")
+    socket_path = str(run_dir / "core.sock") if settings.embedded else None
+    return [
+        ProcessConfig(
+            role=role,
+            index=index,
+            node=settings.node or f"{socket.gethostname()}:{settings.port}",
+            issuer=issuer,
+            database_url=settings.database_url,
+            core_socket=socket_path,
+            secret_key=key,
+            dev_insecure=settings.dev_insecure,
+            egress_allow=settings.egress_allow,
+            extra_ca=str(settings.extra_ca) if settings.extra_ca else None,
+            log_level=settings.log_level,
+            listen_fd=listen_fd if role == "api" else None,
+        )
+        for role, count in counts.items()
+        for index in range(count)
+    ]

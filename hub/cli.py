@@ -1,0 +1,124 @@
+"""The command line: `signalhub …`. Imports per command, so that `--help` stays instant."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from hub.settings import Settings, SettingsError, load_settings
+
+app = typer.Typer(
+    name="signalhub",
+    help="An open Shared Signals hub: SSF, CAEP and RISC in, risk and containment, logouts out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; trouble the operator can mend ends with one line and exit code 2."""
+    # Registering them needs the whole API description, which `serve` and `--help` do not.
+    if len(sys.argv) > 1 and sys.argv[1] in _object_kinds():
+        from hub.admin.commands import register  # noqa: PLC0415
+
+        register(app)
+    try:
+        app()
+    except SettingsError as error:
+        fail(str(error))
+
+
+def fail(text: str) -> NoReturn:
+    """End the command with a line on standard error and exit code 2."""
+    typer.echo(f"signalhub: {text}", err=True)
+    raise SystemExit(2)
+
+
+def _object_kinds() -> frozenset[str]:
+    return frozenset({"provider", "app", "stream", "client", "user", "device", "webhook", "policy"})
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 lets the system choose.")] = None,
+    role: Annotated[str | None, typer.Option(help="all, api or worker.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of api processes.")] = None,
+) -> None:
+    """Start the hub. With nothing configured it serves loopback and prints what it made up."""
+    from hub.migrate import SchemaMismatch  # noqa: PLC0415
+    from hub.serve import serve as run  # noqa: PLC0415
+
+    settings = load_settings(host=host, port=port, role=role, workers=workers)
+    try:
+        run(settings)
+    except SchemaMismatch as error:
+        fail(str(error))
+
+
+@app.command()
+def migrate(
+    to: Annotated[str, typer.Option(help="Revision to reach.")] = "head",
+) -> None:
+    """Bring the database to this release's schema. Safe to repeat."""
+    from hub.migrate import migrate as run  # noqa: PLC0415
+
+    revision = asyncio.run(_with_database(load_settings_for_database(), run, to))
+    typer.echo(f"The database is at revision {revision}.")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def simulate(context: typer.Context) -> None:
+    """Start a simulated peer: vendor, idp or app. `signalhub simulate app --help` lists options."""
+    from conformance.peers.__main__ import main as run  # noqa: PLC0415
+
+    raise SystemExit(run(context.args))
+
+
+@app.command()
+def demo(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the timeline as JSON.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+) -> None:
+    """Play the main job with real processes on loopback; exit 0 when every step held."""
+    from hub.demo.play import play  # noqa: PLC0415
+
+    raise SystemExit(play(as_json=as_json, keep=keep))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed  # noqa: PLC0415
+
+    typer.echo(installed("signalhub"))
+
+
+def load_settings_for_database() -> Settings:
+    """Return the settings for a command that only touches the database."""
+    return load_settings()
+
+
+async def _with_database(settings: Settings, run: Callable[..., Any], to: str) -> Any:
+    from runtime.database import Database  # noqa: PLC0415
+
+    if settings.embedded:
+        Path(settings.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = Database.connect(settings.database_url)
+    try:
+        return await run(database, to=to)
+    finally:
+        await database.close()
+
+
+if __name__ == "__main__":
+    main()
