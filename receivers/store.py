@@ -1,1 +1,311 @@
-"""Tables and named queries of receivers."""
+"""Tables and named queries of the inbox: signals, and the subjects they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from receivers.model import (
+    JTI_BYTES_MAX,
+    AcceptedSET,
+    PendingSignal,
+    ProviderMode,
+    ProviderStatus,
+    SignalMark,
+    SignalState,
+    StoredSignal,
+    effective_mode,
+    milder_mode,
+)
+from receivers.registry.settings import ISSUER_CHARS_MAX
+from receivers.registry.store import providers
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    chunks,
+    dialect_insert,
+    id_column,
+    insert_new,
+    metadata,
+    tenant_column,
+)
+from runtime.errors import Invalid
+from runtime.writer import Operation
+from ssf.secevent import CLAIM_CHARS_MAX
+
+LIST_MAX: Final = 500
+ALIAS_KEYS_MAX: Final = 64
+#: a normal form of ssf.subject is shorter
+ALIAS_KEY_CHARS_MAX: Final = 640
+KEYS_PER_STATEMENT: Final = 500
+#: tenants whose signals share one batch; the ones that wait longest come first
+TENANTS_PER_BATCH_MAX: Final = 64
+
+signals: Final = sa.Table(
+    "signals",
+    metadata,
+    tenant_column(),
+    id_column("signal_id"),
+    id_column("provider_id", primary_key=False),
+    sa.Column("iss", sa.String(ISSUER_CHARS_MAX), nullable=False),
+    sa.Column("jti", sa.String(JTI_BYTES_MAX), nullable=False),
+    sa.Column("event_type", sa.String(CLAIM_CHARS_MAX), nullable=False),
+    sa.Column("sub_id", JSONDocument, nullable=False),
+    sa.Column("payload", JSONDocument, nullable=False),
+    sa.Column("txn", sa.String(CLAIM_CHARS_MAX)),
+    sa.Column("raw", sa.Text, nullable=False),
+    sa.Column("occurred_at", UTCDateTime, nullable=False),
+    sa.Column("received_at", UTCDateTime, nullable=False),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("detail", sa.Text),
+    sa.Column("assessed_at", UTCDateTime),
+    sa.UniqueConstraint("tenant_id", "iss", "jti"),
+)
+# Literals, not parameters: a planner must see that the partial index fits the query.
+_IS_PENDING: Final = signals.c.state == sa.literal_column(f"'{SignalState.RECEIVED}'")
+_IS_UNMATCHED: Final = signals.c.state == sa.literal_column(f"'{SignalState.UNMATCHED}'")
+sa.Index(
+    "ix_signals_pending",
+    signals.c.tenant_id,
+    signals.c.received_at,
+    signals.c.signal_id,
+    sqlite_where=_IS_PENDING,
+    postgresql_where=_IS_PENDING,
+)
+sa.Index(
+    "ix_signals_unmatched",
+    signals.c.tenant_id,
+    signals.c.signal_id,
+    sqlite_where=_IS_UNMATCHED,
+    postgresql_where=_IS_UNMATCHED,
+)
+
+unmatched_aliases: Final = sa.Table(
+    "unmatched_aliases",
+    metadata,
+    tenant_column(),
+    sa.Column("alias_key", sa.String(ALIAS_KEY_CHARS_MAX), primary_key=True),
+    id_column("signal_id"),
+    sa.Index("ix_unmatched_aliases_signal", "tenant_id", "signal_id"),
+)
+
+
+async def add_to_inbox(connection: AsyncConnection, items: Sequence[AcceptedSET]) -> list[bool]:
+    """Insert verified SETs; return for each whether it was new.
+
+    A repeat of (tenant, iss, jti), in this batch or earlier, is no error (SET-61).
+    Raises Invalid when a lone item holds a value the database cannot store, so that the sender
+    hears about it; in a batch the writer finds out which one it was.
+    """
+    try:
+        inserted = await insert_new(
+            connection, signals, [_row(item) for item in items], "signal_id"
+        )
+    except sa.exc.DBAPIError as error:
+        if len(items) == 1 and _is_data_error(error):
+            raise Invalid("The SET holds a value that cannot be stored.") from error
+        raise
+    return [item.signal_id in inserted for item in items]
+
+
+ACCEPT: Final = Operation(
+    name="receivers.accept",
+    item=AcceptedSET,
+    result=bool,
+    handle=add_to_inbox,
+    wakes=("signals",),
+)
+
+
+def _row(item: AcceptedSET) -> dict[str, Any]:
+    row = msgspec.structs.asdict(item)
+    # Raw: the text goes into the column as it is, without being read and written once more.
+    row["sub_id"], row["payload"] = msgspec.Raw(item.sub_id), msgspec.Raw(item.payload)
+    return row
+
+
+def _is_data_error(error: sa.exc.DBAPIError) -> bool:
+    """Tell a bad value (SQLSTATE class 22, or 54: too large) from trouble with the database."""
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    return isinstance(error, sa.exc.DataError) or sqlstate[:2] in {"22", "54"}
+
+
+async def pending_signals(connection: AsyncConnection, limit: int) -> list[PendingSignal]:
+    """Return up to `limit` signals nobody has assessed yet, oldest first.
+
+    A system query. Every tenant that waits gets its share of the batch, so that a flood at one
+    delays no other; within a tenant the order is that of arrival. On PostgreSQL the rows are
+    locked, and rows locked by another core process are left to it.
+    """
+    tenants = await _system_waiting_tenants(connection, min(limit, TENANTS_PER_BATCH_MAX))
+    found: list[PendingSignal] = []
+    for number, tenant_id in enumerate(tenants, start=1):
+        # What one tenant leaves of its share goes to the next.
+        share = number * limit // len(tenants) - len(found)
+        statement = _PENDING.where(signals.c.tenant_id == tenant_id).limit(share)
+        found.extend(_pending(row) for row in (await connection.execute(statement)).mappings())
+    return sorted(found, key=lambda signal: (signal.received_at, signal.signal_id))
+
+
+async def _system_waiting_tenants(connection: AsyncConnection, limit: int) -> list[str]:
+    """Return the tenants with pending signals, the longest waiting first.
+
+    A loose scan of the partial index: its cost grows with the tenants that wait, not with the
+    signals.
+    """
+    result = await connection.execute(_WAITING_TENANTS.limit(limit))
+    return list(result.scalars())
+
+
+def _waiting_tenants() -> sa.Select[str]:
+    first = sa.select(sa.func.min(signals.c.tenant_id).label("tenant_id")).where(_IS_PENDING)
+    waiting = first.cte("waiting", recursive=True)
+    following = (
+        sa.select(sa.func.min(signals.c.tenant_id))
+        .where(_IS_PENDING, signals.c.tenant_id > waiting.c.tenant_id)
+        .scalar_subquery()
+    )
+    waiting = waiting.union_all(sa.select(following).where(waiting.c.tenant_id.is_not(None)))
+    oldest = (
+        sa.select(sa.func.min(signals.c.received_at))
+        .where(_IS_PENDING, signals.c.tenant_id == waiting.c.tenant_id)
+        .scalar_subquery()
+    )
+    return sa.select(waiting.c.tenant_id).where(waiting.c.tenant_id.is_not(None)).order_by(oldest)
+
+
+_WAITING_TENANTS: Final = _waiting_tenants()
+_NOT_FOR_ASSESSMENT: Final = {"raw", "state", "detail", "assessed_at"}
+_PENDING: Final = (
+    sa.select(
+        *(column for column in signals.c if column.name not in _NOT_FOR_ASSESSMENT),
+        providers.c.source_class,
+        providers.c.level_cap,
+        providers.c.legacy_subject,
+        providers.c.mode.label("provider_mode"),
+        providers.c.status.label("provider_status"),
+        providers.c.deleted_at,
+    )
+    .join(
+        providers,
+        sa.and_(
+            providers.c.tenant_id == signals.c.tenant_id,
+            providers.c.provider_id == signals.c.provider_id,
+        ),
+    )
+    .where(_IS_PENDING)
+    .order_by(signals.c.received_at, signals.c.signal_id)
+    .with_for_update(of=signals, skip_locked=True)
+)
+
+
+def _pending(row: sa.RowMapping) -> PendingSignal:
+    members = dict(row)
+    mode, status = members.pop("provider_mode"), members.pop("provider_status")
+    present = effective_mode(ProviderMode(mode), ProviderStatus(status))
+    if members.pop("deleted_at") is not None:
+        present = ProviderMode.LOG_ONLY
+    members["mode"] = milder_mode(ProviderMode(row["mode"]), present)
+    return PendingSignal(**members)
+
+
+async def mark_signals(
+    connection: AsyncConnection, marks: Sequence[SignalMark], now: datetime
+) -> None:
+    """Record what became of pending signals; an unmatched one waits under its alias keys."""
+    if not marks:
+        return
+    statement = (
+        signals.update()
+        .where(
+            signals.c.tenant_id == sa.bindparam("of_tenant_id"),
+            signals.c.signal_id == sa.bindparam("of_signal_id"),
+        )
+        .values(state=sa.bindparam("to_state"), detail=sa.bindparam("to_detail"), assessed_at=now)
+    )
+    await connection.execute(
+        statement,
+        [
+            {
+                "of_tenant_id": mark.tenant_id,
+                "of_signal_id": mark.signal_id,
+                "to_state": mark.state,
+                "to_detail": mark.detail,
+            }
+            for mark in marks
+        ],
+    )
+    aliases = [
+        {"tenant_id": mark.tenant_id, "alias_key": key, "signal_id": mark.signal_id}
+        for mark in marks
+        if mark.state is SignalState.UNMATCHED
+        for key in sorted(set(mark.alias_keys))[:ALIAS_KEYS_MAX]
+    ]
+    if aliases:
+        keep = dialect_insert(connection, unmatched_aliases).on_conflict_do_nothing()
+        await connection.execute(keep, aliases)
+
+
+async def requeue_unmatched(
+    connection: AsyncConnection, tenant_id: str, alias_keys: Iterable[str]
+) -> int:
+    """Let signals be assessed that waited for one of these subjects; return how many."""
+    waiting: set[str] = set()
+    for keys in chunks(sorted(set(alias_keys)), KEYS_PER_STATEMENT):
+        result = await connection.execute(
+            sa.select(unmatched_aliases.c.signal_id).where(
+                unmatched_aliases.c.tenant_id == tenant_id,
+                unmatched_aliases.c.alias_key.in_(keys),
+            )
+        )
+        waiting.update(result.scalars())
+    for signal_ids in chunks(sorted(waiting), KEYS_PER_STATEMENT):
+        await connection.execute(
+            signals.update()
+            .where(
+                signals.c.tenant_id == tenant_id, signals.c.signal_id.in_(signal_ids), _IS_UNMATCHED
+            )
+            .values(state=SignalState.RECEIVED, detail=None, assessed_at=None)
+        )
+        await connection.execute(
+            unmatched_aliases.delete().where(
+                unmatched_aliases.c.tenant_id == tenant_id,
+                unmatched_aliases.c.signal_id.in_(signal_ids),
+            )
+        )
+    return len(waiting)
+
+
+async def list_signals(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    state: SignalState | None = None,
+    before: str | None = None,
+    limit: int = 100,
+) -> list[StoredSignal]:
+    """Return a page of signals, newest first. before: the signal_id where the last page ended."""
+    statement = (
+        sa.select(signals)
+        .where(signals.c.tenant_id == tenant_id)
+        .order_by(signals.c.signal_id.desc())
+        .limit(min(limit, LIST_MAX))
+    )
+    if state is not None:
+        statement = statement.where(
+            _IS_UNMATCHED if state is SignalState.UNMATCHED else signals.c.state == state
+        )
+    if before is not None:
+        statement = statement.where(signals.c.signal_id < before)
+    return [_signal(row) for row in (await connection.execute(statement)).mappings()]
+
+
+def _signal(row: sa.RowMapping) -> StoredSignal:
+    modes = {"mode": ProviderMode(row["mode"]), "state": SignalState(row["state"])}
+    return StoredSignal(**{**row, **modes})

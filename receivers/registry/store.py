@@ -1,0 +1,188 @@
+"""Table and named queries of the registry of providers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from receivers.model import LEVELS, Provider, ProviderSettings
+from receivers.registry.settings import ISSUER_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    id_column,
+    insert_new,
+    metadata,
+    tenant_column,
+)
+from runtime.errors import Conflict
+
+providers: Final = sa.Table(
+    "providers",
+    metadata,
+    tenant_column(),
+    id_column("provider_id"),
+    sa.Column("name", sa.String(NAME_CHARS_MAX), nullable=False),
+    sa.Column("issuer", sa.String(ISSUER_CHARS_MAX), nullable=False),
+    sa.Column("jwks_uri", sa.String(URL_CHARS_MAX)),
+    sa.Column("jwks", JSONDocument),
+    sa.Column("audiences", JSONDocument, nullable=False),
+    sa.Column("event_types", JSONDocument),
+    sa.Column("subject_scope", JSONDocument),
+    sa.Column("critical_subject_members", JSONDocument, nullable=False),
+    sa.Column("algorithms", JSONDocument, nullable=False),
+    sa.Column("authorization_header_sealed", sa.Text),
+    sa.Column("level_cap", sa.String(16)),
+    sa.Column("source_class", sa.String(32), nullable=False),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Column("legacy_subject", sa.Boolean, nullable=False),
+    sa.Column("allow_missing_typ", sa.Boolean, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Column("updated_at", UTCDateTime, nullable=False),
+    # A deleted provider stays as a row: its waiting signals and its level cap still refer to it.
+    sa.Column("deleted_at", UTCDateTime),
+)
+_IS_LISTED: Final = providers.c.deleted_at.is_(None)
+sa.Index(
+    "uq_providers_tenant_id_name",
+    providers.c.tenant_id,
+    providers.c.name,
+    unique=True,
+    sqlite_where=_IS_LISTED,
+    postgresql_where=_IS_LISTED,
+)
+
+
+async def add_provider(connection: AsyncConnection, provider: Provider) -> None:
+    """Insert a provider. Raises Conflict when its name is taken in the tenant."""
+    row = {
+        "tenant_id": provider.tenant_id,
+        "provider_id": provider.provider_id,
+        "authorization_header_sealed": provider.authorization_header_sealed,
+        "created_at": provider.created_at,
+        "updated_at": provider.updated_at,
+        **_settings_row(provider.settings),
+    }
+    if not await insert_new(connection, providers, [row], "provider_id"):
+        raise Conflict("A provider of this name exists.")
+
+
+async def get_provider(
+    connection: AsyncConnection, tenant_id: str, provider_id: str
+) -> Provider | None:
+    """Return one provider, None when the tenant has none of this id."""
+    result = await connection.execute(
+        sa.select(providers).where(
+            providers.c.tenant_id == tenant_id, providers.c.provider_id == provider_id, _IS_LISTED
+        )
+    )
+    row = result.mappings().one_or_none()
+    return None if row is None else _provider(row)
+
+
+async def list_providers(connection: AsyncConnection, tenant_id: str) -> list[Provider]:
+    """Return all providers of a tenant by name; their number is bounded at registration."""
+    result = await connection.execute(
+        sa.select(providers)
+        .where(providers.c.tenant_id == tenant_id, _IS_LISTED)
+        .order_by(providers.c.name)
+    )
+    return [_provider(row) for row in result.mappings()]
+
+
+async def count_providers(connection: AsyncConnection, tenant_id: str) -> int:
+    """Return how many providers a tenant has."""
+    result = await connection.execute(
+        sa.select(sa.func.count())
+        .select_from(providers)
+        .where(providers.c.tenant_id == tenant_id, _IS_LISTED)
+    )
+    return result.scalar_one()
+
+
+async def update_provider(connection: AsyncConnection, provider: Provider) -> bool:
+    """Replace settings and secret; return False when the provider is gone. Raises Conflict."""
+    if await _is_name_taken(connection, provider):
+        raise Conflict("A provider of this name exists.")
+    result = await connection.execute(
+        _one(provider.tenant_id, provider.provider_id).values(
+            authorization_header_sealed=provider.authorization_header_sealed,
+            updated_at=provider.updated_at,
+            **_settings_row(provider.settings),
+        )
+    )
+    return result.rowcount == 1
+
+
+async def delete_provider(
+    connection: AsyncConnection, tenant_id: str, provider_id: str, now: datetime
+) -> bool:
+    """Take a provider out of service for good and drop its secret; return False when it is gone."""
+    result = await connection.execute(
+        _one(tenant_id, provider_id).values(
+            deleted_at=now, updated_at=now, authorization_header_sealed=None
+        )
+    )
+    return result.rowcount == 1
+
+
+async def level_caps(connection: AsyncConnection, tenant_id: str) -> dict[str, str]:
+    """Return the highest level each capped issuer can lead to.
+
+    Of several providers with one issuer the lowest cap counts. A deleted provider's cap goes on to
+    hold for what it said, unless the issuer is registered anew.
+    """
+    result = await connection.execute(
+        sa.select(providers.c.issuer, providers.c.level_cap, _IS_LISTED.label("listed")).where(
+            providers.c.tenant_id == tenant_id
+        )
+    )
+    rows = result.all()
+    registered = {row.issuer for row in rows if row.listed}
+    caps: dict[str, str] = {}
+    for row in rows:
+        if row.level_cap is not None and (row.listed or row.issuer not in registered):
+            caps[row.issuer] = min(
+                caps.get(row.issuer, row.level_cap), row.level_cap, key=LEVELS.index
+            )
+    return caps
+
+
+def _one(tenant_id: str, provider_id: str) -> sa.Update:
+    return providers.update().where(
+        providers.c.tenant_id == tenant_id, providers.c.provider_id == provider_id, _IS_LISTED
+    )
+
+
+async def _is_name_taken(connection: AsyncConnection, provider: Provider) -> bool:
+    result = await connection.execute(
+        sa.select(providers.c.provider_id).where(
+            providers.c.tenant_id == provider.tenant_id,
+            providers.c.name == provider.settings.name,
+            providers.c.provider_id != provider.provider_id,
+            _IS_LISTED,
+        )
+    )
+    return result.first() is not None
+
+
+def _settings_row(settings: ProviderSettings) -> dict[str, Any]:
+    """Columns have the names of the settings; sets become sorted arrays."""
+    columns: dict[str, Any] = msgspec.to_builtins(settings, order="deterministic")
+    return columns
+
+
+def _provider(row: sa.RowMapping) -> Provider:
+    return Provider(
+        tenant_id=row["tenant_id"],
+        provider_id=row["provider_id"],
+        authorization_header_sealed=row["authorization_header_sealed"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        settings=msgspec.convert(dict(row), ProviderSettings),
+    )
