@@ -81,10 +81,13 @@ def parse_event(type_uri: str, payload: Mapping[str, Any]) -> Event:
 
 
 def render_event(event: Event) -> dict[str, Any]:
-    """Render the payload of an event, without members that are None. Raises nothing."""
+    """Render the payload of an event as plain JSON values, without members that are None.
+
+    Raises nothing.
+    """
     if isinstance(event, UnknownEvent):
         return dict(event.payload)
-    rendered: dict[str, Any] = msgspec.to_builtins(event)
+    rendered: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(event))
     return rendered
 
 
