@@ -1,0 +1,110 @@
+"""The real hub as a process, configured the way an operator would: settings, then its admin API."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+
+from benchmarks.serving import READY_LIMIT_S, ROOT, stop
+
+ADMIN_TOKEN: Final = "benchmark-admin-token-0123456789abcdef"  # noqa: S105 - lives for one run
+ANNOUNCEMENT: Final = "Signalhub serves "
+ANSWER_LIMIT_S: Final = 10.0
+LOOK_AGAIN_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubProcess:
+    """A running hub on its embedded database, and a way to call its API as admin."""
+
+    pid: int
+    url: str
+    database: Path
+    api: httpx2.Client
+
+    def create(self, kind: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """POST an admin object and return it. Raises RuntimeError with the hub's reason."""
+        return self.call("POST", f"/admin/v1/{kind}", body)
+
+    def call(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
+        """Call the API with JSON and return its answer. Raises RuntimeError on a refusal."""
+        answer = self.api.request(method, path, json=body)
+        if not answer.is_success:
+            raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
+        decoded: dict[str, Any] = answer.json()
+        return decoded
+
+
+@contextmanager
+def running_hub(folder: Path, *, workers: int = 1) -> Iterator[HubProcess]:
+    """Run `signalhub serve` with everything in `folder` and yield it when it is ready.
+
+    All settings but these are the defaults: durable commits, logs at `info` (into a file).
+    Raises TimeoutError with the log's end when it does not become ready.
+    """
+    log_file = folder / "hub.log"
+    database = folder / "hub.db"
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("SIGNALHUB_")
+    } | {
+        "SIGNALHUB_DATABASE_URL": f"sqlite:///{database}",
+        "SIGNALHUB_DATA_DIR": str(folder / "data"),
+        "SIGNALHUB_ADMIN_TOKEN": ADMIN_TOKEN,
+        "SIGNALHUB_PORT": "0",
+        "SIGNALHUB_WORKERS": str(workers),
+    }
+    with (
+        log_file.open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "hub.cli", "serve"],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            url = _announced_url(process, log_file)
+            headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+            with httpx2.Client(base_url=url, headers=headers, timeout=ANSWER_LIMIT_S) as api:
+                _wait_until_ready(api, log_file)
+                yield HubProcess(pid=process.pid, url=url, database=database, api=api)
+        finally:
+            stop(process)
+
+
+def _announced_url(process: subprocess.Popen[str], log_file: Path) -> str:
+    deadline = time.monotonic() + READY_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in log_file.read_text(errors="replace").splitlines():
+            if line.startswith(ANNOUNCEMENT):
+                return line.removeprefix(ANNOUNCEMENT).strip()
+        time.sleep(LOOK_AGAIN_S)
+    raise TimeoutError(f"the hub did not start: {_end_of(log_file)}")
+
+
+def _wait_until_ready(api: httpx2.Client, log_file: Path) -> None:
+    deadline = time.monotonic() + READY_LIMIT_S
+    while time.monotonic() < deadline:
+        try:
+            if api.get("/readyz").is_success:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(LOOK_AGAIN_S)
+    raise TimeoutError(f"the hub did not become ready: {_end_of(log_file)}")
+
+
+def _end_of(log_file: Path) -> str:
+    return "\n".join(log_file.read_text(errors="replace").splitlines()[-20:])
