@@ -1,4 +1,4 @@
-"""When to try again: exponential back-off with full jitter, bounded on every side."""
+"""When to try again: exponential back-off, jitter over the upper half, bounded on every side."""
 
 from __future__ import annotations
 

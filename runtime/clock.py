@@ -14,6 +14,7 @@ from typing import Protocol
 
 CLOCK_FILE_VARIABLE = "SIGNALHUB_TEST_CLOCK_FILE"
 CLOCK_FILE_REREAD_S = 0.05
+CLOCK_OFFSET_MAX = timedelta(days=36_525)
 
 
 class Clock(Protocol):
@@ -37,18 +38,23 @@ class ShiftedClock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset_s = 0.0
+        self._offset = timedelta()
         self._read_at = float("-inf")
 
     def now(self) -> datetime:
         """Return the shifted moment, aware UTC. A missing or broken file means no offset."""
         if time.monotonic() - self._read_at > CLOCK_FILE_REREAD_S:
             self._read_at = time.monotonic()
-            try:
-                self._offset_s = float(self._path.read_text() or 0)
-            except (OSError, ValueError):
-                self._offset_s = 0.0
-        return SystemClock().now() + timedelta(seconds=self._offset_s)
+            self._offset = _read_offset(self._path)
+        return SystemClock().now() + self._offset
+
+
+def _read_offset(path: Path) -> timedelta:
+    try:
+        offset = timedelta(seconds=float(path.read_text() or 0))
+    except (OSError, ValueError, OverflowError):
+        return timedelta()
+    return offset if abs(offset) <= CLOCK_OFFSET_MAX else timedelta()
 
 
 class FixedClock:

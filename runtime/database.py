@@ -46,7 +46,20 @@ metadata: Final = sa.MetaData(
     }
 )
 
-_in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
+
+class _Span:
+    """One use of a connection: of which database, who began it, and whether it is over."""
+
+    __slots__ = ("begun_by", "database", "intent", "open")
+
+    def __init__(self, database: Database, intent: str) -> None:
+        self.database = database
+        self.begun_by = asyncio.current_task()
+        self.intent = intent
+        self.open = True
+
+
+_span: ContextVar[_Span | None] = ContextVar("span", default=None)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -124,7 +137,10 @@ class Database:
         """Yield a connection inside a write transaction: commit at the end, roll back on error.
 
         On SQLite it begins IMMEDIATE, so a conflict shows at the start and never in the middle.
+        Raises RuntimeError inside another one of the same task, which would wait for itself.
         """
+        if _writes_already(self):
+            raise RuntimeError("a transaction inside a transaction")
         if self._write_turn is None:
             async with self._begun("write") as connection:
                 yield connection
@@ -140,14 +156,17 @@ class Database:
 
     @asynccontextmanager
     async def _begun(self, intent: str) -> AsyncIterator[AsyncConnection]:
-        marker = _in_transaction.set(True)
+        span = _Span(self, intent)
+        marker = _span.set(span)
         try:
             async with self._engine.connect() as connection:
                 await connection.execution_options(signalhub_intent=intent)
                 async with connection.begin():
                     yield connection
         finally:
-            _in_transaction.reset(marker)
+            # Tasks begun inside carry the span with them; for them too it is over now.
+            span.open = False
+            _span.reset(marker)
 
     async def close(self) -> None:
         """Close all connections. Raises nothing."""
@@ -159,9 +178,21 @@ class Database:
         return self._engine
 
 
+def _writes_already(database: Database) -> bool:
+    span = _span.get()
+    return (
+        span is not None
+        and span.open
+        and span.intent == "write"
+        and span.database is database
+        and span.begun_by is asyncio.current_task()
+    )
+
+
 def in_transaction() -> bool:
-    """Return whether the running task holds a transaction or snapshot open."""
-    return _in_transaction.get()
+    """Return whether the running task, or the one that began it, holds a connection now."""
+    span = _span.get()
+    return span is not None and span.open
 
 
 def dialect_insert(

@@ -23,7 +23,7 @@ from runtime.store import bump
 __all__ = ["ConfigCache", "ConfigFeed", "bump"]
 
 REREAD_S: Final = 0.25
-#: a request that misses may ask for a re-read, but not more often than this
+#: requests that miss may ask for a re-read, and share one in this time
 MISS_REREAD_S: Final = 0.02
 
 ValueT = TypeVar("ValueT")
@@ -50,11 +50,17 @@ class ConfigFeed:
         """Return the last seen version; 0 when the kind never changed."""
         return self._versions.get((tenant_id, kind), 0)
 
-    async def refresh(self, *, younger_than_s: float = 0.0) -> None:
-        """Read the versions now, unless the last reading is younger than the given age."""
+    async def refresh(self, *, spacing_s: float = 0.0) -> None:
+        """Return after a reading that began after this call; callers at the same time share one.
+
+        spacing_s: wait until the last reading is this old. Raises database errors.
+        """
+        asked = time.monotonic()
         async with self._reading:
-            if time.monotonic() - self._read_at < younger_than_s:
+            if self._read_at > asked:
                 return
+            if (rest_s := self._read_at + spacing_s - time.monotonic()) > 0:
+                await asyncio.sleep(rest_s)
             started = time.monotonic()
             async with self._database.snapshot() as connection:
                 self._versions = await store.system_config_versions(connection)
@@ -87,11 +93,12 @@ class ConfigCache(Generic[ValueT]):
     async def get(self, tenant_id: str, *, fresh: bool = False) -> ValueT:
         """Return the tenant's value; from memory unless its version moved.
 
-        fresh: look at the versions first, for a caller that just missed what it looked for; such
-        looks are spaced 20 ms, so that guessing cannot turn into database load.
+        fresh: look at the versions first, for a caller that just missed what it looked for; it
+        sees everything committed before this call. Such looks are spaced 20 ms and shared, so
+        that guessing cannot turn into database load.
         """
         if fresh:
-            await self._feed.refresh(younger_than_s=MISS_REREAD_S)
+            await self._feed.refresh(spacing_s=MISS_REREAD_S)
         version = self._feed.version(tenant_id, self._kind)
         held = self._values.get(tenant_id)
         if held is not None and held[0] == version:

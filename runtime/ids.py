@@ -56,11 +56,19 @@ class _Sequence:
 
 _LAST: Final = _Sequence()
 
+#: kinds whose id is part of an intake URL: they must not be guessable from a neighbour's
+SECRET_PREFIXES: Final = frozenset({"prv"})
+
 
 def new_id(prefix: str) -> str:
-    """Return a fresh id such as `usr_01JD…` (26 characters after the prefix), ascending."""
+    """Return a fresh id such as `usr_01JD…` (26 characters after the prefix), ascending.
+
+    Raises ValueError for an unknown prefix and for one whose ids must not be guessable.
+    """
     if prefix not in PREFIXES:
         raise ValueError(f"unknown id prefix {prefix!r}")
+    if prefix in SECRET_PREFIXES:
+        raise ValueError(f"ids of {prefix!r} are secret: take new_secret_id()")
     return f"{prefix}_{new_ulid()}"
 
 

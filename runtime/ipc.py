@@ -28,6 +28,9 @@ from runtime.notify import Notifier
 from runtime.writer import ItemT, LocalWriter, Operation, ResultT
 
 FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
+ITEM_BYTES_MAX: Final = 8 * 1024 * 1024
+#: a frame leaves early when its items reach this; with one more item it stays below the maximum
+FRAME_BYTES_EARLY: Final = 16 * 1024 * 1024
 RECONNECT_S: Final = 0.05
 WAITING_MAX: Final = 10_000
 
@@ -40,10 +43,17 @@ class _Submit(msgspec.Struct, array_like=True):
     item: msgspec.Raw
 
 
+class _Error(msgspec.Struct, array_like=True):
+    kind: str
+    detail: str
+    retry_after_s: float | None = None
+    pointers: list[tuple[str, str]] = []
+    scope: str | None = None
+
+
 class _Answer(msgspec.Struct, array_like=True):
     number: int
-    error: str
-    detail: str
+    error: _Error | None
     result: msgspec.Raw
 
 
@@ -65,6 +75,7 @@ class _FrameProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._outgoing = _Frame([], [], [])
+        self._outgoing_bytes = 0
         self._flush_scheduled = False
 
     @override
@@ -83,7 +94,13 @@ class _FrameProtocol(asyncio.Protocol):
                 return
             if len(buffer) - start - 4 < length:
                 break
-            self.frame_received(_decoder.decode(bytes(buffer[start + 4 : start + 4 + length])))
+            try:
+                frame = _decoder.decode(bytes(buffer[start + 4 : start + 4 + length]))
+            except msgspec.MsgspecError:
+                log.exception("frame.refused")
+                self.close()
+                return
+            self.frame_received(frame)
             start += 4 + length
         del buffer[:start]
 
@@ -98,9 +115,15 @@ class _FrameProtocol(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._flush)
         return self._outgoing
 
+    def added(self, size_bytes: int) -> None:
+        """Count what was put into the outgoing frame; a frame that grows large leaves at once."""
+        self._outgoing_bytes += size_bytes
+        if self._outgoing_bytes >= FRAME_BYTES_EARLY:
+            self._flush()
+
     def _flush(self) -> None:
         self._flush_scheduled = False
-        frame, self._outgoing = self._outgoing, _Frame([], [], [])
+        frame, self._outgoing, self._outgoing_bytes = self._outgoing, _Frame([], [], []), 0
         if self._transport is not None and not self._transport.is_closing():
             body = _encoder.encode(frame)
             self._transport.write(len(body).to_bytes(4) + body)
@@ -155,12 +178,16 @@ class _CoreSide(_FrameProtocol):
         )
 
     def _answer(self, number: int, error: BaseException | None, result: Any) -> None:
+        raw = _NOTHING
         if error is None:
-            answer = _Answer(number, "", "", msgspec.Raw(_encoder.encode(result)))
-        else:
-            detail = error.detail if isinstance(error, Refused | Unavailable) else "bad item"
-            answer = _Answer(number, type(error).__name__, detail, _NOTHING)
-        self.outgoing().answers.append(answer)
+            try:
+                raw = _raw(result)
+            except (TypeError, ValueError, Unavailable):
+                log.exception("answer.not_encoded")
+                error = Unavailable("core answered something that cannot be sent.")
+        told = None if error is None else _told(error)
+        self.outgoing().answers.append(_Answer(number, told, raw))
+        self.added(len(memoryview(raw)))
 
 
 class CoreServer:
@@ -254,12 +281,13 @@ class CoreClient(_FrameProtocol):
             raise Unavailable("core is not reachable.", retry_after_s=1.0)
         if len(self._waiting) >= WAITING_MAX:
             raise errors.Overloaded("Too many writes wait for core.", retry_after_s=1.0)
+        raw = _raw(item)
         self._next_number += 1
         number = self._next_number
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = (future, operation.result)
-        raw = msgspec.Raw(_encoder.encode(item))
         self.outgoing().submits.append(_Submit(number, operation.name, raw))
+        self.added(len(memoryview(raw)))
         result: ResultT = await future
         return result
 
@@ -271,10 +299,14 @@ class CoreClient(_FrameProtocol):
             future, result_type = self._waiting.pop(answer.number, (None, object))
             if future is None or future.done():
                 continue
-            if answer.error:
-                future.set_exception(_error_of(answer))
-            else:
+            if answer.error is not None:
+                future.set_exception(_error_of(answer.error))
+                continue
+            try:
                 future.set_result(msgspec.msgpack.decode(answer.result, type=result_type))
+            except msgspec.MsgspecError as error:
+                log.exception("answer.not_decoded")
+                future.set_exception(Unavailable(f"core's answer is not understood: {error}"))
 
     def _send_wake(self, topic: str) -> None:
         if self._transport is not None:
@@ -283,7 +315,31 @@ class CoreClient(_FrameProtocol):
                 wakes.append(topic)
 
 
-def _error_of(answer: _Answer) -> Exception:
-    kind = getattr(errors, answer.error, Unavailable)
-    error: Exception = kind(answer.detail)
+def _raw(value: Any) -> msgspec.Raw:
+    encoded = _encoder.encode(value)
+    if len(encoded) > ITEM_BYTES_MAX:
+        raise Unavailable(f"{len(encoded)} bytes are too many to send between processes.")
+    return msgspec.Raw(encoded)
+
+
+def _told(error: BaseException) -> _Error:
+    """Return what the other process is told of an error of this one."""
+    kind = type(error).__name__
+    if isinstance(error, Unavailable):
+        return _Error(kind, error.detail, retry_after_s=error.retry_after_s)
+    if isinstance(error, Refused):
+        scope = error.scope if isinstance(error, errors.Forbidden) else None
+        return _Error(kind, error.detail, pointers=list(error.pointers), scope=scope)
+    return _Error(kind, "core does not understand the item: versions differ")
+
+
+def _error_of(told: _Error) -> Exception:
+    kind: Any = getattr(errors, told.kind, Unavailable)
+    error: Exception = Unavailable(told.detail)
+    if issubclass(kind, errors.Forbidden):
+        error = errors.Forbidden(told.detail, scope=told.scope)
+    elif issubclass(kind, Refused):
+        error = kind(told.detail, pointers=tuple(told.pointers))
+    elif issubclass(kind, Unavailable) and told.retry_after_s is not None:
+        error = kind(told.detail, retry_after_s=told.retry_after_s)
     return error

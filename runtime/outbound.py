@@ -12,24 +12,37 @@ number of open connections (ADR 0005).
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Protocol
 
 import aiohttp
 import httpx2
 from aiohttp.abc import AbstractResolver, ResolveResult
 from prometheus_client import Histogram
-from ssrfguard import BlockedAddressError, Policy, SSRFGuardError, Target, resolve
+from ssrfguard import Resolver, Target
 from typing_extensions import override
+from yarl import URL
 
 from runtime.clock import SystemClock
 from runtime.database import in_transaction
+from runtime.egress import AddressGuard, EgressRules
 from runtime.errors import AddressBlocked, BodyTooLarge, ConnectFailed, TimedOut, Unavailable
+
+__all__ = [
+    "EgressRules",
+    "Outbound",
+    "OutboundAnswer",
+    "OutboundRequest",
+    "PinnedOutbound",
+    "StreamingOutbound",
+    "parse_retry_after",
+]
 
 TIMEOUT_S: Final = 10.0
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -37,8 +50,8 @@ BODY_BYTES_MAX: Final = 64 * 1024
 CONNECTIONS_MAX: Final = 256
 CONNECTIONS_PER_HOST_MAX: Final = 32
 KEEPALIVE_S: Final = 30.0
+ADDRESSES_TRIED_MAX: Final = 4
 RETRY_AFTER_MAX_S: Final = 86_400.0
-ALL_PORTS: Final = frozenset(range(1, 65_536))
 #: identity: bodies are bounded as they arrive, and nothing is unpacked
 DEFAULT_HEADERS: Final = {"user-agent": "signalhub", "accept-encoding": "identity"}
 
@@ -83,86 +96,22 @@ class Outbound(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgressRules:
-    """Who may be called. `allow`: CIDRs or host names past the private-address block."""
-
-    dev_insecure: bool = False
-    allow: tuple[str, ...] = ()
-    extra_ca: str | None = None
-
-    def policy(self) -> Policy:
-        """Return the guard's policy. Raises ValueError on an entry that is neither."""
-        entries = [entry for entry in self.allow if _is_network(entry)]
-        if self.dev_insecure:
-            entries += ["127.0.0.0/8", "::1/128"]
-        return Policy(
-            allowed_schemes=frozenset({"https", "http"} if self.dev_insecure else {"https"}),
-            allowed_networks=_networks(*entries),
-            allowed_ports=ALL_PORTS,
-        )
-
-    def trusted_hosts(self) -> frozenset[str]:
-        """Return the host names that the operator allowed whatever they resolve to."""
-        return frozenset(entry.lower() for entry in self.allow if not _is_network(entry))
-
-
-class AddressGuard:
-    """Decides where a URL may connect; one name lookup, every answer checked."""
-
-    def __init__(self, rules: EgressRules) -> None:
-        self._policy = rules.policy()
-        self._trusted_hosts = rules.trusted_hosts()
-
-    def check_url(self, url: str) -> Target:
-        """Return the origin of `url`; raises AddressBlocked when the rules refuse it."""
-        try:
-            return self._policy.check_url(url)
-        except BlockedAddressError as error:
-            if error.address.lower() in self._trusted_hosts:
-                return self._trusting_policy().check_url(url)
-            raise AddressBlocked(str(error)) from error
-        except SSRFGuardError as error:
-            raise AddressBlocked(_without_url(error)) from error
-
-    async def addresses(self, target: Target) -> list[str]:
-        """Return the checked addresses of `target`, in order of preference.
-
-        Raises AddressBlocked, ConnectFailed (no such name), TimedOut.
-        """
-        policy = self._trusting_policy() if target.host in self._trusted_hosts else self._policy
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                found = await asyncio.to_thread(resolve, target, policy=policy)
-        except SSRFGuardError as error:
-            raise AddressBlocked(_without_url(error)) from error
-        except TimeoutError as error:
-            raise TimedOut("The name did not resolve in time.") from error
-        except OSError as error:
-            raise ConnectFailed("The name does not resolve.") from error
-        return [str(address.ip) for address in found]
-
-    def _trusting_policy(self) -> Policy:
-        everything = _networks("0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1")
-        return Policy(
-            allowed_schemes=self._policy.allowed_schemes,
-            allowed_networks=everything,
-            allowed_ports=ALL_PORTS,
-        )
-
-
 class PinnedOutbound:
     """httpx2 client that connects to the address it checked: host name kept for TLS and Host."""
 
-    def __init__(self, rules: EgressRules) -> None:
-        self._guard = AddressGuard(rules)
+    def __init__(self, rules: EgressRules, *, lookup: Resolver = socket.getaddrinfo) -> None:
+        """rules: who may be called. lookup: what finds the addresses of a name."""
+        self._guard = AddressGuard(rules, lookup=lookup)
         self._client = httpx2.AsyncClient(
             verify=_tls_context(rules),
             follow_redirects=False,
             trust_env=False,
             headers=DEFAULT_HEADERS,
+            # The client knows addresses, not names. Two names may share an address, and then
+            # cookies and connections (with the certificate they were checked for) must not.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             limits=httpx2.Limits(
-                max_connections=CONNECTIONS_PER_HOST_MAX, keepalive_expiry=KEEPALIVE_S
+                max_connections=CONNECTIONS_PER_HOST_MAX, max_keepalive_connections=0
             ),
         )
 
@@ -174,47 +123,57 @@ class PinnedOutbound:
         try:
             async with asyncio.timeout(request.timeout_s):
                 addresses = await self._guard.addresses(target)
-                return await self._send_to(request, target, addresses[0], started)
-        except TimeoutError as error:
+                return await self._send_to_any(request, target, addresses, started)
+        except (TimeoutError, httpx2.TimeoutException) as error:
             raise TimedOut("The other side did not answer in time.") from error
+        except httpx2.InvalidURL as error:
+            raise AddressBlocked("The URL cannot be read.") from error
+        except (httpx2.HTTPError, ValueError) as error:
+            raise ConnectFailed(f"The connection failed: {type(error).__name__}.") from error
+
+    async def _send_to_any(
+        self, request: OutboundRequest, target: Target, addresses: list[str], started: float
+    ) -> OutboundAnswer:
+        """Send to the first address that takes a connection; nothing is sent twice."""
+        tried = addresses[:ADDRESSES_TRIED_MAX]
+        for address in tried[:-1]:
+            with suppress(httpx2.ConnectError, httpx2.ConnectTimeout):
+                return await self._send_to(request, target, address, started)
+        return await self._send_to(request, target, tried[-1], started)
 
     async def _send_to(
         self, request: OutboundRequest, target: Target, address: str, started: float
     ) -> OutboundAnswer:
         url = httpx2.URL(request.url)
-        headers = {**request.headers, "host": url.netloc.decode()}
-        pinned = url.copy_with(host=address)
-        try:
-            async with self._client.stream(
-                request.method,
-                pinned,
-                headers=headers,
-                content=request.body,
-                timeout=request.timeout_s,
-                extensions={"sni_hostname": target.host},
-            ) as response:
-                body = await _read_bounded(response.aiter_raw(), request.body_bytes_max)
-                return OutboundAnswer(
-                    status=response.status_code,
-                    headers={name.lower(): value for name, value in response.headers.items()},
-                    body=body,
-                    duration_ms=_since_ms(started),
-                )
-        except httpx2.TimeoutException as error:
-            raise TimedOut("The other side did not answer in time.") from error
-        except httpx2.HTTPError as error:
-            raise ConnectFailed(f"The connection failed: {type(error).__name__}.") from error
+        self._guard.check_agreement(target, url.raw_host.decode())
+        async with self._client.stream(
+            request.method,
+            url.copy_with(host=address),
+            headers={**_without_host(request.headers), "host": url.netloc.decode()},
+            content=request.body,
+            timeout=httpx2.Timeout(request.timeout_s, connect=CONNECT_TIMEOUT_S),
+            extensions={"sni_hostname": target.host},
+        ) as response:
+            body = await _read_bounded(response.aiter_raw(), request.body_bytes_max)
+            return OutboundAnswer(
+                status=response.status_code,
+                headers={name.lower(): value for name, value in response.headers.items()},
+                body=body,
+                duration_ms=_since_ms(started),
+            )
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+        self._guard.close()
 
 
 class StreamingOutbound:
     """aiohttp client for the delivery loop; the guard sits in its resolver."""
 
-    def __init__(self, rules: EgressRules) -> None:
-        self._guard = AddressGuard(rules)
+    def __init__(self, rules: EgressRules, *, lookup: Resolver = socket.getaddrinfo) -> None:
+        """rules: who may be called. lookup: what finds the addresses of a name."""
+        self._guard = AddressGuard(rules, lookup=lookup)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=CONNECTIONS_MAX,
@@ -234,13 +193,13 @@ class StreamingOutbound:
         """Send one request; errors as in `Outbound`."""
         _assert_outside_transaction()
         # Literal addresses never reach the resolver, so every URL is checked here first.
-        self._guard.check_url(request.url)
+        url = self._checked(request.url)
         started = time.perf_counter()
         try:
             async with self._session.request(
                 request.method,
-                request.url,
-                headers=dict(request.headers),
+                url,
+                headers=_without_host(request.headers),
                 data=request.body,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
@@ -257,7 +216,7 @@ class StreamingOutbound:
         except TimeoutError as error:
             _seconds.labels("timeout").observe(time.perf_counter() - started)
             raise TimedOut("The other side did not answer in time.") from error
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             _seconds.labels("failed").observe(time.perf_counter() - started)
             if (refusal := _guard_refusal(error)) is not None:
                 raise refusal from error
@@ -265,9 +224,19 @@ class StreamingOutbound:
         _seconds.labels("answered").observe(time.perf_counter() - started)
         return answer
 
+    def _checked(self, url: str) -> URL:
+        target = self._guard.check_url(url)
+        try:
+            parsed = URL(url)
+        except ValueError as error:
+            raise AddressBlocked("The URL cannot be read.") from error
+        self._guard.check_agreement(target, parsed.raw_host or "")
+        return parsed
+
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+        self._guard.close()
 
 
 class _GuardedResolver(AbstractResolver):
@@ -315,7 +284,7 @@ def parse_retry_after(value: str | None) -> float | None:
         return min(float(text[:9]), RETRY_AFTER_MAX_S)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         return None
@@ -344,16 +313,8 @@ def _assert_outside_transaction() -> None:
         raise AssertionError("outbound HTTP inside a database transaction")
 
 
-def _networks(*entries: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    return tuple(ipaddress.ip_network(entry, strict=False) for entry in entries)
-
-
-def _is_network(entry: str) -> bool:
-    try:
-        ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        return False
-    return True
+def _without_host(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() != "host"}
 
 
 def _guard_refusal(error: BaseException) -> Unavailable | None:
@@ -364,10 +325,6 @@ def _guard_refusal(error: BaseException) -> Unavailable | None:
             return cause
         cause = cause.__cause__
     return None
-
-
-def _without_url(error: SSRFGuardError) -> str:
-    return str(getattr(error, "reason", error))
 
 
 def _since_ms(started: float) -> float:

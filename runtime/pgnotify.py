@@ -52,12 +52,16 @@ class PostgreSQLBridge:
     async def _session(self) -> None:
         connection = await asyncpg.connect(self._dsn, timeout=10)
         try:
+            # A connection that breaks is noticed at once, not at the next thing to send.
+            connection.add_termination_listener(lambda _: self._something_to_send.set())
             await connection.add_listener(CHANNEL, self._heard)
             # Whatever was said while nobody listened is unknown: everybody looks again.
             for topic in TOPICS:
                 self._notifier.deliver(topic)
             while True:
                 await self._something_to_send.wait()
+                if connection.is_closed():
+                    raise ConnectionResetError("the server closed the connection")
                 await asyncio.sleep(COALESCE_S)
                 self._something_to_send.clear()
                 topics, self._outgoing = sorted(self._outgoing), set()

@@ -89,7 +89,10 @@ async def fences_valid(connection: AsyncConnection, fences: Collection[Fence]) -
 async def _grant_leases(
     connection: AsyncConnection, requests: Sequence[LeaseRequest]
 ) -> list[LeaseAnswer]:
-    return [await _grant(connection, request) for request in requests]
+    # Kinds in one order everywhere, so that two processes never wait for each other.
+    order = sorted(range(len(requests)), key=lambda place: requests[place].kind)
+    answers = {place: await _grant(connection, requests[place]) for place in order}
+    return [answers[place] for place in range(len(requests))]
 
 
 async def _grant(connection: AsyncConnection, request: LeaseRequest) -> LeaseAnswer:
@@ -97,12 +100,12 @@ async def _grant(connection: AsyncConnection, request: LeaseRequest) -> LeaseAns
     now = from_epoch_s(request.now_s)
     until = now + timedelta(seconds=LEASE_S)
     kind, owner = request.kind, request.owner
-    owners = await store.note_member(connection, kind=kind, owner=owner, now=now, until=until)
     rows = {lease.bucket: lease for lease in await store.system_lock_leases(connection, kind)}
+    owners = await store.note_member(connection, kind=kind, owner=owner, now=now, until=until)
     await store.add_leases(
         connection,
         kind=kind,
-        owner="nobody",
+        owner=store.NOBODY,
         buckets=[bucket for bucket in range(BUCKETS) if bucket not in rows],
         until=from_epoch_s(0),
     )

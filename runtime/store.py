@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -22,6 +22,11 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
+
+#: owner of a bucket that nobody works off
+NOBODY: Final = "nobody"
+#: the row that whoever grants leases of a kind locks; no work has this bucket
+GRANT_LOCK_BUCKET: Final = -1
 
 leases: Final = sa.Table(
     "leases",
@@ -113,13 +118,24 @@ class Change:
 
 
 async def system_lock_leases(connection: AsyncConnection, kind: str) -> list[Lease]:
-    """Return all leases of `kind`, locked against other owners until the transaction ends."""
+    """Return all leases of `kind`; nobody else is granted any until the transaction ends.
+
+    The lock is a row of its own. Locking the leases themselves would wait for other owners'
+    settlements, which hold theirs, and two commits that settle and renew would deadlock.
+    """
     table = leases
+    start = datetime.fromtimestamp(0, tz=UTC)
+    await add_leases(connection, kind=kind, owner=NOBODY, buckets=[GRANT_LOCK_BUCKET], until=start)
+    of_kind = sa.and_(table.c.tenant_id == SYSTEM_TENANT, table.c.kind == kind)
+    await connection.execute(
+        sa.select(table.c.bucket)
+        .where(of_kind, table.c.bucket == GRANT_LOCK_BUCKET)
+        .with_for_update()
+    )
     query = (
         sa.select(table.c.bucket, table.c.owner, table.c.epoch, table.c.expires_at)
-        .where(table.c.tenant_id == SYSTEM_TENANT, table.c.kind == kind)
+        .where(of_kind, table.c.bucket != GRANT_LOCK_BUCKET)
         .order_by(table.c.bucket)
-        .with_for_update()
     )
     return [Lease(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public row mapping
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -27,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.database import Database
 from runtime.errors import Overloaded, Refused, Unavailable
-from runtime.notify import Notifier
+from runtime.notify import TOPICS, Notifier
 
 QUEUE_ITEMS_MAX: Final = 10_000
 BATCH_ITEMS_MAX: Final = 256
@@ -59,6 +60,11 @@ class Operation(Generic[ItemT, ResultT]):
     handle: Callable[[AsyncConnection, Sequence[ItemT]], Awaitable[Sequence[ResultT]]]
     wakes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse an unknown topic here, not after the commit. Raises ValueError."""
+        if unknown := set(self.wakes) - TOPICS:
+            raise ValueError(f"operation {self.name!r} wakes unknown topics {sorted(unknown)}")
+
 
 class Writer(Protocol):
     """Where hot writes go."""
@@ -70,6 +76,10 @@ class Writer(Protocol):
         write happened, and whatever Refused the operation's handler raised for this item.
         """
         ...
+
+
+class _NotBegun(Unavailable):
+    """No transaction could be started, so no item is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,7 @@ class LocalWriter:
         self._queue: deque[_Entry] = deque()
         self._queue_items_max = queue_items_max
         self._arrived = asyncio.Event()
+        self._stopped = False
 
     async def submit(self, operation: Operation[ItemT, ResultT], item: ItemT) -> ResultT:
         """Write one item; return after COMMIT. Errors as in `Writer`."""
@@ -98,7 +109,12 @@ class LocalWriter:
         return result
 
     def enqueue(self, operation: Operation[Any, Any], item: Any) -> asyncio.Future[Any]:
-        """Queue one item and return the future of its answer. Raises Overloaded."""
+        """Queue one item and return the future of its answer.
+
+        Raises Overloaded when the queue is full, Unavailable when the writer has stopped.
+        """
+        if self._stopped:
+            raise Unavailable("The hub is shutting down.")
         if len(self._queue) >= self._queue_items_max:
             _refused_total.inc()
             raise Overloaded("The write queue is full.", retry_after_s=1.0)
@@ -108,7 +124,9 @@ class LocalWriter:
         return answer
 
     async def run(self) -> None:
-        """Commit batches until cancelled; what is queued then answers Unavailable."""
+        """Commit batches until cancelled; what is queued or under way then answers Unavailable."""
+        self._stopped = False
+        batch: list[_Entry] = []
         try:
             while True:
                 await self._arrived.wait()
@@ -116,8 +134,10 @@ class LocalWriter:
                 if batch:
                     await self._commit(batch)
         finally:
-            while self._queue:
-                _fail(self._queue.popleft(), Unavailable("The hub is shutting down."))
+            self._stopped = True
+            for entry in (*batch, *self._queue):
+                _fail(entry, Unavailable("The hub is shutting down."))
+            self._queue.clear()
 
     def _take(self) -> list[_Entry]:
         size = min(len(self._queue), BATCH_ITEMS_MAX)
@@ -137,13 +157,22 @@ class LocalWriter:
         self._answer(results)
 
     async def _commit_alone(self, batch: list[_Entry], error: Exception) -> None:
-        """Find out which item of a failed batch was the bad one; the others still commit."""
-        if len(batch) == 1:
-            _fail(batch[0], _presentable(batch[0], error))
+        """Find out which item of a failed batch was the bad one; the others still commit.
+
+        A database that does not begin a transaction is nobody's fault: all answer at once, so
+        that an outage costs one wait and not one per item.
+        """
+        if len(batch) == 1 or isinstance(error, _NotBegun):
+            for entry in batch:
+                _fail(entry, _presentable(entry, error))
             return
-        for entry in batch:
+        for place, entry in enumerate(batch):
             try:
                 results = await self._write([entry])
+            except _NotBegun as outage:
+                for left in batch[place:]:
+                    _fail(left, outage)
+                return
             except Exception as alone:  # noqa: BLE001 - each waiter gets its own error
                 _fail(entry, _presentable(entry, alone))
             else:
@@ -151,7 +180,12 @@ class LocalWriter:
 
     async def _write(self, batch: list[_Entry]) -> list[tuple[_Entry, Any]]:
         answered: list[tuple[_Entry, Any]] = []
-        async with self._database.transaction() as connection:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self._database.transaction())
+            except Exception as error:
+                log.warning("write.not_begun", error=type(error).__name__)
+                raise _NotBegun("The database is not reachable.") from error
             for entries in _by_operation(batch):
                 operation = entries[0].operation
                 results = await operation.handle(connection, [entry.item for entry in entries])
