@@ -2,17 +2,235 @@
 
     received ─▶ assessed ─▶ planned ─▶ performed / published
 
-Everything here runs inside one write transaction per batch and does no outbound HTTP. A crash
-between any two steps leaves the signals `received`, and the next run takes them up again.
+`handle_signals` runs inside one write transaction per batch and does no outbound HTTP. A crash
+between any two steps leaves its signals `received`, and the next run takes them up again.
+Nothing here calls back: risk does not know actions, actions do not know transmitters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+import actions.service
+import receivers.store
+import risk.service
+import transmitters.service
+from actions.model import ContainmentOrder, Task
+from actions.model import Cause as ContainmentCause
+from receivers.model import PendingSignal
+from receivers.model import SignalMark as InboxMark
+from risk.model import Assessment, Level, Signal, SignalMark, SignalMode
+from runtime.clock import epoch_s
+from runtime.database import serialize
+from ssf.errors import SharedSignalsError
+from ssf.events.caep import RiskLevelChange, SessionRevoked
+from ssf.events.registry import parse_event, render_event
+from ssf.subject import parse_subject
+from transmitters.model import EventToPublish
+
+BATCH_SIGNALS_MAX: Final = 64
+REASON_USER: Final = "For your security you were signed out. Please sign in again."
+
+Caps = Mapping[tuple[str, str], Level]
+
+log = structlog.get_logger()
+_assessed_total = Counter("hub_pipeline_signals_total", "Signals taken off the inbox.", ["outcome"])
+_signal_seconds = Histogram(
+    "hub_pipeline_signal_seconds",
+    "From receiving a signal to its risk being visible.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
+)
+
+
+async def handle_signals(
+    connection: AsyncConnection, pending: Sequence[PendingSignal], *, now: datetime
+) -> int:
+    """Take one batch of the inbox through risk, response and publication; return its size.
+
+    A signal that cannot be read is marked `failed` with the reason and stops nobody else.
+    """
+    await lock_tenants(connection, {signal.tenant_id for signal in pending})
+    signals: list[Signal] = []
+    unreadable: list[InboxMark] = []
+    for row in pending:
+        try:
+            signals.append(signal_of(row))
+        except SharedSignalsError as error:
+            unreadable.append(_failed(row, error.description))
+    caps = await caps_of(connection, {signal.tenant_id for signal in signals})
+    result = await risk.service.assess(connection, signals, caps=caps, now=now)
+    await respond(connection, result.assessments, now=now)
+    marks = [*unreadable, *(_inbox_mark(mark) for mark in result.marks)]
+    await receivers.store.mark_signals(connection, marks, now)
+    for mark in marks:
+        _assessed_total.labels(mark.state).inc()
+    return len(pending)
+
+
+async def respond(
+    connection: AsyncConnection, assessments: Sequence[Assessment], *, now: datetime
+) -> None:
+    """Plan what policy ordered and publish what changed, in the transaction of the assessment."""
+    if not assessments:
+        return
+    orders = [order_of(assessment) for assessment in assessments]
+    counts = {
+        tenant_id: await risk.service.count_users(connection, tenant_id)
+        for tenant_id in {order.tenant_id for order in orders}
+    }
+    await actions.service.plan(connection, orders, user_counts=counts, now=now)
+    events = [
+        risk_event_of(assessment)
+        for assessment in assessments
+        if assessment.previous_level != assessment.level and assessment.identifiers
+    ]
+    await transmitters.service.publish(connection, events, now)
+    for assessment in assessments:
+        _signal_seconds.observe(max(0.0, (now - assessment.received_at).total_seconds()))
+        log.info(
+            "event.assessed",
+            tenant_id=assessment.tenant_id,
+            user_id=assessment.user_id,
+            trace_id=assessment.trace_id,
+            previous_level=assessment.previous_level.name,
+            level=assessment.level.name,
+            rule=assessment.rule,
+            mode=assessment.mode,
+            actions=sorted(assessment.actions),
+            would_have=sorted(assessment.would_have),
+        )
+
+
+async def publish_logouts(
+    connection: AsyncConnection, tasks: Sequence[Task], *, now: datetime
+) -> None:
+    """Perform the due `publish_session_revoked` tasks: one CAEP event each, then settled.
+
+    Publication and settlement share the transaction, so each happens exactly once.
+    """
+    published = await transmitters.service.publish(
+        connection, [logout_event_of(task, now) for task in tasks], now
+    )
+    by_txn: dict[str, list[str]] = {}
+    for delivery in published:
+        by_txn.setdefault(delivery.txn or "", []).append(delivery.stream_id)
+    receipts = {task.task_id: tuple(by_txn.get(task.containment_id, ())) for task in tasks}
+    await actions.service.finish_local(connection, tasks, receipts, now=now)
+
+
+async def caps_of(connection: AsyncConnection, tenant_ids: set[str]) -> Caps:
+    """Return (tenant, issuer) to the highest level that issuer's word may lead to."""
+    caps: dict[tuple[str, str], Level] = {}
+    for tenant_id in tenant_ids:
+        for issuer, level in (await receivers.store.level_caps(connection, tenant_id)).items():
+            caps[tenant_id, issuer] = Level[level]
+    return caps
+
+
+async def lock_tenants(connection: AsyncConnection, tenant_ids: set[str]) -> None:
+    """Let changes of risk and containment of a tenant happen one transaction after the other."""
+    for tenant_id in sorted(tenant_ids):
+        await serialize(connection, "pipeline", tenant_id)
+
+
+def signal_of(row: PendingSignal) -> Signal:
+    """Return the signal as risk sees it. Raises SharedSignalsError when it cannot be read."""
+    return Signal(
+        tenant_id=row.tenant_id,
+        signal_id=row.signal_id,
+        iss=row.iss,
+        source_class=row.source_class,
+        level_cap=Level[row.level_cap] if row.level_cap else None,
+        mode=SignalMode(row.mode),
+        event=parse_event(row.event_type, row.payload),
+        sub_id=parse_subject(row.sub_id),
+        occurred_at=row.occurred_at,
+        received_at=row.received_at,
+        txn=row.txn,
+    )
+
+
+def order_of(assessment: Assessment) -> ContainmentOrder:
+    """Return what the response side has to know of an assessment."""
+    return ContainmentOrder(
+        tenant_id=assessment.tenant_id,
+        user_id=assessment.user_id,
+        trace_id=assessment.trace_id,
+        level=assessment.level.name,
+        reasons=assessment.reasons,
+        causes=tuple(
+            ContainmentCause(
+                detection_id=cause.detection_id,
+                name=cause.name,
+                issuer=cause.issuer,
+                summary=cause.summary,
+            )
+            for cause in assessment.causes
+        ),
+        actions=assessment.actions,
+        identifiers=assessment.identifiers,
+        label=assessment.label,
+        received_at=assessment.received_at,
+    )
+
+
+def risk_event_of(assessment: Assessment) -> EventToPublish:
+    """Return the CAEP risk-level-change of an assessment (CAEP-28 to CAEP-33)."""
+    event = RiskLevelChange(
+        principal="USER",
+        current_level=assessment.level.name,
+        previous_level=assessment.previous_level.name,
+        risk_reason=assessment.causes[0].name if assessment.causes else "REMEDIATED",
+        event_timestamp=epoch_s(assessment.occurred_at),
+        initiating_entity="policy",
+    )
+    return EventToPublish(
+        tenant_id=assessment.tenant_id,
+        event_type=RiskLevelChange.type_uri,
+        payload=render_event(event),
+        subjects=assessment.identifiers,
+        ordering_key=assessment.user_id,
+        txn=assessment.trace_id,
+        toe_s=epoch_s(assessment.occurred_at),
+    )
+
+
+def logout_event_of(task: Task, now: datetime) -> EventToPublish:
+    """Return the CAEP session-revoked of a containment; its `txn` is the containment (INT-40)."""
+    event = SessionRevoked(
+        event_timestamp=epoch_s(now),
+        initiating_entity="policy",
+        reason_admin={"en": task.payload.reason or "Risk is high."},
+        reason_user={"en": REASON_USER},
+    )
+    return EventToPublish(
+        tenant_id=task.tenant_id,
+        event_type=SessionRevoked.type_uri,
+        payload=render_event(event),
+        subjects=task.payload.identifiers,
+        ordering_key=task.user_id,
+        txn=task.containment_id,
+        toe_s=epoch_s(now),
+    )
+
+
+def _inbox_mark(mark: SignalMark) -> InboxMark:
+    return InboxMark(
+        tenant_id=mark.tenant_id,
+        signal_id=mark.signal_id,
+        state=mark.state,
+        detail=mark.detail,
+        alias_keys=mark.alias_keys,
+    )
+
+
+def _failed(row: PendingSignal, detail: str) -> InboxMark:
+    return InboxMark(
+        tenant_id=row.tenant_id, signal_id=row.signal_id, state="failed", detail=detail
+    )

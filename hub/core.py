@@ -1,0 +1,177 @@
+"""The core process: hot writer, pipeline, schedules. Never does outbound HTTP.
+
+One per SQLite file; on PostgreSQL every node has one and the holder of the lease works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+import actions.service
+import receivers.store
+import risk.service
+import runtime.store
+from hub.node import Node, ProcessConfig, open_node
+from hub.operations import all_operations
+from hub.pipeline import (
+    BATCH_SIGNALS_MAX,
+    caps_of,
+    handle_signals,
+    lock_tenants,
+    publish_logouts,
+    respond,
+)
+from runtime.queue import Fence, LeaseKeeper, fences_valid
+
+LOOK_AGAIN_S: Final = 0.25
+SCHEDULE_S: Final = 0.5
+PURGE_S: Final = 60.0
+#: the change feed is re-read with an overlap of 10 s; entries live a good deal longer
+CHANGES_KEPT: Final = timedelta(minutes=10)
+LOCAL_TASKS_MAX: Final = 64
+REASSESS_MAX: Final = 64
+#: the one bucket that stands for "runs the pipeline"
+LEADER_BUCKET: Final = 0
+LEASE_KIND: Final = "core"
+
+log = structlog.get_logger()
+
+
+async def run_core(config: ProcessConfig, stop: asyncio.Event) -> None:
+    """Run until `stop` is set."""
+    async with open_node(config, all_operations()) as node:
+        core = Core(node)
+        leases = LeaseKeeper(LEASE_KIND, config.name, writer=node.writer, clock=node.clock)
+        renewed = asyncio.Event()
+        node.spawn(leases.run(renewed))
+        await renewed.wait()
+        node.spawn(_repeat(node, leases, core.handle_signals, topic="signals"))
+        node.spawn(_repeat(node, leases, core.publish_logouts, topic="tasks"))
+        node.spawn(_repeat(node, leases, core.reassess, pause_s=SCHEDULE_S))
+        node.spawn(_repeat(node, leases, core.purge, pause_s=PURGE_S))
+        log.info("core.started", dialect=node.database.dialect)
+        await stop.wait()
+
+
+class Core:
+    """The steps of the core process. Each is one transaction and returns whether more is left."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        #: signals that are tried one by one, because their batch failed
+        self._one_by_one = 0
+
+    async def handle_signals(self, fence: Fence) -> bool:
+        """Take one batch of the inbox through the pipeline."""
+        limit = 1 if self._one_by_one else BATCH_SIGNALS_MAX
+        async with self._node.database.snapshot() as connection:
+            waiting = await receivers.store.pending_signals(connection, limit)
+        if not waiting:
+            self._one_by_one = 0
+            return False
+        try:
+            await self._handle(fence, limit)
+        except Exception:  # noqa: BLE001 - one bad signal must not stop the inbox
+            if limit == 1:
+                log.exception("signal.failed", signal_id=waiting[0].signal_id)
+                await self._set_aside(waiting[0])
+            else:
+                log.warning("batch.failed", signals=len(waiting), exc_info=True)
+                self._one_by_one = len(waiting)
+        if self._one_by_one and limit == 1:
+            self._one_by_one -= 1
+        return True
+
+    async def _handle(self, fence: Fence, limit: int) -> None:
+        node = self._node
+        async with node.database.transaction() as connection:
+            if not await fences_valid(connection, {fence}):
+                return
+            batch = await receivers.store.pending_signals(connection, limit)
+            await handle_signals(connection, batch, now=node.clock.now())
+        node.notifier.wake_all(("tasks", "deliveries", "polls"))
+
+    async def _set_aside(self, signal: receivers.store.PendingSignal) -> None:
+        mark = receivers.store.SignalMark(
+            tenant_id=signal.tenant_id,
+            signal_id=signal.signal_id,
+            state=receivers.store.SignalState.FAILED,
+            detail="the hub failed on it; the log has the reason",
+        )
+        async with self._node.database.transaction() as connection:
+            await receivers.store.mark_signals(connection, [mark], self._node.clock.now())
+
+    async def publish_logouts(self, fence: Fence) -> bool:
+        """Publish the session-revoked events that are due."""
+        node = self._node
+        now = node.clock.now()
+        async with node.database.snapshot() as connection:
+            if not await actions.service.local_due(connection, now, limit=1):
+                return False
+        async with node.database.transaction() as connection:
+            if not await fences_valid(connection, {fence}):
+                return False
+            tasks = await actions.service.local_due(connection, now, limit=LOCAL_TASKS_MAX)
+            await publish_logouts(connection, tasks, now=now)
+        node.notifier.wake_all(("tasks", "deliveries", "polls"))
+        return True
+
+    async def reassess(self, fence: Fence) -> bool:
+        """Re-assess whom time, a new link or an expired pin concerns."""
+        node = self._node
+        now = node.clock.now()
+        async with node.database.snapshot() as connection:
+            tenant_ids = await risk.service.tenants_to_reassess(connection, now)
+        if not tenant_ids:
+            return False
+        async with node.database.transaction() as connection:
+            if not await fences_valid(connection, {fence}):
+                return False
+            await lock_tenants(connection, tenant_ids)
+            caps = await caps_of(connection, tenant_ids)
+            assessments = await risk.service.reassess_due(
+                connection, now, limit=REASSESS_MAX, caps=caps
+            )
+            await respond(connection, assessments, now=now)
+        node.notifier.wake_all(("tasks", "deliveries", "polls"))
+        return True
+
+    async def purge(self, _fence: Fence) -> bool:
+        """Delete what nobody reads any more, in small batches."""
+        node = self._node
+        async with node.database.transaction() as connection:
+            await runtime.store.system_purge_changes(
+                connection, before=node.clock.now() - CHANGES_KEPT
+            )
+        return False
+
+
+async def _repeat(
+    node: Node,
+    leases: LeaseKeeper,
+    step: Callable[[Fence], Awaitable[bool]],
+    *,
+    topic: str | None = None,
+    pause_s: float = LOOK_AGAIN_S,
+) -> None:
+    """Run `step` while this process leads; look again when woken, and in any case after a while."""
+    while True:
+        seen = node.notifier.count(topic) if topic else 0
+        more = False
+        try:
+            if LEADER_BUCKET in leases.buckets():
+                more = await step(leases.fence(LEADER_BUCKET))
+        except Exception:  # noqa: BLE001 - outermost step of the loop: tried again
+            log.warning("core.step_failed", step=step.__name__, exc_info=True)
+        if more:
+            continue
+        if topic:
+            await node.notifier.wait(topic, pause_s, since=seen)
+        else:
+            await asyncio.sleep(pause_s)
