@@ -1,0 +1,12 @@
+"""Counters of the transmitter."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter
+
+attempts_total = Counter(
+    "hub_transmitters_attempts_total",
+    "SETs pushed, or answered by pollers, by what became of them.",
+    ["method", "outcome"],
+)
+published_total = Counter("hub_transmitters_published_total", "SETs queued for streams.")

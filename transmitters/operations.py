@@ -1,0 +1,192 @@
+"""The hot writes of the transmitter: turns of pollers, and outcomes of pushes, in batches.
+
+They run where the database is written: on SQLite in the core process, whoever sends them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from runtime.queue import fences_valid
+from runtime.writer import Operation
+from ssf.stream import StreamStatus
+from transmitters import store
+from transmitters.metrics import attempts_total
+from transmitters.model import (
+    POLL_VISIBILITY_S,
+    Decision,
+    DeliveryState,
+    PollPage,
+    PollTurn,
+    PushSettlement,
+    decide_push,
+    decide_refusal,
+)
+from transmitters.store import Connection
+
+log = structlog.get_logger()
+
+
+async def _apply_poll_turns(connection: Connection, turns: Sequence[PollTurn]) -> list[PollPage]:
+    pages: dict[int, PollPage] = {}
+    # Streams are locked in one order everywhere, so that two batches cannot wait for each other.
+    order = sorted(range(len(turns)), key=lambda i: (turns[i].tenant_id, turns[i].stream_id))
+    for i in order:
+        pages[i] = await _apply_poll_turn(connection, turns[i])
+    return [pages[i] for i in range(len(turns))]
+
+
+async def _apply_poll_turn(connection: Connection, turn: PollTurn) -> PollPage:
+    """Settle what was reported, then hand out: in this order (POLL-10)."""
+    tenant_id, stream_id = turn.tenant_id, turn.stream_id
+    stream = await store.get_stream(connection, tenant_id, stream_id=stream_id, lock=True)
+    if stream is None or not turn.may_poll(stream):
+        return PollPage(known=False)
+    if turn.acks:
+        acknowledged = await store.acknowledge(
+            connection, tenant_id, stream_id=stream_id, jtis=turn.acks, now=turn.at
+        )
+        attempts_total.labels("poll", "delivered").inc(acknowledged)
+    if turn.refusals:
+        await _settle_refusals(connection, turn)
+    if stream.status is not StreamStatus.ENABLED:
+        return PollPage(known=True)
+    found = await store.visible_sets(
+        connection, tenant_id, stream_id=stream_id, now=turn.at, limit=turn.sets_max + 1
+    )
+    handed_out = found[: turn.sets_max]
+    await store.hand_out(
+        connection,
+        tenant_id,
+        stream_id=stream_id,
+        jtis=[pending.jti for pending in handed_out],
+        kid=turn.kid,
+        until=turn.at + timedelta(seconds=POLL_VISIBILITY_S),
+    )
+    return PollPage(
+        known=True,
+        pending=tuple(
+            msgspec.structs.replace(pending, kid=pending.kid or turn.kid) for pending in handed_out
+        ),
+        more_available=len(found) > turn.sets_max,
+    )
+
+
+async def _settle_refusals(connection: Connection, turn: PollTurn) -> None:
+    refusals = {refusal.jti: refusal for refusal in turn.refusals}
+    standing = await store.pending_attempts(
+        connection, turn.tenant_id, stream_id=turn.stream_id, jtis=list(refusals)
+    )
+    rows = []
+    for jti, (attempts, kid) in standing.items():
+        refusal = refusals[jti]
+        decision = decide_refusal(refusal, attempts=attempts, jitter=turn.jitter)
+        attempts_total.labels("poll", decision.state.value).inc()
+        key = {"tenant_id": turn.tenant_id, "stream_id": turn.stream_id, "jti": jti}
+        outcome = {"err": refusal.err, "detail": refusal.detail, "kid": kid, "attempts": attempts}
+        rows.append({**key, **outcome, **_standing(decision, turn.at)})
+        _log_dead_letter(decision, key, err=refusal.err)
+    await store.settle_deliveries(connection, rows)
+
+
+async def _apply_settlements(
+    connection: Connection, settlements: Sequence[PushSettlement]
+) -> list[bool]:
+    """Record what push attempts came to; those whose lane has another owner by now count not."""
+    valid = await fences_valid(connection, {settlement.fence for settlement in settlements})
+    decided = [
+        (settlement, decide_push(settlement))
+        for settlement in settlements
+        if settlement.fence in valid
+    ]
+    rows = []
+    for settlement, decision in decided:
+        key = {
+            "tenant_id": settlement.tenant_id,
+            "stream_id": settlement.stream_id,
+            "jti": settlement.jti,
+        }
+        delivered = decision.state is DeliveryState.DELIVERED
+        outcome = {
+            "err": None if delivered else settlement.err,
+            "detail": None if delivered else settlement.detail,
+            "kid": settlement.kid,
+            "attempts": settlement.attempts,
+        }
+        rows.append({**key, **outcome, **_standing(decision, settlement.at)})
+        _log_dead_letter(decision, key, err=settlement.err)
+    await store.settle_deliveries(connection, rows)
+    await _settle_streams(connection, decided)
+    return [settlement.fence in valid for settlement in settlements]
+
+
+def _standing(decision: Decision, at: datetime) -> dict[str, Any]:
+    waits = decision.state is DeliveryState.PENDING
+    return {
+        "state": decision.state.value,
+        "due_at": at + timedelta(seconds=decision.retry_in_s) if waits else at,
+        "settled_at": None if waits else at,
+    }
+
+
+def _log_dead_letter(decision: Decision, key: Mapping[str, Any], *, err: str | None) -> None:
+    if decision.state is DeliveryState.DEAD:
+        log.warning("delivery.dead_lettered", **key, err=err)
+
+
+async def _settle_streams(
+    connection: Connection, decided: Iterable[tuple[PushSettlement, Decision]]
+) -> None:
+    """Rest streams whose endpoint is in trouble; let those run that answer again."""
+    by_stream: defaultdict[tuple[str, str], list[tuple[PushSettlement, Decision]]]
+    by_stream = defaultdict(list)
+    for settlement, decision in decided:
+        # Without any answer and without trouble of the endpoint, nothing was sent at all.
+        if settlement.status or decision.stream_rests_s is not None:
+            by_stream[settlement.tenant_id, settlement.stream_id].append((settlement, decision))
+    for tenant_id in sorted({tenant_id for tenant_id, _ in by_stream}):
+        stream_ids = sorted(stream for tenant, stream in by_stream if tenant == tenant_id)
+        known = await store.stream_failures(connection, tenant_id, stream_ids=stream_ids)
+        for stream_id, before in sorted(known.items()):
+            failures, until = _rest(before, by_stream[tenant_id, stream_id])
+            if failures or before:
+                await store.set_stream_failures(
+                    connection,
+                    tenant_id,
+                    stream_id=stream_id,
+                    failures=failures,
+                    backoff_until=until,
+                )
+
+
+def _rest(
+    failures: int, attempts: Iterable[tuple[PushSettlement, Decision]]
+) -> tuple[int, datetime | None]:
+    """Return the failures in a row, and until when the stream rests.
+
+    Attempts that were under way side by side and failed count as one failure.
+    """
+    until: datetime | None = None
+    for settlement, decision in attempts:
+        if decision.stream_rests_s is None:
+            failures, until = 0, None
+            continue
+        failures = max(failures, settlement.stream_failures + 1)
+        ends_at = settlement.at + timedelta(seconds=decision.stream_rests_s)
+        until = ends_at if until is None else max(until, ends_at)
+    return failures, until
+
+
+POLL: Final = Operation(
+    name="transmitters.poll", item=PollTurn, result=PollPage, handle=_apply_poll_turns
+)
+SETTLE: Final = Operation(
+    name="transmitters.settle", item=PushSettlement, result=bool, handle=_apply_settlements
+)
+OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (POLL, SETTLE)

@@ -1,0 +1,192 @@
+"""HTTP of the transmitter: metadata, keys, stream management, status, poll.
+
+Order of checks (SSF-OP-52): the router answers 405, then the caller's scope 401 and 403, then the
+body's syntax 400, then the stream 404, then its meaning. Errors are raised; hub renders them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from runtime.caller import Caller
+from ssf.errors import PollError, RemoteProtocolError, StreamError
+from ssf.metadata import OAUTH2_SPEC_URN, WELL_KNOWN_PATH, TransmitterMetadata, render_metadata
+from ssf.poll import REQUEST_BYTES_MAX as POLL_BYTES_MAX
+from ssf.poll import parse_request, render_response
+from ssf.stream import REQUEST_BYTES_MAX as STREAM_BYTES_MAX
+from ssf.stream import DeliveryMethod, parse_create, render_configuration, render_status
+from transmitters import service
+from transmitters.service import TransmitterDeps
+
+JSON_MEDIA_TYPE: Final = "application/json"
+#: long enough to spare us floods, short enough for a key that is published before it signs
+PUBLIC_MAX_AGE_S: Final = 60
+READ_SCOPES: Final = ("ssf.read", "ssf.manage")
+MANAGE_SCOPES: Final = ("ssf.manage",)
+POLL_SCOPES: Final = ("ssf.read", "ssf.manage", "ssf.manage.poll")
+BAD_REQUEST: Final = 400
+TOO_LARGE: Final = 413
+UNSUPPORTED_MEDIA_TYPE: Final = 415
+NO_STORE: Final = "no-store"
+
+
+async def get_metadata(request: Request) -> Response:
+    """Serve the transmitter configuration metadata: only what this hub really answers.
+
+    Source: SSF 1.0 §7.1, §7.2; requirements SSF-META-1 to SSF-META-12, SSF-META-20 to SSF-META-22,
+    SSF-META-26, INT-3 to INT-9.
+    """
+    issuer = _deps(request).issuer(request.scope["tenant"])
+    metadata = TransmitterMetadata(
+        issuer=issuer,
+        jwks_uri=f"{issuer}/jwks.json",
+        delivery_methods_supported=(DeliveryMethod.PUSH.value, DeliveryMethod.POLL.value),
+        configuration_endpoint=f"{issuer}/ssf/streams",
+        status_endpoint=f"{issuer}/ssf/status",
+        authorization_schemes=(OAUTH2_SPEC_URN,),
+        default_subjects="ALL",
+    )
+    return _json(render_metadata(metadata), cache=f"public, max-age={PUBLIC_MAX_AGE_S}")
+
+
+async def get_jwks(request: Request) -> Response:
+    """Serve the tenant's public keys. Source: RFC 7517 §5; requirements SET-35, INT-5."""
+    keys = await _deps(request).keys.published(request.scope["tenant"])
+    return _json(keys, cache=f"public, max-age={PUBLIC_MAX_AGE_S}")
+
+
+async def streams(request: Request) -> Response:
+    """Create, read, list or delete streams of the caller. Source: SSF 1.0 §8.1.1."""
+    if request.method == "POST":
+        return await _create_stream(request)
+    if request.method == "DELETE":
+        return await _delete_stream(request)
+    return await _read_streams(request)
+
+
+async def get_status(request: Request) -> Response:
+    """Serve the status of one stream. Source: SSF 1.0 §8.1.2.1; SSF-STAT-1, SSF-STAT-2."""
+    caller = _caller(request, READ_SCOPES)
+    stream_id = _stream_id(request, "SSF-STAT-1")
+    configuration = await service.read_stream(stream_id, caller=caller, deps=_deps(request))
+    return _json(render_status(configuration))
+
+
+async def poll(request: Request) -> Response:
+    """Answer a poll. Source: RFC 8936 §2; requirements POLL-1, POLL-8, POLL-10, POLL-19, POLL-24.
+
+    The token is enough to tell receivers apart, so a stream of somebody else is unknown (404).
+    """
+    caller = _caller(request, POLL_SCOPES)
+    body = await _read_json(request, POLL_BYTES_MAX, PollError, "POLL-24")
+    polled = await service.poll(
+        request.path_params["stream_id"],
+        parse_request(body),
+        caller=caller,
+        deps=_deps(request),
+        is_gone=request.is_disconnected,
+    )
+    return Response(
+        render_response(polled.sets, more_available=polled.more_available),
+        media_type=JSON_MEDIA_TYPE,
+        headers={"cache-control": NO_STORE},
+    )
+
+
+async def _create_stream(request: Request) -> Response:
+    caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
+    body = await _read_json(request, STREAM_BYTES_MAX, StreamError, "SSF-OP-54")
+    wanted = parse_create(body, allow_http=deps.allow_http)
+    configuration = await service.create_stream(wanted, caller=caller, deps=deps)
+    return _json(render_configuration(configuration), status=201)
+
+
+async def _read_streams(request: Request) -> Response:
+    caller, deps = _caller(request, READ_SCOPES), _deps(request)
+    stream_id = request.query_params.get("stream_id")
+    if stream_id is not None:
+        configuration = await service.read_stream(stream_id, caller=caller, deps=deps)
+        return _json(render_configuration(configuration))
+    configurations = await service.list_streams(caller=caller, deps=deps)
+    return _json([render_configuration(configuration) for configuration in configurations])
+
+
+async def _delete_stream(request: Request) -> Response:
+    caller = _caller(request, MANAGE_SCOPES)
+    stream_id = _stream_id(request, "SSF-OP-40")
+    await service.delete_stream(stream_id, caller=caller, deps=_deps(request))
+    return Response(status_code=204, headers={"cache-control": NO_STORE})
+
+
+def _deps(request: Request) -> TransmitterDeps:
+    deps: TransmitterDeps = request.app.state.transmitters
+    return deps
+
+
+def _caller(request: Request, scopes: tuple[str, ...]) -> Caller:
+    """Return the caller if it holds one of `scopes`. Requirement INT-25."""
+    caller: Caller = request.state.caller
+    caller.require(*scopes)
+    return caller
+
+
+def _stream_id(request: Request, requirement: str) -> str:
+    """Return the query parameter that names the stream; without it there is nothing to look up."""
+    stream_id = request.query_params.get("stream_id")
+    if not stream_id:
+        raise StreamError(
+            "invalid_request", "stream_id is missing in the query", requirement=requirement
+        )
+    return stream_id
+
+
+async def _read_json(
+    request: Request, bytes_max: int, error: type[RemoteProtocolError], requirement: str
+) -> bytes:
+    """Read a JSON body within limits; an empty one may come without a content type.
+
+    Raises `error` with status 413, and with 415 or, for stream management, 400.
+    Requirements SSF-OP-54, POLL-24.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > bytes_max:
+            raise error(
+                "invalid_request",
+                f"the body is larger than {bytes_max} bytes",
+                requirement=requirement,
+                status_hint=TOO_LARGE,
+            )
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and media_type != JSON_MEDIA_TYPE:
+        raise error(
+            "invalid_request",
+            f"the body is not {JSON_MEDIA_TYPE}",
+            requirement=requirement,
+            status_hint=BAD_REQUEST if error is StreamError else UNSUPPORTED_MEDIA_TYPE,
+        )
+    return bytes(body)
+
+
+def _json(content: object, *, status: int = 200, cache: str = NO_STORE) -> Response:
+    return Response(
+        msgspec.json.encode(content),
+        status_code=status,
+        media_type=JSON_MEDIA_TYPE,
+        headers={"cache-control": cache},
+    )
+
+
+ROUTES: Final = (
+    Route(WELL_KNOWN_PATH, get_metadata, methods=["GET"]),
+    Route("/jwks.json", get_jwks, methods=["GET"]),
+    Route("/ssf/streams", streams, methods=["GET", "POST", "DELETE"]),
+    Route("/ssf/status", get_status, methods=["GET"]),
+    Route("/ssf/poll/{stream_id}", poll, methods=["POST"]),
+)

@@ -1,0 +1,250 @@
+"""The push worker's view of its work: what is due, how one SET is pushed, how that is settled.
+
+`runtime.queue` runs it: lanes in parallel, one SET of a lane at a time, outcomes in batches.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter as Tally
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from runtime.clock import Clock
+from runtime.database import Database
+from runtime.errors import AddressBlocked, NotFound, Unavailable
+from runtime.outbound import Outbound, OutboundRequest
+from runtime.queue import Fence
+from runtime.secrets import SecretBox
+from runtime.writer import Operation
+from ssf.errors import SharedSignalsError
+from ssf.push import (
+    ANSWER_BYTES_MAX,
+    SECEVENT_MEDIA_TYPE,
+    PushClass,
+    PushOutcome,
+    classify_response,
+)
+from transmitters import store
+from transmitters.keys import SigningKeys
+from transmitters.metrics import attempts_total
+from transmitters.model import (
+    PUSH_TIMEOUT_S,
+    STREAM_WINDOW,
+    Addressing,
+    PushSettlement,
+    PushWork,
+)
+from transmitters.operations import SETTLE
+
+#: statements of one search for work: one more than once round over all streams is not needed
+PAGES_MAX: Final = 8
+#: failures that somebody has to look at
+_ALERTING: Final = frozenset(
+    {PushClass.CREDENTIALS, PushClass.KEY_PROBLEM, PushClass.STREAM_MISCONFIGURED}
+)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """One try. kid: of the key the SET was signed with, if it got that far."""
+
+    outcome: PushOutcome
+    status: int = 0
+    kid: str | None = None
+    duration_ms: float = 0.0
+
+
+class PushSource:
+    """Implements `runtime.queue.LaneSource` for push streams."""
+
+    kind: str = "deliveries"
+    settle: Operation[PushSettlement, bool] = SETTLE
+
+    def __init__(
+        self,
+        database: Database,
+        outbound: Outbound,
+        *,
+        keys: SigningKeys,
+        box: SecretBox,
+        clock: Clock,
+        issuer: Callable[[str], str],
+    ) -> None:
+        self._database = database
+        self._outbound = outbound
+        self._keys = keys
+        self._box = box
+        self._clock = clock
+        self._issuer = issuer
+        #: the (tenant, stream) served last: the next search goes on behind it
+        self._served: tuple[str, str] | None = None
+
+    def lane(self, work: PushWork) -> str:
+        """Return the unit of order: one ordering key of one stream."""
+        return work.lane
+
+    def bucket(self, work: PushWork) -> int:
+        """Return the bucket of the stream."""
+        return work.bucket
+
+    async def due(
+        self, buckets: Collection[int], now: datetime, limit: int, busy: Collection[str]
+    ) -> Sequence[PushWork]:
+        """Return SETs to push now, at most `limit`, none of a lane in `busy`.
+
+        Goes round over the streams, and takes from none more than its window, so that neither a
+        long queue nor a slow receiver keeps the others waiting.
+        """
+        chosen = _Selection(limit=limit, busy=busy)
+        after, wrapped = self._served, self._served is None
+        page_size = limit + len(busy)
+        async with self._database.snapshot() as connection:
+            for _ in range(PAGES_MAX):
+                page = await store.system_due_pushes(
+                    connection,
+                    buckets=buckets,
+                    now=now,
+                    limit=page_size,
+                    # Those under way are still due in the table, so twice the window is looked at.
+                    per_stream=2 * STREAM_WINDOW,
+                    after=after,
+                )
+                chosen.take(page)
+                if chosen.is_full() or (wrapped and len(page) < page_size):
+                    break
+                if len(page) < page_size:
+                    wrapped, after = True, None
+                else:
+                    after = (page[-1].tenant_id, page[-1].stream_id)
+        works = chosen.works
+        self._served = (works[-1].tenant_id, works[-1].stream_id) if works else None
+        return works
+
+    async def perform(self, work: PushWork, fence: Fence) -> PushSettlement:
+        """Push one SET once and say what came of it. Raises nothing that can be foreseen.
+
+        Source: RFC 8935 §2; requirements PUSH-1 to PUSH-5, PUSH-8, PUSH-40 to PUSH-46.
+        """
+        attempt = await self._attempt(work)
+        outcome, attempts = attempt.outcome, work.pending.attempts + 1
+        now = self._clock.now()
+        attempts_total.labels("push", outcome.klass.value).inc()
+        write = log.error if outcome.klass in _ALERTING else log.info
+        write(
+            "delivery.attempted",
+            tenant_id=work.tenant_id,
+            stream_id=work.stream_id,
+            jti=work.pending.jti,
+            txn=work.pending.event.txn,
+            event_type=work.pending.event.event_type,
+            outcome=outcome.klass.value,
+            status=attempt.status,
+            err=outcome.err,
+            attempt_number=attempts,
+            duration_ms=round(attempt.duration_ms, 1),
+        )
+        return PushSettlement(
+            fence=fence,
+            tenant_id=work.tenant_id,
+            stream_id=work.stream_id,
+            jti=work.pending.jti,
+            kid=attempt.kid or work.pending.kid,
+            klass=outcome.klass.value,
+            status=attempt.status,
+            err=outcome.err,
+            detail=outcome.detail,
+            retry_after_s=outcome.retry_after_s,
+            attempts=attempts,
+            age_s=(now - work.queued_at).total_seconds(),
+            stream_failures=work.stream_failures,
+            jitter=random.random(),  # noqa: S311 - spreads retries, keeps no secret
+            at=now,
+        )
+
+    async def _attempt(self, work: PushWork) -> _Attempt:
+        addressing = Addressing(
+            iss=self._issuer(work.tenant_id), aud=work.aud, subject_format=work.subject_format
+        )
+        try:
+            (signed,) = await self._keys.sign(work.tenant_id, [work.pending], addressing)
+        except NotFound as error:
+            return _Attempt(outcome=_no_answer(error.detail))
+        if isinstance(signed, SharedSignalsError):
+            refused = PushOutcome(
+                klass=PushClass.PERMANENT,
+                err=signed.code,
+                detail=signed.description,
+                retry_after_s=None,
+            )
+            return _Attempt(outcome=refused)
+        request = self._request(work, signed.raw)
+        try:
+            answer = await self._outbound.send(request)
+        except AddressBlocked as error:
+            blocked = PushOutcome(
+                klass=PushClass.STREAM_MISCONFIGURED,
+                err="address_blocked",
+                detail=error.detail,
+                retry_after_s=None,
+            )
+            return _Attempt(outcome=blocked, kid=signed.kid)
+        except Unavailable as error:
+            return _Attempt(outcome=_no_answer(error.detail), kid=signed.kid)
+        outcome = classify_response(
+            status=answer.status, body=answer.body, retry_after_s=answer.retry_after_s
+        )
+        return _Attempt(
+            outcome=outcome,
+            status=answer.status,
+            kid=signed.kid,
+            duration_ms=answer.duration_ms,
+        )
+
+    def _request(self, work: PushWork, raw: bytes) -> OutboundRequest:
+        headers = {"content-type": SECEVENT_MEDIA_TYPE, "accept": "application/json"}
+        if work.authorization_header_sealed is not None:
+            # The whole value, scheme included: nothing is added (PUSH-5).
+            headers["authorization"] = self._box.open(work.authorization_header_sealed)
+        return OutboundRequest(
+            method="POST",
+            url=work.endpoint_url,
+            headers=headers,
+            body=raw,
+            timeout_s=PUSH_TIMEOUT_S,
+            body_bytes_max=ANSWER_BYTES_MAX,
+        )
+
+
+class _Selection:
+    """Chooses among due SETs: no busy lane, no lane twice, no stream beyond its window."""
+
+    def __init__(self, *, limit: int, busy: Collection[str]) -> None:
+        self.works: list[PushWork] = []
+        self._limit = limit
+        self._lanes = set(busy)
+        self._under_way = Tally(lane.partition("|")[0] for lane in busy)
+
+    def is_full(self) -> bool:
+        return len(self.works) >= self._limit
+
+    def take(self, page: Sequence[PushWork]) -> None:
+        for work in page:
+            if self.is_full():
+                return
+            if work.lane in self._lanes or self._under_way[work.stream_id] >= work.stream_window:
+                continue
+            self._lanes.add(work.lane)
+            self._under_way[work.stream_id] += 1
+            self.works.append(work)
+
+
+def _no_answer(detail: str) -> PushOutcome:
+    outcome = classify_response(status=0, body=b"", retry_after_s=None)
+    return PushOutcome(klass=outcome.klass, err=None, detail=detail, retry_after_s=None)
