@@ -1,0 +1,76 @@
+"""Collecting what a batch of decisions changes, and the guard that counts them.
+
+A batch may hold decisions about many users; each table is written once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from actions import store
+from actions.drafts import Situation
+from actions.model import Cause, Containment, Task, containments_max
+from actions.planning import Decision
+from actions.settlement import note_changes, task_of
+from actions.store import Connection, Key
+from actions.tasks import store as task_store
+
+
+class Guard:
+    """Counts new containments per tenant against the blast-radius limit (contracts §6)."""
+
+    def __init__(self, counts: Mapping[str, int], users_count: Mapping[str, int]) -> None:
+        self._counts = Tally(counts)
+        self._users_count = users_count
+
+    def admits(self, tenant_id: str) -> bool:
+        """Return whether one more user may be contained now."""
+        return self._counts[tenant_id] < containments_max(self._users_count.get(tenant_id, 0))
+
+    def count(self, decision: Decision, before: Situation | None) -> None:
+        """Count a decision that newly contained somebody."""
+        after = decision.containment
+        was = before.containment.enforced_at if before else None
+        if after is not None and after.enforced_at is not None and was is None:
+            self._counts[after.tenant_id] += 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Changes:
+    """Collects the rows of a batch, so that each table is written once."""
+
+    known: Collection[Key]
+    containments: list[Containment] = field(default_factory=list)
+    attached: list[tuple[Key, Cause]] = field(default_factory=list)
+    cleared: list[tuple[Key, str]] = field(default_factory=list)
+    cancelled: list[Key] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+
+    def add(self, decision: Decision, *, now: datetime) -> int:
+        """Note what a decision changes; return how many tasks it enqueues."""
+        containment = decision.containment
+        if containment is None:
+            return 0
+        key = key_of(containment)
+        self.containments.append(containment)
+        self.attached += [(key, cause) for cause in decision.attached]
+        self.cleared += [(key, detection_id) for detection_id in decision.cleared]
+        self.cancelled += [(containment.tenant_id, task_id) for task_id in decision.cancelled]
+        self.tasks += [task_of(draft, containment, now=now) for draft in decision.drafts]
+        return len(decision.drafts)
+
+    async def write(self, connection: Connection, *, now: datetime) -> None:
+        """Write everything, in an order that keeps references whole."""
+        await store.write_containments(connection, self.containments, known=self.known)
+        await store.write_causes(connection, attached=self.attached, cleared=self.cleared, now=now)
+        await task_store.cancel_tasks(connection, self.cancelled, now=now)
+        await task_store.add_tasks(connection, self.tasks)
+        await note_changes(connection, self.containments, now=now)
+
+
+def key_of(containment: Containment) -> Key:
+    """Return (tenant_id, containment_id)."""
+    return (containment.tenant_id, containment.containment_id)
