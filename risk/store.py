@@ -1,1 +1,29 @@
-"""Tables and named queries of risk."""
+"""All tables of risk, for whoever needs the declared schema: one import declares them.
+
+The tables and their queries live with what they are about:
+entities, aliases, links (`risk.entities.store`); sessions (`risk.sessions.store`); detections,
+clearances (`risk.findings.store`); levels, level_history, pins, reassessments
+(`risk.levels.store`); policies (`risk.policies.store`).
+"""
+
+from __future__ import annotations
+
+from risk.entities.store import aliases, entities, links
+from risk.findings.store import clearances, detections
+from risk.levels.store import level_history, levels, pins, reassessments
+from risk.policies.store import policies
+from risk.sessions.store import sessions
+
+__all__ = [
+    "aliases",
+    "clearances",
+    "detections",
+    "entities",
+    "level_history",
+    "levels",
+    "links",
+    "pins",
+    "policies",
+    "reassessments",
+    "sessions",
+]

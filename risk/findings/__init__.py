@@ -1,0 +1,1 @@
+"""What was found about users and devices, and what was remedied: the stored record of both."""

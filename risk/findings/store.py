@@ -1,0 +1,275 @@
+"""Tables and named queries: detections, clearances.
+
+Detections are append-only: a change is a new revision, and `is_latest` marks the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from risk.catalogue import FINDING_TYPES
+from risk.level import expires_at
+from risk.model import (
+    Clearance,
+    Detection,
+    DetectionState,
+    EntityKind,
+    Level,
+    Sighting,
+    SignalMode,
+)
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    chunks,
+    dialect_insert,
+    id_column,
+    metadata,
+    tenant_column,
+)
+from runtime.ids import new_id
+
+IN_LIST_MAX: Final = 500
+
+detections: Final = sa.Table(
+    "detections",
+    metadata,
+    tenant_column(),
+    id_column("detection_id"),
+    sa.Column("revision", sa.Integer, primary_key=True),
+    sa.Column("is_latest", sa.Boolean, nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("source_class", sa.String(32), nullable=False),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Column("entity_kind", sa.String(16), nullable=False),
+    id_column("entity_id", primary_key=False),
+    sa.Column("related", JSONDocument, nullable=False),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("confidence", sa.Float, nullable=False),
+    sa.Column("issuer", sa.String(1024), nullable=False),
+    sa.Column("occurred_at", UTCDateTime, nullable=False),
+    sa.Column("detected_at", UTCDateTime, nullable=False),
+    sa.Column("expires_at", UTCDateTime),
+    sa.Column("reasons", JSONDocument, nullable=False),
+    sa.Column("evidence", JSONDocument, nullable=False),
+    sa.Column("clears_on", JSONDocument, nullable=False),
+    sa.Column("mitre", JSONDocument, nullable=False),
+    sa.Column("state", sa.String(24), nullable=False),
+    sa.Column("state_at", UTCDateTime, nullable=False),
+    sa.Column("state_by", sa.String(200), nullable=False),
+)
+#: the same text in index and query, or SQLite would not use the partial index
+IS_ACTIVE: Final = sa.text("is_latest AND state = 'active'")
+sa.Index(
+    "ix_detections_active",
+    detections.c.tenant_id,
+    detections.c.entity_id,
+    sqlite_where=IS_ACTIVE,
+    postgresql_where=IS_ACTIVE,
+)
+sa.Index(
+    "ix_detections_entity_id",
+    detections.c.tenant_id,
+    detections.c.entity_id,
+    detections.c.detection_id,
+)
+
+clearances: Final = sa.Table(
+    "clearances",
+    metadata,
+    tenant_column(),
+    id_column("clearance_id"),
+    id_column("entity_id", primary_key=False),
+    sa.Column("issuer", sa.String(1024), nullable=False),
+    sa.Column("remedy", sa.String(96), nullable=False),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Column("occurred_at", UTCDateTime, nullable=False),
+    id_column("signal_id", primary_key=False),
+    # Of each kind of word the newest says all that the older ones said.
+    sa.UniqueConstraint("tenant_id", "entity_id", "remedy", "level", "mode", "issuer"),
+)
+
+# --- detections ---------------------------------------------------------------------------------
+
+_DETECTION_COLUMNS: Final = tuple(
+    column for column in detections.columns if column.name not in {"tenant_id", "is_latest"}
+)
+
+
+async def active_detections(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
+) -> list[Detection]:
+    """Return the latest revision of every active detection about the entities."""
+    found: list[Detection] = []
+    for ids in chunks(entity_ids, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(*_DETECTION_COLUMNS).where(
+                detections.c.tenant_id == tenant_id, detections.c.entity_id.in_(ids), IS_ACTIVE
+            )
+        )
+        found.extend(detection(row, tenant_id) for row in rows)
+    return found
+
+
+async def suspects(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
+) -> set[str]:
+    """Return those of the entities that have an active detection."""
+    found: set[str] = set()
+    for ids in chunks(entity_ids, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(detections.c.entity_id)
+            .distinct()
+            .where(detections.c.tenant_id == tenant_id, detections.c.entity_id.in_(ids), IS_ACTIVE)
+        )
+        found.update(row[0] for row in rows)
+    return found
+
+
+async def write_detections(connection: AsyncConnection, written: Sequence[Detection]) -> None:
+    """Append revisions; the one before each, if there is one, is the latest no more."""
+    if not written:
+        return
+    followed = [
+        {"b_tenant_id": each.tenant_id, "b_id": each.detection_id, "b_revision": each.revision - 1}
+        for each in written
+        if each.revision > 1
+    ]
+    if followed:
+        await connection.execute(
+            sa.update(detections)
+            .where(
+                detections.c.tenant_id == sa.bindparam("b_tenant_id"),
+                detections.c.detection_id == sa.bindparam("b_id"),
+                detections.c.revision == sa.bindparam("b_revision"),
+            )
+            .values(is_latest=False),
+            followed,
+        )
+    await connection.execute(sa.insert(detections), [_detection_row(each) for each in written])
+
+
+def detection(row: Sequence[Any], tenant_id: str) -> Detection:
+    """Make a detection of the columns of `_DETECTION_COLUMNS`."""
+    values = dict(zip((column.name for column in _DETECTION_COLUMNS), row, strict=True))
+    evidence = values.pop("evidence")
+    for derived in ("occurred_at", "expires_at", "mitre"):
+        del values[derived]
+    for name in ("related", "reasons", "clears_on"):
+        values[name] = tuple(values[name])
+    values |= {
+        "mode": SignalMode(values["mode"]),
+        "entity_kind": EntityKind(values["entity_kind"]),
+        "level": Level[values["level"]],
+        "state": DetectionState(values["state"]),
+        "sightings": tuple(
+            Sighting(
+                signal_id=each["signal_id"],
+                occurred_at=datetime.fromisoformat(each["occurred_at"]),
+            )
+            for each in evidence
+        ),
+    }
+    return Detection(tenant_id=tenant_id, **values)
+
+
+def _detection_row(each: Detection) -> dict[str, Any]:
+    return {
+        "tenant_id": each.tenant_id,
+        "detection_id": each.detection_id,
+        "revision": each.revision,
+        "is_latest": True,
+        "name": each.name,
+        "source_class": each.source_class,
+        "mode": each.mode.value,
+        "entity_kind": each.entity_kind.value,
+        "entity_id": each.entity_id,
+        "related": list(each.related),
+        "level": each.level.name,
+        "confidence": each.confidence,
+        "issuer": each.issuer,
+        "occurred_at": each.occurred_at,
+        "detected_at": each.detected_at,
+        "expires_at": expires_at(each),
+        "reasons": list(each.reasons),
+        "evidence": [
+            {"signal_id": seen.signal_id, "occurred_at": seen.occurred_at.isoformat()}
+            for seen in each.sightings
+        ],
+        "clears_on": list(each.clears_on),
+        "mitre": list(FINDING_TYPES[each.name].mitre),
+        "state": each.state.value,
+        "state_at": each.state_at,
+        "state_by": each.state_by,
+    }
+
+
+# --- clearances ---------------------------------------------------------------------------------
+
+
+async def read_clearances(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
+) -> list[Clearance]:
+    """Return the newest word of each kind about the entities."""
+    found: list[Clearance] = []
+    for ids in chunks(entity_ids, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(
+                clearances.c.entity_id,
+                clearances.c.issuer,
+                clearances.c.remedy,
+                clearances.c.level,
+                clearances.c.mode,
+                clearances.c.occurred_at,
+                clearances.c.signal_id,
+            ).where(clearances.c.tenant_id == tenant_id, clearances.c.entity_id.in_(ids))
+        )
+        found.extend(
+            Clearance(
+                tenant_id=tenant_id,
+                entity_id=entity_id,
+                issuer=issuer,
+                remedy=remedy,
+                level=Level[level] if level else None,
+                mode=SignalMode(mode),
+                occurred_at=occurred_at,
+                signal_id=signal_id,
+            )
+            for entity_id, issuer, remedy, level, mode, occurred_at, signal_id in rows
+        )
+    return found
+
+
+async def write_clearances(connection: AsyncConnection, written: Sequence[Clearance]) -> None:
+    """Insert words, or move the known ones forward in time; never back."""
+    if not written:
+        return
+    statement = dialect_insert(connection, clearances)
+    newer = statement.excluded
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["tenant_id", "entity_id", "remedy", "level", "mode", "issuer"],
+            set_={"occurred_at": newer.occurred_at, "signal_id": newer.signal_id},
+            where=newer.occurred_at > clearances.c.occurred_at,
+        ),
+        [
+            {
+                "tenant_id": each.tenant_id,
+                "clearance_id": new_id("clr"),
+                "entity_id": each.entity_id,
+                "issuer": each.issuer,
+                "remedy": each.remedy,
+                "level": "" if each.level is None else each.level.name,
+                "mode": each.mode.value,
+                "occurred_at": each.occurred_at,
+                "signal_id": each.signal_id,
+            }
+            for each in written
+        ],
+    )

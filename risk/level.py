@@ -1,0 +1,331 @@
+"""The level of an entity: a pure function of findings, remedies, pins, caps and the time.
+
+Precedence: state and expiry, confidence, issuer cap, maximum, corroboration, floor, pin. Order of
+arrival never matters: everything compares the times at which things occurred (SET-18), and a
+remedy that arrives first closes an older finding that arrives later. At equal times the finding
+stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import combinations
+from types import MappingProxyType
+from typing import Final
+
+from risk import catalogue
+from risk.model import (
+    CORROBORATION_WINDOW,
+    REASONS_MAX,
+    SIGHTINGS_MAX,
+    Clearance,
+    Detection,
+    DetectionState,
+    Level,
+    Pin,
+    SignalMode,
+)
+
+CLASSES_FOR_MEDIUM: Final = 3
+PRIOR: Final = 0.002
+#: weight of a finding by claimed level, before reliability is learned from feedback
+SEVERITY: Final[Mapping[Level, float]] = MappingProxyType(
+    {Level.LOW: 1.5, Level.MEDIUM: 3.5, Level.HIGH: 7.0}
+)
+HALF_LIFE: Final[Mapping[Level, timedelta]] = MappingProxyType(
+    {Level.LOW: timedelta(days=1), Level.MEDIUM: timedelta(days=3), Level.HIGH: timedelta(days=7)}
+)
+SCORE_DIGITS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelResult:
+    """The level and why.
+
+    score: log-odds, ranks users of one level, no probability. cause_ids: the detections that
+    support the level, ascending. next_change_at: when time alone can change the result.
+    """
+
+    level: Level
+    score: float
+    reasons: tuple[str, ...]
+    cause_ids: tuple[str, ...]
+    next_change_at: datetime | None
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A detection that counts, with its level after confidence and cap."""
+
+    detection: Detection
+    level: Level
+
+
+def level(
+    detections: Iterable[Detection],
+    clearances: Sequence[Clearance],
+    *,
+    pins: Iterable[Pin],
+    caps: Mapping[str, Level],
+    now: datetime,
+) -> LevelResult:
+    """Compute the level of one entity from everything that is known about it.
+
+    detections, clearances: of the entity and of what is linked to it, in any order. caps: issuer
+    to the highest level its word can lead to. Raises nothing.
+    Source: contracts §6 "Level precedence"; requirement SET-18.
+    """
+    open_now = [
+        settled
+        for detection in detections
+        if (settled := settle(detection, clearances, now=now)).state is DetectionState.ACTIVE
+    ]
+    counted = [
+        _Counted(detection, effective)
+        for detection in sorted(open_now, key=lambda each: each.detection_id)
+        if (effective := effective_level(detection, caps)) is not None
+    ]
+    computed, causes, reasons = _highest(counted, caps)
+    pin = _pin_in_force(pins, now)
+    result = LevelResult(
+        level=computed,
+        score=_score(counted, now),
+        reasons=tuple(reasons[:REASONS_MAX]),
+        cause_ids=tuple(sorted(causes)),
+        next_change_at=_next_change_at(open_now, pin),
+    )
+    return result if pin is None else _pinned(result, pin, counted)
+
+
+def settle(detection: Detection, clearances: Iterable[Clearance], *, now: datetime) -> Detection:
+    """Return the detection as remedies and time leave it: sightings dropped, or closed.
+
+    A remedy closes the sightings that are older than it; one that is as old or newer stays
+    ("clean before compromised"; equal times count as compromised). Raises nothing.
+    """
+    if detection.state is not DetectionState.ACTIVE:
+        return detection
+    remedy = max(
+        (clearance for clearance in clearances if _applies(clearance, detection)),
+        key=lambda each: (each.occurred_at, each.signal_id),
+        default=None,
+    )
+    if remedy is not None and remedy.occurred_at > detection.since:
+        kept = tuple(s for s in detection.sightings if s.occurred_at >= remedy.occurred_at)
+        if not kept:
+            return replace(
+                detection,
+                state=DetectionState.REMEDIATED,
+                state_at=remedy.occurred_at,
+                state_by=remedy.signal_id,
+            )
+        detection = replace(detection, sightings=kept)
+    ends_at = expires_at(detection)
+    if ends_at is not None and ends_at <= now:
+        return replace(detection, state=DetectionState.EXPIRED, state_at=ends_at, state_by="expiry")
+    return detection
+
+
+def expires_at(detection: Detection) -> datetime | None:
+    """Return when the detection stops to count by age; None: never. Raises nothing."""
+    life = catalogue.life(detection.name, detection.level)
+    return None if life is None else detection.occurred_at + life
+
+
+def effective_level(detection: Detection, caps: Mapping[str, Level]) -> Level | None:
+    """Return what a detection counts for: lowered by poor confidence, capped by issuer.
+
+    None: it does not count at all. Raises nothing.
+    """
+    claimed: int = detection.level
+    if detection.confidence < catalogue.FINDING_TYPES[detection.name].confidence_min:
+        claimed -= 1
+    if claimed < Level.LOW:
+        return None
+    return Level(min(claimed, caps.get(detection.issuer, Level.HIGH)))
+
+
+def merge(first: Detection, second: Detection) -> Detection:
+    """Join two reports of one finding: all sightings, and the rest as the newest tells it.
+
+    Gives the same for any order of arguments as long as no more than SIGHTINGS_MAX sightings meet;
+    beyond that the first and the newest are kept. Raises nothing.
+    """
+    newest, other = sorted((first, second), key=_newest_first)
+    sightings = sorted(
+        {*first.sightings, *second.sightings}, key=lambda each: (each.occurred_at, each.signal_id)
+    )
+    if len(sightings) > SIGHTINGS_MAX:
+        sightings = [sightings[0], *sightings[1 - SIGHTINGS_MAX :]]
+    return replace(
+        newest,
+        sightings=tuple(sightings),
+        related=tuple(sorted({*newest.related, *other.related})),
+        confidence=max(first.confidence, second.confidence),
+        detected_at=min(first.detected_at, second.detected_at),
+    )
+
+
+def same_finding(detection: Detection) -> tuple[object, ...]:
+    """Return what reports must share to be the same finding. Raises nothing."""
+    return (
+        detection.entity_id,
+        detection.issuer,
+        detection.name,
+        detection.level,
+        detection.mode,
+        detection.clears_on,
+    )
+
+
+def describe(detection: Detection) -> str:
+    """Return one line that tells people what was found and who says so. Raises nothing."""
+    title = catalogue.FINDING_TYPES[detection.name].title
+    said = f"{title}, says {detection.issuer}"
+    return f"{said}: {detection.reasons[0]}" if detection.reasons else said
+
+
+def _newest_first(detection: Detection) -> tuple[float, str]:
+    newest = detection.sightings[-1]
+    return (-newest.occurred_at.timestamp(), newest.signal_id)
+
+
+def _applies(clearance: Clearance, detection: Detection) -> bool:
+    if clearance.entity_id != detection.entity_id or clearance.remedy not in detection.clears_on:
+        return False
+    if clearance.level is not None and detection.level <= clearance.level:
+        return False
+    if clearance.issuer == detection.issuer:
+        return True
+    # The word of a log_only issuer has no effect on what others said.
+    return not (
+        catalogue.bound_to_issuer(clearance.remedy) or clearance.mode is SignalMode.LOG_ONLY
+    )
+
+
+def _highest(
+    counted: Sequence[_Counted], caps: Mapping[str, Level]
+) -> tuple[Level, set[str], list[str]]:
+    """Return level, supporting detections and reasons: maximum, then corroboration."""
+    support: dict[Level, dict[str, _Counted]] = {each: {} for each in Level}
+    for each in counted:
+        support[each.level][each.detection.detection_id] = each
+    notes: dict[Level, str] = {}
+    pairs = _corroborating_pairs(list(support[Level.MEDIUM].values()), caps)
+    if pairs:
+        support[Level.HIGH].update(pairs)
+        notes[Level.HIGH] = "Medium findings of different source classes within 24 h."
+    trio = _corroborating_classes(list(support[Level.LOW].values()), caps)
+    if trio:
+        support[Level.MEDIUM].update(trio)
+        notes[Level.MEDIUM] = "Low findings of three source classes within 24 h."
+    top = max((each for each in Level if support[each]), default=Level.LOW)
+    reasons = [describe(each.detection) for each in support[top].values()]
+    return top, set(support[top]), reasons + ([notes[top]] if top in notes else [])
+
+
+def _corroborating_pairs(
+    mediums: Sequence[_Counted], caps: Mapping[str, Level]
+) -> dict[str, _Counted]:
+    """Return the MEDIUM findings that have a partner of another source class near in time."""
+    found: dict[str, _Counted] = {}
+    for first, second in combinations(mediums, 2):
+        one, other = first.detection, second.detection
+        if (
+            one.source_class != other.source_class
+            and _may_lift({one.issuer, other.issuer}, Level.HIGH, caps)
+            and _near(one, other)
+        ):
+            found[one.detection_id] = first
+            found[other.detection_id] = second
+    return found
+
+
+def _corroborating_classes(
+    lows: Sequence[_Counted], caps: Mapping[str, Level]
+) -> dict[str, _Counted]:
+    """Return the LOW findings that share a window with two other source classes."""
+    found: dict[str, _Counted] = {}
+    starts = sorted({s.occurred_at for each in lows for s in each.detection.sightings})
+    for start in starts:
+        window = {
+            each.detection.detection_id: each
+            for each in lows
+            if any(
+                start <= sighting.occurred_at <= start + CORROBORATION_WINDOW
+                for sighting in each.detection.sightings
+            )
+        }
+        classes = {each.detection.source_class for each in window.values()}
+        issuers = {each.detection.issuer for each in window.values()}
+        if len(classes) >= CLASSES_FOR_MEDIUM and _may_lift(issuers, Level.MEDIUM, caps):
+            found |= window
+    return found
+
+
+def _may_lift(issuers: Collection[str], to: Level, caps: Mapping[str, Level]) -> bool:
+    """INVARIANT: an issuer never gets beyond its cap on its own word alone."""
+    return len(issuers) > 1 or all(caps.get(issuer, Level.HIGH) >= to for issuer in issuers)
+
+
+def _near(one: Detection, other: Detection) -> bool:
+    return any(
+        abs(a.occurred_at - b.occurred_at) <= CORROBORATION_WINDOW
+        for a in one.sightings
+        for b in other.sightings
+    )
+
+
+def _pin_in_force(pins: Iterable[Pin], now: datetime) -> Pin | None:
+    in_force = [pin for pin in pins if pin.until is None or pin.until > now]
+    return max(in_force, key=lambda pin: (pin.set_at, pin.level), default=None)
+
+
+def _pinned(result: LevelResult, pin: Pin, counted: Sequence[_Counted]) -> LevelResult:
+    """Apply the pin, but never below a floor: those stay until they are remedied."""
+    floors = [
+        each
+        for each in counted
+        if each.level is Level.HIGH and catalogue.FINDING_TYPES[each.detection.name].floor
+    ]
+    if floors and pin.level < Level.HIGH:
+        note = f"Pinned {pin.level.name} by {pin.set_by}, not applied: below the floor."
+        return replace(result, reasons=(note, *result.reasons)[:REASONS_MAX])
+    note = f"Pinned {pin.level.name} by {pin.set_by}: {pin.reason}"
+    keeps_causes = result.level is pin.level
+    return replace(
+        result,
+        level=pin.level,
+        reasons=(note, *result.reasons)[:REASONS_MAX] if keeps_causes else (note,),
+        cause_ids=result.cause_ids if keeps_causes else (),
+        pinned=True,
+    )
+
+
+def _next_change_at(open_now: Iterable[Detection], pin: Pin | None) -> datetime | None:
+    moments = [ends for each in open_now if (ends := expires_at(each)) is not None]
+    if pin is not None and pin.until is not None:
+        moments.append(pin.until)
+    return min(moments, default=None)
+
+
+def _score(counted: Sequence[_Counted], now: datetime) -> float:
+    """Add up decayed evidence, the strongest of each source class, on top of the prior."""
+    strongest: dict[str, float] = {}
+    for each in counted:
+        detection = each.detection
+        weight = SEVERITY[each.level] * detection.confidence * _decay(each, now)
+        strongest[detection.source_class] = max(strongest.get(detection.source_class, 0.0), weight)
+    prior = math.log(PRIOR / (1 - PRIOR))
+    return round(math.fsum([prior, *strongest.values()]), SCORE_DIGITS)
+
+
+def _decay(each: _Counted, now: datetime) -> float:
+    if catalogue.FINDING_TYPES[each.detection.name].floor:
+        return 1.0
+    age = max(now - each.detection.occurred_at, timedelta())
+    return float(0.5 ** (age / HALF_LIFE[each.level]))

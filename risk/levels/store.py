@@ -1,0 +1,353 @@
+"""Tables and named queries: levels, their history, pins, and when to compute a level again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from risk.levels.model import LevelChange, LevelRecord
+from risk.model import Level, Pin
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    chunks,
+    dialect_insert,
+    id_column,
+    metadata,
+    tenant_column,
+)
+
+IN_LIST_MAX: Final = 500
+
+pins: Final = sa.Table(
+    "pins",
+    metadata,
+    tenant_column(),
+    id_column("entity_id"),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("until", UTCDateTime),
+    sa.Column("reason", sa.String(500), nullable=False),
+    sa.Column("set_by", sa.String(200), nullable=False),
+    sa.Column("set_at", UTCDateTime, nullable=False),
+)
+
+levels: Final = sa.Table(
+    "levels",
+    metadata,
+    tenant_column(),
+    id_column("entity_id"),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("reasons", JSONDocument, nullable=False),
+    sa.Column("cause_ids", JSONDocument, nullable=False),
+    sa.Column("computed_at", UTCDateTime, nullable=False),
+)
+sa.Index("ix_levels_level", levels.c.tenant_id, levels.c.level, levels.c.entity_id)
+
+level_history: Final = sa.Table(
+    "level_history",
+    metadata,
+    tenant_column(),
+    id_column("history_id"),
+    id_column("entity_id", primary_key=False),
+    sa.Column("previous_level", sa.String(8), nullable=False),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    sa.Column("reasons", JSONDocument, nullable=False),
+    sa.Column("cause_ids", JSONDocument, nullable=False),
+    sa.Column("trace_id", sa.String(1024), nullable=False),
+)
+sa.Index(
+    "ix_level_history_entity_id",
+    level_history.c.tenant_id,
+    level_history.c.entity_id,
+    level_history.c.history_id,
+)
+
+reassessments: Final = sa.Table(
+    "reassessments",
+    metadata,
+    tenant_column(),
+    id_column("entity_id"),
+    sa.Column("reason", sa.String(16), primary_key=True),
+    sa.Column("due_at", UTCDateTime, nullable=False),
+)
+sa.Index("ix_reassessments_due_at", reassessments.c.tenant_id, reassessments.c.due_at)
+
+
+# --- pins ---------------------------------------------------------------------------------------
+
+
+async def read_pins(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
+) -> dict[str, Pin]:
+    """Return the pins of the entities."""
+    found: dict[str, Pin] = {}
+    for ids in chunks(entity_ids, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(
+                pins.c.entity_id,
+                pins.c.level,
+                pins.c.until,
+                pins.c.reason,
+                pins.c.set_by,
+                pins.c.set_at,
+            ).where(pins.c.tenant_id == tenant_id, pins.c.entity_id.in_(ids))
+        )
+        for entity_id, level, until, reason, set_by, set_at in rows:
+            found[entity_id] = Pin(
+                tenant_id=tenant_id,
+                entity_id=entity_id,
+                level=Level[level],
+                until=until,
+                reason=reason,
+                set_by=set_by,
+                set_at=set_at,
+            )
+    return found
+
+
+async def write_pin(connection: AsyncConnection, pin: Pin) -> None:
+    """Set the pin of an entity in place of the one it had."""
+    await remove_pins(connection, pin.tenant_id, entity_ids=[pin.entity_id])
+    await connection.execute(
+        sa.insert(pins).values(
+            tenant_id=pin.tenant_id,
+            entity_id=pin.entity_id,
+            level=pin.level.name,
+            until=pin.until,
+            reason=pin.reason,
+            set_by=pin.set_by,
+            set_at=pin.set_at,
+        )
+    )
+
+
+async def remove_pins(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Sequence[str]
+) -> None:
+    """Remove the pins of the entities."""
+    await connection.execute(
+        sa.delete(pins).where(pins.c.tenant_id == tenant_id, pins.c.entity_id.in_(entity_ids))
+    )
+
+
+# --- levels -------------------------------------------------------------------------------------
+
+
+async def read_levels(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
+) -> dict[str, LevelRecord]:
+    """Return the levels that were computed last."""
+    found: dict[str, LevelRecord] = {}
+    for ids in chunks(entity_ids, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(*_LEVEL_COLUMNS).where(
+                levels.c.tenant_id == tenant_id, levels.c.entity_id.in_(ids)
+            )
+        )
+        found |= {row[0]: _record(row, tenant_id) for row in rows}
+    return found
+
+
+async def write_levels(connection: AsyncConnection, written: Sequence[LevelRecord]) -> None:
+    """Insert levels, or replace the known ones."""
+    if not written:
+        return
+    statement = dialect_insert(connection, levels)
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["tenant_id", "entity_id"],
+            set_={
+                name: statement.excluded[name]
+                for name in ("level", "score", "reasons", "cause_ids", "computed_at")
+            },
+        ),
+        [
+            {
+                "tenant_id": each.tenant_id,
+                "entity_id": each.entity_id,
+                "level": each.level.name,
+                "score": each.score,
+                "reasons": list(each.reasons),
+                "cause_ids": list(each.cause_ids),
+                "computed_at": each.computed_at,
+            }
+            for each in written
+        ],
+    )
+
+
+async def list_levels(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    level: Level | None,
+    since: datetime | None,
+    after: str,
+    limit: int,
+) -> list[LevelRecord]:
+    """Return up to `limit` levels of entities with an id above `after`, ascending."""
+    statement = sa.select(*_LEVEL_COLUMNS).where(
+        levels.c.tenant_id == tenant_id, levels.c.entity_id > after
+    )
+    if level is not None:
+        statement = statement.where(levels.c.level == level.name)
+    if since is not None:
+        statement = statement.where(levels.c.computed_at >= since)
+    rows = await connection.execute(statement.order_by(levels.c.entity_id).limit(limit))
+    return [_record(row, tenant_id) for row in rows]
+
+
+async def write_history(connection: AsyncConnection, written: Sequence[LevelChange]) -> None:
+    """Append changes of levels."""
+    if not written:
+        return
+    await connection.execute(
+        sa.insert(level_history),
+        [
+            {
+                "tenant_id": each.tenant_id,
+                "history_id": each.history_id,
+                "entity_id": each.entity_id,
+                "previous_level": each.previous_level.name,
+                "level": each.level.name,
+                "at": each.at,
+                "reasons": list(each.reasons),
+                "cause_ids": list(each.cause_ids),
+                "trace_id": each.trace_id,
+            }
+            for each in written
+        ],
+    )
+
+
+async def list_history(
+    connection: AsyncConnection, tenant_id: str, *, entity_id: str, before: str, limit: int
+) -> list[LevelChange]:
+    """Return up to `limit` changes of one entity, newest first, with an id below `before`."""
+    statement = sa.select(*_HISTORY_COLUMNS).where(
+        level_history.c.tenant_id == tenant_id, level_history.c.entity_id == entity_id
+    )
+    if before:
+        statement = statement.where(level_history.c.history_id < before)
+    rows = await connection.execute(
+        statement.order_by(level_history.c.history_id.desc()).limit(limit)
+    )
+    return [
+        LevelChange(
+            tenant_id=tenant_id,
+            history_id=history_id,
+            entity_id=entity_id,
+            previous_level=Level[previous_level],
+            level=Level[level],
+            at=at,
+            reasons=tuple(reasons),
+            cause_ids=tuple(cause_ids),
+            trace_id=trace_id,
+        )
+        for history_id, previous_level, level, at, reasons, cause_ids, trace_id in rows
+    ]
+
+
+_LEVEL_COLUMNS: Final = (
+    levels.c.entity_id,
+    levels.c.level,
+    levels.c.score,
+    levels.c.reasons,
+    levels.c.cause_ids,
+    levels.c.computed_at,
+)
+_HISTORY_COLUMNS: Final = (
+    level_history.c.history_id,
+    level_history.c.previous_level,
+    level_history.c.level,
+    level_history.c.at,
+    level_history.c.reasons,
+    level_history.c.cause_ids,
+    level_history.c.trace_id,
+)
+
+
+def _record(row: Sequence[Any], tenant_id: str) -> LevelRecord:
+    entity_id, level, score, reasons, cause_ids, computed_at = row
+    return LevelRecord(
+        tenant_id=tenant_id,
+        entity_id=entity_id,
+        level=Level[level],
+        score=score,
+        reasons=tuple(reasons),
+        cause_ids=tuple(cause_ids),
+        computed_at=computed_at,
+    )
+
+
+# --- when to compute again ----------------------------------------------------------------------
+
+
+async def schedule(
+    connection: AsyncConnection, tenant_id: str, *, due: Mapping[str, datetime], reason: str
+) -> None:
+    """Have the levels of entities computed again at the given times, for one reason each."""
+    if not due:
+        return
+    statement = dialect_insert(connection, reassessments)
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["tenant_id", "entity_id", "reason"],
+            set_={"due_at": statement.excluded.due_at},
+        ),
+        [
+            {"tenant_id": tenant_id, "entity_id": entity_id, "reason": reason, "due_at": due_at}
+            for entity_id, due_at in sorted(due.items())
+        ],
+    )
+
+
+async def system_take_due(
+    connection: AsyncConnection, *, now: datetime, limit: int
+) -> dict[str, dict[str, set[str]]]:
+    """Remove up to `limit` due reassessments; return reasons by tenant and entity.
+
+    A system query: it spans tenants. It steps from tenant to tenant through the index, so what is
+    due later costs nothing.
+    """
+    outer = sa.select(sa.func.min(reassessments.c.tenant_id).label("tenant_id")).cte(
+        "tenants", recursive=True
+    )
+    following = (
+        sa.select(sa.func.min(reassessments.c.tenant_id))
+        .where(reassessments.c.tenant_id > outer.c.tenant_id)
+        .scalar_subquery()
+    )
+    tenants = outer.union_all(sa.select(following).where(outer.c.tenant_id.is_not(None)))
+    statement = (
+        sa.select(reassessments.c.tenant_id, reassessments.c.entity_id, reassessments.c.reason)
+        .join(tenants, tenants.c.tenant_id == reassessments.c.tenant_id)
+        .where(reassessments.c.due_at <= now)
+        .order_by(reassessments.c.due_at)
+        .limit(limit)
+    )
+    if connection.dialect.name == "postgresql":
+        statement = statement.with_for_update(of=reassessments, skip_locked=True)
+    rows = (await connection.execute(statement)).all()
+    found: dict[str, dict[str, set[str]]] = {}
+    for tenant_id, entity_id, reason in rows:
+        found.setdefault(tenant_id, {}).setdefault(entity_id, set()).add(reason)
+    if rows:
+        await connection.execute(
+            sa.delete(reassessments).where(
+                reassessments.c.tenant_id == sa.bindparam("b_tenant_id"),
+                reassessments.c.entity_id == sa.bindparam("b_entity_id"),
+                reassessments.c.reason == sa.bindparam("b_reason"),
+            ),
+            [
+                {"b_tenant_id": tenant_id, "b_entity_id": entity_id, "b_reason": reason}
+                for tenant_id, entity_id, reason in rows
+            ],
+        )
+    return found

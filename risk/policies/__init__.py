@@ -1,0 +1,1 @@
+"""The stored entity risk policy of each tenant; its rules are in `risk.policy`."""

@@ -1,0 +1,20 @@
+"""A policy as it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from risk.policy import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPolicy:
+    """The entity risk policy of a tenant.
+
+    version: 0 for the default that nobody stored. skipped: what is wrong with stored rules that
+    can no longer be read; the others still apply.
+    """
+
+    policy: Policy
+    version: int
+    skipped: tuple[str, ...] = ()

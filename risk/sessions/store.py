@@ -1,0 +1,178 @@
+"""Table and named queries: sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from risk.sessions.model import Session
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    chunks,
+    dialect_insert,
+    id_column,
+    metadata,
+    tenant_column,
+)
+
+IN_LIST_MAX: Final = 500
+
+sessions: Final = sa.Table(
+    "sessions",
+    metadata,
+    tenant_column(),
+    sa.Column("iss", sa.String(1024), primary_key=True),
+    sa.Column("sid", sa.String(512), primary_key=True),
+    id_column("session_id", primary_key=False),
+    id_column("user_id", primary_key=False),
+    sa.Column("device_id", sa.String(64)),
+    sa.Column("app_id", sa.String(200)),
+    sa.Column("client", sa.String(200)),
+    sa.Column("amr", JSONDocument, nullable=False),
+    sa.Column("acr", sa.String(200)),
+    sa.Column("started_at", UTCDateTime, nullable=False),
+    sa.Column("expires_at", UTCDateTime),
+    sa.Column("ended_at", UTCDateTime),
+    sa.Column("cookie_sha256", sa.String(64)),
+    sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Column("updated_at", UTCDateTime, nullable=False),
+)
+sa.Index("ix_sessions_user_id", sessions.c.tenant_id, sessions.c.user_id, sessions.c.session_id)
+sa.Index("ix_sessions_device_id", sessions.c.tenant_id, sessions.c.device_id, sessions.c.user_id)
+
+_KEY: Final = ("tenant_id", "iss", "sid")
+_COLUMNS: Final = tuple(column.name for column in sessions.columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """From the first to the last moment of all sessions of a user on a device; None: not over."""
+
+    device_id: str
+    user_id: str
+    since: datetime
+    until: datetime | None
+
+
+async def find_sessions(
+    connection: AsyncConnection, tenant_id: str, *, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Session]:
+    """Return sessions by (iss, sid)."""
+    found: dict[tuple[str, str], Session] = {}
+    issuers = {iss for iss, _ in keys}
+    for sids in chunks({sid for _, sid in keys}, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(sessions).where(
+                sessions.c.tenant_id == tenant_id,
+                sessions.c.iss.in_(issuers),
+                sessions.c.sid.in_(sids),
+            )
+        )
+        found |= {
+            (session.iss, session.sid): session
+            for session in map(_session, rows)
+            if (session.iss, session.sid) in keys
+        }
+    return found
+
+
+async def live_sessions(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    user_ids: Collection[str],
+    issuers: Collection[str],
+) -> list[Session]:
+    """Return the sessions of the users at the issuers that were not ended."""
+    found: list[Session] = []
+    for ids in chunks(user_ids, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(sessions).where(
+                sessions.c.tenant_id == tenant_id,
+                sessions.c.user_id.in_(ids),
+                sessions.c.iss.in_(issuers),
+                sessions.c.ended_at.is_(None),
+            )
+        )
+        found.extend(map(_session, rows))
+    return found
+
+
+async def list_sessions(
+    connection: AsyncConnection, tenant_id: str, *, user_id: str, after: str, limit: int
+) -> list[Session]:
+    """Return up to `limit` sessions of a user, newest first, with a session id below `after`."""
+    statement = sa.select(sessions).where(
+        sessions.c.tenant_id == tenant_id, sessions.c.user_id == user_id
+    )
+    if after:
+        statement = statement.where(sessions.c.session_id < after)
+    rows = await connection.execute(statement.order_by(sessions.c.session_id.desc()).limit(limit))
+    return [_session(row) for row in rows]
+
+
+async def write_sessions(connection: AsyncConnection, written: Sequence[Session]) -> None:
+    """Insert sessions, or replace the known ones."""
+    if not written:
+        return
+    statement = dialect_insert(connection, sessions)
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(_KEY),
+            set_={name: statement.excluded[name] for name in _COLUMNS if name not in _KEY},
+        ),
+        [_row(session) for session in written],
+    )
+
+
+async def spans(
+    connection: AsyncConnection, tenant_id: str, *, pairs: Collection[tuple[str, str]]
+) -> list[Span]:
+    """Return the span of all sessions of each (device id, user id) pair that has any."""
+    ends_at = sa.func.coalesce(sessions.c.ended_at, sessions.c.expires_at)
+    found: list[Span] = []
+    for some in chunks(pairs, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(
+                sessions.c.device_id,
+                sessions.c.user_id,
+                sa.func.min(sessions.c.started_at),
+                sa.func.max(ends_at),
+                sa.func.count() - sa.func.count(ends_at),
+            )
+            .where(
+                sessions.c.tenant_id == tenant_id,
+                sessions.c.device_id.in_({device_id for device_id, _ in some}),
+                sessions.c.user_id.in_({user_id for _, user_id in some}),
+            )
+            .group_by(sessions.c.device_id, sessions.c.user_id)
+        )
+        found.extend(
+            Span(
+                device_id=device_id,
+                user_id=user_id,
+                since=since,
+                until=None if endless else until,
+            )
+            for device_id, user_id, since, until, endless in rows
+            if (device_id, user_id) in pairs
+        )
+    return found
+
+
+def _session(row: Sequence[Any]) -> Session:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["amr"] = tuple(values["amr"])
+    return Session(**values)
+
+
+def _row(session: Session) -> dict[str, Any]:
+    row = {name: getattr(session, name) for name in _COLUMNS}
+    row["amr"] = list(session.amr)
+    return row
