@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx2
+import msgspec
+import uvloop
 
+from benchmarks.loadgen import generate_load
 from benchmarks.serving import READY_LIMIT_S, ROOT, stop
+from benchmarks.tokens import TokenPlan, device_of, email_of
+from runtime.clock import SystemClock
 
 ADMIN_TOKEN: Final = "benchmark-admin-token-0123456789abcdef"  # noqa: S105 - lives for one run
 ANNOUNCEMENT: Final = "Signalhub serves "
 ANSWER_LIMIT_S: Final = 10.0
 LOOK_AGAIN_S: Final = 0.05
+REGISTERING_CONNECTIONS: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,33 @@ def running_hub(folder: Path, *, workers: int = 1) -> Iterator[HubProcess]:
                 yield HubProcess(pid=process.pid, url=url, database=database, api=api)
         finally:
             stop(process)
+
+
+def register_sessions(url: str, token: str, plan: TokenPlan) -> None:
+    """Register one session per subject of `plan`, which makes its user and device known.
+
+    Raises RuntimeError when the hub does not take them all.
+    """
+    started_at = SystemClock().now().isoformat(timespec="seconds")
+    requests = []
+    for number in range(plan.subject_count):
+        body = msgspec.json.encode(
+            {
+                "iss": "https://idp.example",
+                "user": {"format": "email", "email": email_of(plan, number)},
+                "device": device_of(plan, number),
+                "started_at": started_at,
+            }
+        )
+        head = (
+            f"PUT /v1/sessions/sid-{number} HTTP/1.1\r\nHost: {url.removeprefix('http://')}\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        requests.append(head.encode() + body)
+    report = uvloop.run(generate_load(url, requests, connections=REGISTERING_CONNECTIONS))
+    if set(report.statuses) - {200, 201, 204}:
+        raise RuntimeError(f"the hub did not take the sessions: {report.statuses}")
 
 
 def _announced_url(process: subprocess.Popen[str], log_file: Path) -> str:

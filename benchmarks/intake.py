@@ -23,15 +23,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import uvloop
 
 from benchmarks.figures import table
-from benchmarks.hub_process import ADMIN_TOKEN, HubProcess, running_hub
-from benchmarks.loadgen import Load, LoadReport, generate_load, run_load
+from benchmarks.hub_process import ADMIN_TOKEN, HubProcess, register_sessions, running_hub
+from benchmarks.loadgen import Load, LoadReport, run_load
 from benchmarks.machine import Machine, machine_facts, write_result
 from benchmarks.serving import cpu_s, running
-from benchmarks.tokens import TokenPlan, device_of, email_of, public_jwks, signed_tokens
-from runtime.clock import SystemClock
+from benchmarks.tokens import TokenPlan, public_jwks, signed_tokens
 
 ISSUER: Final = "https://vendor.example"
 AUDIENCE: Final = "https://hub.example"
@@ -177,7 +175,7 @@ def _targets(sizes: Sizes, folder: Path) -> Iterator[list[Target]]:
         running_hub(folder, workers=sizes.workers) as hub,
     ):
         intake_url = _add_provider(hub)
-        _make_known(hub, plans[KNOWN])
+        register_sessions(hub.url, ADMIN_TOKEN, plans[KNOWN])
         yield [
             Target(
                 name=NOOP,
@@ -235,32 +233,8 @@ def _add_provider(hub: HubProcess) -> str:
             "source_class": "mdm",
         },
     )
-    return f"{hub.url}/receivers/{provider['provider_id']}/events"
-
-
-def _make_known(hub: HubProcess, plan: TokenPlan) -> None:
-    """Register one session per subject, which makes its user and device known."""
-    parts = hub.url.removeprefix("http://")
-    started_at = SystemClock().now().isoformat(timespec="seconds")
-    requests = []
-    for number in range(plan.subject_count):
-        body = msgspec.json.encode(
-            {
-                "iss": "https://idp.example",
-                "user": {"format": "email", "email": email_of(plan, number)},
-                "device": device_of(plan, number),
-                "started_at": started_at,
-            }
-        )
-        head = (
-            f"PUT /v1/sessions/sid-{number} HTTP/1.1\r\nHost: {parts}\r\n"
-            f"Authorization: Bearer {ADMIN_TOKEN}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        requests.append(head.encode() + body)
-    report = uvloop.run(generate_load(hub.url, requests, connections=32))
-    if any(status >= 300 or status == 0 for status in report.statuses):
-        raise RuntimeError(f"the hub did not take the sessions: {report.statuses}")
+    url: str = provider["events_url"]
+    return url
 
 
 def _run_round(number: int, target: Target, count: int) -> Round:
