@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ssf.errors import LocalProtocolError, StreamError, SubjectError
+from ssf.errors import StreamError, SubjectError
 from ssf.events.ssf import STREAM_EVENT_TYPES
 from ssf.strict_json import parse_object
 from ssf.subject import Subject, parse_subject
@@ -225,12 +225,6 @@ def selects(c: StreamConfiguration, event_type: str) -> bool:
     if event_type in STREAM_EVENT_TYPES:
         return True
     return c.status is not StreamStatus.DISABLED and event_type in c.events_delivered
-
-
-def check_transition(current: StreamStatus, wanted: StreamStatus) -> None:
-    """Allow a change of status. Raises LocalProtocolError for one not in STREAM_TRANSITIONS."""
-    if wanted not in STREAM_TRANSITIONS[current]:
-        raise LocalProtocolError("stream_transition", f"{current} cannot become {wanted}")
 
 
 def parse_status_update(body: bytes) -> StatusUpdate:

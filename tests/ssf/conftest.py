@@ -4,9 +4,24 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from jwcrypto.jwk import JWK
 
 from tests.ssf.kit import KeyPair, KeyPairs, Vector, read_vector
+
+# Signing in a property test takes longer than the default deadline on a busy machine.
+settings.register_profile("protocol", deadline=None)
+settings.load_profile("protocol")
+
+
+ID_CHARS_MAX = 80
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name oversized parameters by their size; all others as usual."""
+    if isinstance(val, str | bytes) and len(val) > ID_CHARS_MAX:
+        return f"{type(val).__name__}-of-{len(val)}"
+    return None
 
 
 @pytest.fixture(scope="session")

@@ -206,7 +206,7 @@ def test_forms_met_in_the_field_become_the_standard_form() -> None:
 @pytest.mark.requirement("CAEP-5")
 def test_null_members_count_as_absent() -> None:
     assert parse_event(SESSION_REVOKED, {"reason_admin": None}) == SessionRevoked()
-    assert refusal(CREDENTIAL_CHANGE, {"credential_type": None, "change_type": "revoke"})
+    refusal(CREDENTIAL_CHANGE, {"credential_type": None, "change_type": "revoke"})
 
 
 @pytest.mark.requirement("CAEP-1", "CAEP-5")
@@ -289,7 +289,7 @@ def test_risc_events_have_their_members() -> None:
         parse_event(RISC_BASE + "identifier-changed", {"new-value": "rosa@green.example"})
         == changed
     )
-    assert refusal(RISC_BASE + "credential-compromise", {})
+    refusal(RISC_BASE + "credential-compromise", {})
     assert parse_event(
         RISC_BASE + "credential-compromise", {"credential_type": "pin", "reason_admin": "x"}
     ) == CredentialCompromise(credential_type="pin", reason_admin={"en": "x"})
@@ -300,7 +300,7 @@ def test_verification_carries_state_only_when_it_was_asked_for() -> None:
     assert render_event(Verification()) == {}
     assert render_event(Verification(state="s")) == {"state": "s"}
     assert parse_event(SSF_BASE + "verification", {"state": "s"}) == Verification(state="s")
-    assert refusal(SSF_BASE + "verification", {"state": 5})
+    refusal(SSF_BASE + "verification", {"state": 5})
 
 
 @pytest.mark.requirement("SSF-UPD-1", "SSF-UPD-6", "CR-21")
@@ -327,18 +327,24 @@ def test_a_scim_event_carries_data_or_attributes_never_both() -> None:
     )
     assert refusal(notice, {"data": {}}).requirement == "SET-63"
     assert refusal(notice, {"data": {}, "attributes": []}).requirement == "SCIM-3"
-    assert refusal(SCIM_BASE + "prov:put:full", {"attributes": ["name"]})
+    refusal(SCIM_BASE + "prov:put:full", {"attributes": ["name"]})
     assert render_event(parse_event(SCIM_BASE + "prov:delete", {})) == {}
 
 
 @pytest.mark.requirement("SET-63")
 def test_private_types_of_vendors_are_typed() -> None:
     levels = {"previous_level": "low", "current_level": "secure"}
-    assert parse_event(OKTA_BASE + "user-risk-change", levels) == UserRiskChange(**levels)
-    assert parse_event(OKTA_BASE + "device-risk-change", levels) == DeviceRiskChange(**levels)
+    assert parse_event(OKTA_BASE + "user-risk-change", levels) == UserRiskChange(
+        previous_level="low", current_level="secure"
+    )
+    assert parse_event(OKTA_BASE + "device-risk-change", levels) == DeviceRiskChange(
+        previous_level="low", current_level="secure"
+    )
     addresses = {"current_ip_address": "192.0.2.1", "previous_ip_address": "192.0.2.2"}
-    assert parse_event(OKTA_BASE + "ip-change", addresses) == IPChange(**addresses)
-    assert refusal(OKTA_BASE + "user-risk-change", {"current_level": "low"})
+    assert parse_event(OKTA_BASE + "ip-change", addresses) == IPChange(
+        current_ip_address="192.0.2.1", previous_ip_address="192.0.2.2"
+    )
+    refusal(OKTA_BASE + "user-risk-change", {"current_level": "low"})
 
 
 @pytest.mark.requirement("SET-63", "RISC-26")

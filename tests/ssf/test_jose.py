@@ -283,7 +283,7 @@ def test_weak_keys_and_other_curves_are_refused(kind: dict[str, Any]) -> None:
 def test_members_that_instruct_the_library_never_reach_it(key_pairs: KeyPairs) -> None:
     with pytest.raises(SETError):
         verification_key({"generate": "RSA", "size": 2048})
-    assert verification_key(key_pairs["RS256"].public | {"generate": "oct", "self": 1})
+    verification_key(key_pairs["RS256"].public | {"generate": "oct", "self": 1})
 
 
 def test_a_key_without_alg_fits_every_algorithm_of_its_kind(key_pairs: KeyPairs) -> None:
@@ -294,7 +294,7 @@ def test_a_key_without_alg_fits_every_algorithm_of_its_kind(key_pairs: KeyPairs)
 
 def test_a_key_for_verification_operations_is_usable(key_pairs: KeyPairs) -> None:
     key = verification_key(key_pairs["ES256"].public | {"key_ops": ["verify"]})
-    assert (key.kid, key.algorithms) == ("key-ES256", {"ES256"})
+    assert (key.kid, key.algorithms) == ("key-ES256", frozenset({"ES256"}))
 
 
 @pytest.mark.requirement("SET-36")

@@ -93,7 +93,7 @@ def test_arbitrary_bytes_raise_only_protocol_errors(raw: bytes) -> None:
 @pytest.mark.requirement("SET-35", "INT-5")
 def test_the_rendered_set_holds_exactly_public_members(key_pairs: KeyPairs) -> None:
     rendered = render_jwks(pair.public | {"x5c": ["..."], "exp": 5} for pair in key_pairs.values())
-    members = {key["alg"]: set(key) for key in rendered["keys"]}  # type: ignore[attr-defined]  # a list
+    members = {key["alg"]: set(key) for key in rendered["keys"]}  # type: ignore[attr-defined,]  # a list
     common = {"kty", "kid", "use", "alg"}
     assert members == {
         "RS256": common | {"n", "e"},
