@@ -101,10 +101,10 @@ def parse_subject(obj: object, *, legacy: bool = False) -> Subject:
     SUB-30, SET-59.
     """
     check_storable(obj)
-    members = _read(obj, legacy=legacy)
-    if _format_of(members) == "complex":
+    name, members = _read(obj, legacy=legacy)
+    if name == "complex":
         return _parse_complex(members, legacy=legacy)
-    return _parse_principal(members, legacy=legacy)
+    return _parse_principal(name, members, legacy=legacy)
 
 
 def render_subject(subject: Subject) -> dict[str, object]:
@@ -173,10 +173,10 @@ def _name_keys(subject: Subject) -> set[str]:
 
 
 def _parse_principal(
-    members: Mapping[str, object], *, legacy: bool
+    name: str, members: Mapping[str, object], *, legacy: bool
 ) -> SimpleSubject | AliasesSubject:
-    if members["format"] != "aliases":
-        return simple_subject(_format_of(members), members)
+    if name != "aliases":
+        return simple_subject(name, members)
     identifiers = members.get("identifiers")
     if not isinstance(identifiers, list) or not 0 < len(identifiers) <= IDENTIFIERS_MAX:
         raise malformed(f"identifiers is no array of 1 to {IDENTIFIERS_MAX} members", "SUB-8")
@@ -188,8 +188,7 @@ def _parse_principal(
 
 
 def _parse_identifier(obj: object, *, legacy: bool) -> SimpleSubject:
-    members = _read(obj, legacy=legacy)
-    name = _format_of(members)
+    name, members = _read(obj, legacy=legacy)
     if name in {"aliases", "complex"}:
         raise malformed(f"{name} inside aliases", "SUB-8")
     return simple_subject(name, members)
@@ -206,10 +205,10 @@ def _parse_complex(members: Mapping[str, object], *, legacy: bool) -> ComplexSub
 
 
 def _parse_complex_member(obj: object, *, legacy: bool) -> SimpleSubject | AliasesSubject:
-    members = _read(obj, legacy=legacy)
-    if _format_of(members) == "complex":
+    name, members = _read(obj, legacy=legacy)
+    if name == "complex":
         raise malformed("complex inside complex", "SUB-30")
-    return _parse_principal(members, legacy=legacy)
+    return _parse_principal(name, members, legacy=legacy)
 
 
 def _complex(members: Mapping[str, SimpleSubject | AliasesSubject]) -> ComplexSubject:
@@ -223,22 +222,15 @@ def _constructed(name: str, members: Mapping[str, object]) -> SimpleSubject:
     return simple_subject(name, members)
 
 
-def _read(obj: object, *, legacy: bool) -> Mapping[str, object]:
-    members = _object(obj)
-    return _modernise(members) if legacy else members
-
-
-def _object(obj: object) -> Mapping[str, object]:
-    if not isinstance(obj, dict) or not all(isinstance(name, str) for name in obj):
+def _read(obj: object, *, legacy: bool) -> tuple[str, Mapping[str, object]]:
+    """Return the format and all members of one subject object."""
+    if not isinstance(obj, dict):
         raise malformed("a subject identifier is a JSON object", "SET-59")
-    return obj
-
-
-def _format_of(members: Mapping[str, object]) -> str:
+    members = _modernise(obj) if legacy else obj
     name = members.get("format")
     if not isinstance(name, str) or not 0 < len(name) <= FORMAT_CHARS_MAX:
         raise malformed(f"format is no string of 1 to {FORMAT_CHARS_MAX} characters", "SUB-20")
-    return name
+    return name, members
 
 
 _LEGACY_FORMATS: Final[Mapping[str, str]] = MappingProxyType(

@@ -92,6 +92,15 @@ def test_a_request_with_type_errors_is_refused(body: bytes) -> None:
     assert caught.value.status_hint == 400
 
 
+@pytest.mark.requirement("POLL-12", "POLL-18")
+def test_refusals_are_rendered_by_jti() -> None:
+    refused = PollRequest(set_errs={"a": ReportedError("invalid_key", "kid is unknown")})
+    assert json.loads(render_request(refused)) == {
+        "returnImmediately": False,
+        "setErrs": {"a": {"err": "invalid_key", "description": "kid is unknown"}},
+    }
+
+
 @pytest.mark.requirement("POLL-4")
 def test_a_huge_wish_is_cut_to_the_limit() -> None:
     assert parse({"maxEvents": 10**30}).max_events == MAX_EVENTS_MAX
