@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -69,7 +68,7 @@ def migrate(
     """Bring the database to this release's schema. Safe to repeat."""
     from hub.migrate import migrate as run  # noqa: PLC0415
 
-    revision = asyncio.run(_with_database(load_settings_for_database(), run, to))
+    revision = asyncio.run(_with_database(load_settings(), run, to))
     typer.echo(f"The database is at revision {revision}.")
 
 
@@ -79,13 +78,16 @@ def migrate(
 )
 def simulate(context: typer.Context) -> None:
     """Start a simulated peer: vendor, idp or app. `signalhub simulate app --help` lists options."""
-    from conformance.peers.__main__ import main as run  # noqa: PLC0415
+    from conformance.peers.start import main as run  # noqa: PLC0415
 
-    raise SystemExit(run(context.args))
+    if not context.args:
+        fail("which peer? signalhub simulate vendor|idp|app [options]")
+    run(context.args[0], context.args[1:])
 
 
 @app.command()
 def demo(
+    *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the timeline as JSON.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
 ) -> None:
@@ -103,16 +105,9 @@ def version() -> None:
     typer.echo(installed("signalhub"))
 
 
-def load_settings_for_database() -> Settings:
-    """Return the settings for a command that only touches the database."""
-    return load_settings()
-
-
 async def _with_database(settings: Settings, run: Callable[..., Any], to: str) -> Any:
     from runtime.database import Database  # noqa: PLC0415
 
-    if settings.embedded:
-        Path(settings.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
     database = Database.connect(settings.database_url)
     try:
         return await run(database, to=to)

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions.service
 import receivers.store
@@ -27,6 +26,7 @@ from hub.pipeline import (
     publish_logouts,
     respond,
 )
+from receivers.model import PendingSignal, SignalMark, SignalState
 from runtime.queue import Fence, LeaseKeeper, fences_valid
 
 LOOK_AGAIN_S: Final = 0.25
@@ -77,7 +77,8 @@ class Core:
             return False
         try:
             await self._handle(fence, limit)
-        except Exception:  # noqa: BLE001 - one bad signal must not stop the inbox
+        except Exception:
+            # One bad signal must not stop the inbox.
             if limit == 1:
                 log.exception("signal.failed", signal_id=waiting[0].signal_id)
                 await self._set_aside(waiting[0])
@@ -97,11 +98,11 @@ class Core:
             await handle_signals(connection, batch, now=node.clock.now())
         node.notifier.wake_all(("tasks", "deliveries", "polls"))
 
-    async def _set_aside(self, signal: receivers.store.PendingSignal) -> None:
-        mark = receivers.store.SignalMark(
+    async def _set_aside(self, signal: PendingSignal) -> None:
+        mark = SignalMark(
             tenant_id=signal.tenant_id,
             signal_id=signal.signal_id,
-            state=receivers.store.SignalState.FAILED,
+            state=SignalState.FAILED,
             detail="the hub failed on it; the log has the reason",
         )
         async with self._node.database.transaction() as connection:
@@ -167,7 +168,7 @@ async def _repeat(
         try:
             if LEADER_BUCKET in leases.buckets():
                 more = await step(leases.fence(LEADER_BUCKET))
-        except Exception:  # noqa: BLE001 - outermost step of the loop: tried again
+        except Exception:
             log.warning("core.step_failed", step=step.__name__, exc_info=True)
         if more:
             continue

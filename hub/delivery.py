@@ -6,14 +6,17 @@ It writes nothing itself on SQLite: outcomes go to core as settlements.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from typing import Any
 
 import structlog
 
 from actions.worker import TaskSource
 from hub.node import Node, ProcessConfig, open_node
 from hub.tenancy import tenant_issuer
-from runtime.outbound import StreamingOutbound
+from runtime.outbound import Outbound, StreamingOutbound
 from runtime.queue import Lanes, LaneSource, LeaseKeeper
+from transmitters.keys import SigningKeys
 from transmitters.worker import PushSource
 
 log = structlog.get_logger()
@@ -38,3 +41,26 @@ async def run_delivery(config: ProcessConfig, stop: asyncio.Event) -> None:
             await stop.wait()
         finally:
             await outbound.close()
+
+
+def sources(node: Node, outbound: Outbound) -> tuple[LaneSource[Any, Any], ...]:
+    """Return the kinds of work that this process does."""
+    issuer = partial(tenant_issuer, node.config.issuer)
+    return (
+        TaskSource(
+            node.database,
+            outbound,
+            keyring=node.keyring,
+            box=node.box,
+            clock=node.clock,
+            issuer=issuer,
+        ),
+        PushSource(
+            node.database,
+            outbound,
+            keys=SigningKeys(node.keyring),
+            box=node.box,
+            clock=node.clock,
+            issuer=issuer,
+        ),
+    )

@@ -21,8 +21,8 @@ import actions.service
 import receivers.store
 import risk.service
 import transmitters.service
-from actions.model import ContainmentOrder, Task
 from actions.model import Cause as ContainmentCause
+from actions.model import ContainmentOrder, Task
 from receivers.model import PendingSignal
 from receivers.model import SignalMark as InboxMark
 from risk.model import Assessment, Level, Signal, SignalMark, SignalMode

@@ -68,7 +68,7 @@ class _Lifeline(asyncio.Protocol):
         self._stop = stop
 
     @override
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         self._stop.set()
 
 

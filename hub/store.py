@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from runtime.database import (
 )
 
 AUDIT_PAGE_MAX: Final = 500
+#: what the first entry of a chain names as the hash before it
+NO_HASH: Final = "0" * 64
 
 tenants: Final = sa.Table(
     "tenants",
@@ -103,6 +105,17 @@ class AuditEntry:
     entry_hash: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditNote:
+    """What an audit entry is to say: who did what to which object. detail: no secrets."""
+
+    tenant_id: str
+    actor: str
+    action: str
+    ref: str
+    detail: dict[str, Any]
+
+
 async def ensure_tenant(
     connection: AsyncConnection, tenant_id: str, *, name: str, now: datetime
 ) -> bool:
@@ -153,57 +166,34 @@ async def delete_client(connection: AsyncConnection, tenant_id: str, client_id: 
     return bool(result.rowcount)
 
 
-async def add_audit(
-    connection: AsyncConnection,
-    tenant_id: str,
-    *,
-    actor: str,
-    action: str,
-    ref: str,
-    detail: dict[str, Any],
-    now: datetime,
-) -> None:
+async def add_audit(connection: AsyncConnection, note: AuditNote, *, now: datetime) -> None:
     """Append one audit entry, chained by hash to the tenant's last one.
 
     INVARIANT: entries are never changed or deleted here; a broken chain shows tampering.
     """
-    await serialize(connection, "audit", tenant_id)
+    await serialize(connection, "audit", note.tenant_id)
     last = (
         await connection.execute(
             sa.select(audit.c.number, audit.c.entry_hash)
-            .where(audit.c.tenant_id == tenant_id)
+            .where(audit.c.tenant_id == note.tenant_id)
             .order_by(audit.c.number.desc())
             .limit(1)
         )
     ).first()
-    number = (last.number if last else 0) + 1
-    previous_hash = last.entry_hash if last else "0" * 64
     entry = AuditEntry(
-        tenant_id=tenant_id,
+        tenant_id=note.tenant_id,
         audit_id=ids.new_id("aud"),
-        number=number,
+        number=(last.number if last else 0) + 1,
         at=now,
-        actor=actor,
-        action=action,
-        ref=ref,
-        detail=detail,
-        previous_hash=previous_hash,
+        actor=note.actor,
+        action=note.action,
+        ref=note.ref,
+        detail=note.detail,
+        previous_hash=last.entry_hash if last else NO_HASH,
         entry_hash="",
     )
-    await connection.execute(
-        sa.insert(audit).values(
-            tenant_id=tenant_id,
-            audit_id=entry.audit_id,
-            number=number,
-            at=now,
-            actor=actor,
-            action=action,
-            ref=ref,
-            detail=detail,
-            previous_hash=previous_hash,
-            entry_hash=audit_hash(entry),
-        )
-    )
+    row = {**asdict(entry), "entry_hash": audit_hash(entry)}
+    await connection.execute(sa.insert(audit).values(row))
 
 
 async def list_audit(

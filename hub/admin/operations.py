@@ -1,0 +1,366 @@
+"""What an admin watches: streams, containments, tasks, dead letters, signals, keys, audit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Final
+
+import msgspec
+
+import actions.service
+import receivers.store
+import transmitters.service
+import transmitters.store
+from actions.model import Attempt, Cause, Containment, ContainmentState, Task, TaskState
+from hub import store
+from hub.admin.kinds import Action, Admin, Body, Document, Kind, Listing, one_of
+from receivers.model import SignalState, StoredSignal
+from runtime import store as runtime_store
+from runtime.errors import Invalid, NotFound
+from ssf.stream import render_configuration
+from transmitters.model import Stream, configuration_of
+
+# Streams: made by their clients over SSF; an admin sees and removes them.
+
+
+async def list_streams(admin: Admin, listing: Listing) -> list[Document]:
+    """Return streams of all clients by id."""
+    async with admin.node.database.snapshot() as connection:
+        found = await transmitters.store.list_streams(connection, admin.tenant_id)
+    ordered = sorted(found, key=lambda stream: stream.stream_id)
+    page = [one for one in ordered if one.stream_id > listing.after][: listing.limit]
+    return [_stream(admin, stream) for stream in page]
+
+
+async def read_stream(admin: Admin, stream_id: str) -> Document:
+    """Return one stream, without its Authorization value."""
+    return _stream(admin, await _get_stream(admin, stream_id))
+
+
+async def delete_stream(admin: Admin, stream_id: str) -> None:
+    """Delete a stream; what it had not delivered is dropped."""
+    await _get_stream(admin, stream_id)
+    async with admin.node.database.transaction() as connection:
+        await transmitters.store.delete_stream(
+            connection, admin.tenant_id, stream_id=stream_id, now=admin.now
+        )
+    admin.node.notifier.wake("polls")
+
+
+async def _get_stream(admin: Admin, stream_id: str) -> Stream:
+    async with admin.node.database.snapshot() as connection:
+        stream = await transmitters.store.get_stream(
+            connection, admin.tenant_id, stream_id=stream_id
+        )
+    if stream is None:
+        raise NotFound("No such stream.")
+    return stream
+
+
+def _stream(admin: Admin, stream: Stream) -> Document:
+    return {
+        "id": stream.stream_id,
+        "client_id": stream.client_id,
+        "app_id": stream.app_id,
+        "status": stream.status.value,
+        "configuration": render_configuration(configuration_of(stream, issuer=admin.base)),
+        "created_at": stream.created_at,
+    }
+
+
+# Containments and their tasks.
+
+
+async def list_containments(admin: Admin, listing: Listing) -> list[Document]:
+    """Return containments, newest first; of one user or in one state when asked."""
+    async with admin.node.database.snapshot() as connection:
+        found = await actions.service.list_containments(
+            connection,
+            admin.tenant_id,
+            state=one_of(listing.filters.get("state"), ContainmentState, "state"),
+            user_id=listing.filters.get("user"),
+            before=listing.after or None,
+            limit=listing.limit,
+        )
+    return [_containment(one) for one in found]
+
+
+async def read_containment(admin: Admin, containment_id: str) -> Document:
+    """Return who, what and why: causes, tasks with attempts, what each proves."""
+    async with admin.node.database.snapshot() as connection:
+        view = await actions.service.get_containment(connection, admin.tenant_id, containment_id)
+    return {
+        **_containment(view.containment),
+        "causes": [_cause(cause) for cause in view.causes],
+        "tasks": [
+            {
+                **_task(one.task),
+                "target": one.target_name,
+                "attempt_log": [_attempt(attempt) for attempt in one.attempts],
+            }
+            for one in view.tasks
+        ],
+    }
+
+
+async def approve_containment(admin: Admin, containment_id: str, _body: None) -> Document:
+    """Carry out a containment that the blast-radius guard held."""
+    async with admin.node.database.transaction() as connection:
+        await actions.service.approve_containment(
+            connection, admin.tenant_id, containment_id, admin.now
+        )
+    admin.node.notifier.wake("tasks")
+    return await read_containment(admin, containment_id)
+
+
+def _containment(containment: Containment) -> Document:
+    return {
+        "id": containment.containment_id,
+        "user_id": containment.user_id,
+        "label": containment.label,
+        "state": containment.state.value,
+        "level": containment.level,
+        "trace_id": containment.trace_id,
+        "actions": sorted(containment.actions),
+        "reasons": list(containment.reasons),
+        "signal_received_at": containment.signal_received_at,
+        "opened_at": containment.opened_at,
+        "closed_at": containment.closed_at,
+    }
+
+
+def _cause(cause: Cause) -> Document:
+    return asdict(cause)
+
+
+def _attempt(attempt: Attempt) -> Document:
+    document = asdict(attempt)
+    del document["task_id"]
+    return document
+
+
+async def list_tasks(admin: Admin, listing: Listing) -> list[Document]:
+    """Return tasks, newest first; `state=failed` is the dead-letter list of the response side."""
+    async with admin.node.database.snapshot() as connection:
+        found = await actions.service.list_tasks(
+            connection,
+            admin.tenant_id,
+            state=one_of(listing.filters.get("state"), TaskState, "state"),
+            before=listing.after or None,
+            limit=listing.limit,
+        )
+    return [_task(task) for task in found]
+
+
+async def retry_task(admin: Admin, task_id: str, _body: None) -> Document:
+    """Try a failed task again."""
+    async with admin.node.database.transaction() as connection:
+        task = await actions.service.retry_task(connection, admin.tenant_id, task_id, admin.now)
+    admin.node.notifier.wake("tasks")
+    return _task(task)
+
+
+async def abandon_task(admin: Admin, task_id: str, _body: None) -> Document:
+    """Give a failed task up, so that its containment may close without it."""
+    async with admin.node.database.transaction() as connection:
+        task = await actions.service.abandon_task(connection, admin.tenant_id, task_id, admin.now)
+    admin.node.notifier.wake("tasks")
+    return _task(task)
+
+
+def _task(task: Task) -> Document:
+    return {
+        "id": task.task_id,
+        "containment_id": task.containment_id,
+        "kind": task.kind.value,
+        "method": task.payload.method or None,
+        "app_id": task.app_id,
+        "webhook_id": task.webhook_id,
+        "user_id": task.user_id,
+        "stage": int(task.stage),
+        "state": task.state.value,
+        "attempts": task.attempts,
+        "proves": task.proves.value or None,
+        "result": msgspec.to_builtins(task.result),
+        "undo_of": task.undo_of,
+        "due_at": task.due_at,
+        "created_at": task.created_at,
+        "settled_at": task.settled_at,
+    }
+
+
+# Dead letters of streams.
+
+
+class RedriveBody(Body):
+    """Which dead SET to deliver again."""
+
+    stream_id: str
+    jti: str
+
+
+async def list_dead_letters(admin: Admin, listing: Listing) -> list[Document]:
+    """Return SETs that were given up, newest first, with the reason."""
+    async with admin.node.database.snapshot() as connection:
+        found = await transmitters.store.dead_letters(
+            connection, admin.tenant_id, limit=listing.limit, before=listing.after or None
+        )
+    return [_without_tenant({"id": letter.jti, **asdict(letter)}) for letter in found]
+
+
+async def redrive(admin: Admin, _id: str, body: RedriveBody) -> Document:
+    """Queue a dead SET again, with its jti and iat."""
+    async with admin.node.database.transaction() as connection:
+        await transmitters.service.redrive(
+            connection,
+            admin.tenant_id,
+            stream_id=body.stream_id,
+            jti=body.jti,
+            now=admin.now,
+        )
+    admin.node.notifier.wake_all(("deliveries", "polls"))
+    return {"redriven": 1}
+
+
+# Signals: the inbox, and what waits for its subject to appear.
+
+
+async def list_signals(admin: Admin, listing: Listing) -> list[Document]:
+    """Return signals, newest first; in one state when asked."""
+    state = one_of(listing.filters.get("state"), SignalState, "state")
+    return await _signals(admin, listing, state)
+
+
+async def list_unmatched(admin: Admin, listing: Listing) -> list[Document]:
+    """Return signals whose subject nobody knows yet; they are applied when it appears."""
+    return await _signals(admin, listing, SignalState.UNMATCHED)
+
+
+async def _signals(admin: Admin, listing: Listing, state: SignalState | None) -> list[Document]:
+    async with admin.node.database.snapshot() as connection:
+        found = await receivers.store.list_signals(
+            connection,
+            admin.tenant_id,
+            state=state,
+            before=listing.after or None,
+            limit=listing.limit,
+        )
+    return [_signal(signal) for signal in found]
+
+
+def _signal(signal: StoredSignal) -> Document:
+    document = _without_tenant({"id": signal.signal_id, **asdict(signal)})
+    # The signed original stays in the store as evidence; it is no reading matter for a list.
+    for name in ("raw", "signal_id"):
+        del document[name]
+    return document
+
+
+# Keys and audit.
+
+
+async def list_keys(admin: Admin, listing: Listing) -> list[Document]:
+    """Return the tenant's signing keys: public halves and states."""
+    async with admin.node.database.snapshot() as connection:
+        found = await runtime_store.list_keys(connection, admin.tenant_id)
+    page = sorted((key for key in found if key.kid > listing.after), key=lambda key: key.kid)
+    return [
+        {
+            "id": key.kid,
+            "purpose": key.purpose,
+            "alg": key.alg,
+            "state": key.state,
+            "public_jwk": key.public_jwk,
+            "created_at": key.created_at,
+        }
+        for key in page[: listing.limit]
+    ]
+
+
+async def list_audit(admin: Admin, listing: Listing) -> list[Document]:
+    """Return audit entries, newest first; each carries the hash of the one before it."""
+    if listing.after and not (listing.after.isascii() and listing.after.isdigit()):
+        raise Invalid("Bad cursor.", pointers=(("cursor", "as given in next_cursor"),))
+    before = int(listing.after[:18]) if listing.after else None
+    async with admin.node.database.snapshot() as connection:
+        found = await store.list_audit(
+            connection, admin.tenant_id, before=before, limit=listing.limit
+        )
+    return [_without_tenant({"id": str(entry.number), **asdict(entry)}) for entry in found]
+
+
+def _without_tenant(document: dict[str, Any]) -> Document:
+    return {name: value for name, value in document.items() if name != "tenant_id"}
+
+
+KINDS: Final = (
+    Kind(
+        name="streams",
+        item="stream",
+        summary="SSF streams of all clients",
+        list_page=list_streams,
+        read=read_stream,
+        delete=delete_stream,
+    ),
+    Kind(
+        name="containments",
+        item="containment",
+        summary="open and past responses to a user's risk, with causes, tasks and receipts",
+        list_page=list_containments,
+        read=read_containment,
+        filters=("state", "user"),
+        actions=(
+            Action(
+                name="approve",
+                summary="Carry out a containment that the blast-radius guard held.",
+                perform=approve_containment,
+            ),
+        ),
+    ),
+    Kind(
+        name="tasks",
+        item="task",
+        summary="steps of containments; state failed is their dead-letter list",
+        list_page=list_tasks,
+        filters=("state",),
+        actions=(
+            Action(name="retry", summary="Try a failed task again.", perform=retry_task),
+            Action(name="abandon", summary="Give a failed task up.", perform=abandon_task),
+        ),
+    ),
+    Kind(
+        name="dead-letters",
+        item="dead_letter",
+        summary="SETs that could not be delivered, with the reason",
+        list_page=list_dead_letters,
+        actions=(
+            Action(
+                name="redrive",
+                summary="Deliver a dead SET again.",
+                perform=redrive,
+                body=RedriveBody,
+                on_kind=True,
+            ),
+        ),
+    ),
+    Kind(
+        name="signals",
+        item="signal",
+        summary="what providers said, and what became of it",
+        list_page=list_signals,
+        filters=("state",),
+    ),
+    Kind(
+        name="unmatched",
+        item="signal",
+        summary="signals whose subject nobody knows yet",
+        list_page=list_unmatched,
+    ),
+    Kind(name="keys", item="key", summary="signing keys and their states", list_page=list_keys),
+    Kind(
+        name="audit",
+        item="audit_entry",
+        summary="every write, chained by hash",
+        list_page=list_audit,
+    ),
+)

@@ -1,0 +1,11 @@
+"""The routes of the admin API, made from its kinds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hub.admin import operations, people, registry
+from hub.admin.kinds import Kind, routes_of
+
+KINDS: Final[tuple[Kind, ...]] = (*registry.KINDS, *people.KINDS, *operations.KINDS)
+ROUTES: Final = tuple(route for kind in KINDS for route in routes_of(kind))

@@ -1,0 +1,52 @@
+"""The api process: all HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final
+
+import structlog
+import uvicorn
+
+from hub.app import make_app
+from hub.node import ProcessConfig, open_node
+from runtime.outbound import PinnedOutbound
+
+GRACE_S: Final = 5
+KEEP_ALIVE_S: Final = 65
+BACKLOG: Final = 2048
+
+log = structlog.get_logger()
+
+
+async def run_api(config: ProcessConfig, stop: asyncio.Event) -> None:
+    """Serve on the inherited socket until `stop` is set; running requests get a few seconds."""
+    assert config.listen_fd is not None  # noqa: S101 - the supervisor gives every api its socket
+    async with open_node(config) as node:
+        outbound = PinnedOutbound(config.egress_rules())
+        try:
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    make_app(node, outbound),
+                    http="httptools",
+                    ws="none",
+                    lifespan="off",
+                    access_log=False,
+                    log_config=None,
+                    server_header=False,
+                    proxy_headers=False,
+                    timeout_keep_alive=KEEP_ALIVE_S,
+                    timeout_graceful_shutdown=GRACE_S,
+                )
+            )
+            node.spawn(_stop_when(stop, server))
+            log.info("api.started")
+            await server.serve(sockets=[socket.socket(fileno=config.listen_fd)])
+        finally:
+            await outbound.close()
+
+
+async def _stop_when(stop: asyncio.Event, server: uvicorn.Server) -> None:
+    await stop.wait()
+    server.should_exit = True
