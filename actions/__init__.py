@@ -18,7 +18,7 @@ which the core publishes because streams are not known here::
     worker.TaskSource -> performing.perform -> outbound HTTP    one attempt, one lane, no database
           |
           v
-    settlement.settle_tasks                         fenced: done | later | failed; next stage; closed
+    settlement.settle_tasks                         fenced: done | later | failed; stages; closing
 
 When every cause is cleared, what was not sent is cancelled, what was sent finishes, and then the
 members we added ourselves, and only those, are removed in reverse order.
@@ -26,3 +26,7 @@ members we added ourselves, and only those, are removed in reverse order.
 Public: `service` (plan, local tasks, views, retry), `registry.service` (apps, webhooks),
 `settlement.OPERATIONS` (for the writer), `worker.TaskSource` (for the delivery processes).
 """
+
+from actions.settlement import OPERATIONS
+
+__all__ = ["OPERATIONS"]

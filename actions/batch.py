@@ -22,13 +22,13 @@ from actions.tasks import store as task_store
 class Guard:
     """Counts new containments per tenant against the blast-radius limit (contracts §6)."""
 
-    def __init__(self, counts: Mapping[str, int], users_count: Mapping[str, int]) -> None:
+    def __init__(self, counts: Mapping[str, int], user_counts: Mapping[str, int]) -> None:
         self._counts = Tally(counts)
-        self._users_count = users_count
+        self._user_counts = user_counts
 
     def admits(self, tenant_id: str) -> bool:
         """Return whether one more user may be contained now."""
-        return self._counts[tenant_id] < containments_max(self._users_count.get(tenant_id, 0))
+        return self._counts[tenant_id] < containments_max(self._user_counts.get(tenant_id, 0))
 
     def count(self, decision: Decision, before: Situation | None) -> None:
         """Count a decision that newly contained somebody."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -247,6 +247,7 @@ class TaskPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     group_id, scim_user_id, was_member: the quarantine group, the user's id there, and whether the
     user was in it before us. INVARIANT: `was_member` is stored before the first change is sent, so
     that a crash in between cannot make our own member look like somebody else's (SCC-19).
+    identifiers, reason: whom to publish session-revoked about and why; filled in when it is due.
     event_type, note, body: of a notification; the body is kept once it was sent, so that repeats
     under one webhook-id are equal.
     """
@@ -259,23 +260,21 @@ class TaskPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     event_type: str = ""
     note: str = ""
     body: str | None = None
-
-
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """One SET that carries a session-revoked event to a stream."""
-
-    event_id: str
-    stream_id: str
-    jti: str
+    identifiers: tuple[dict[str, Any], ...] = ()
+    reason: str = ""
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What came of a task. residual: what the user may still be able to use, in words."""
+    """What came of a task.
+
+    residual: what the user may still be able to use, in words. receipts: the streams that got the
+    session-revoked event.
+    """
 
     detail: str = ""
     status: int = 0
     residual: str = ""
-    receipts: tuple[Receipt, ...] = ()
+    receipts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

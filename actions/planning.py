@@ -296,3 +296,20 @@ def is_restored(tasks: Sequence[Task]) -> bool:
         if task.kind is TaskKind.QUARANTINE_REMOVE:
             latest[task.lane, task.payload.group_id] = task
     return all(task.state in {TaskState.DONE, TaskState.CANCELLED} for task in latest.values())
+
+
+def order_of(situation: Situation) -> ContainmentOrder:
+    """Return the order that a held containment stands for."""
+    containment = situation.containment
+    return ContainmentOrder(
+        tenant_id=containment.tenant_id,
+        user_id=containment.user_id,
+        trace_id=containment.trace_id,
+        level=containment.level,
+        reasons=containment.reasons,
+        causes=tuple(cause for cause in situation.causes if cause.cleared_at is None),
+        actions=containment.actions,
+        identifiers=containment.identifiers,
+        label=containment.label,
+        received_at=containment.signal_received_at,
+    )

@@ -7,7 +7,7 @@ handles a batch of signals: it reads once per table, decides in memory and write
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -30,7 +30,6 @@ from actions.model import (
     Planned,
     PlanOutcome,
     Proof,
-    Receipt,
     Task,
     TaskKind,
     TaskResult,
@@ -38,7 +37,7 @@ from actions.model import (
     TaskView,
 )
 from actions.outcomes import OutcomeClass
-from actions.planning import Decision, decide, needs_admission
+from actions.planning import Decision, decide, needs_admission, order_of
 from actions.registry import store as registry_store
 from actions.settlement import move_on, read_registries
 from actions.store import Connection, Key
@@ -48,6 +47,7 @@ from runtime.ids import new_id
 
 PAGE_MAX: Final = 500
 LOCAL_BATCH_MAX: Final = 64
+REASONS_TOLD_MAX: Final = 3
 
 log = structlog.get_logger()
 _planned_total = Counter(
@@ -55,24 +55,16 @@ _planned_total = Counter(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalWork:
-    """A task the core performs itself: publish session-revoked for this containment's user."""
-
-    task: Task
-    containment: Containment
-
-
 async def plan(
     connection: Connection,
     orders: Sequence[ContainmentOrder],
-    now: datetime,
     *,
-    users_count: Mapping[str, int],
+    user_counts: Mapping[str, int],
+    now: datetime,
 ) -> list[Planned]:
     """Open, extend, hold or end containments as ordered; at most one result per user.
 
-    orders: the last one of a user counts. users_count: users per tenant, for the blast-radius
+    orders: the last one of a user counts. user_counts: users per tenant, for the blast-radius
     guard. The caller wakes the topic "tasks" after its commit when any result has tasks.
     """
     latest = {(order.tenant_id, order.user_id): order for order in orders}
@@ -83,7 +75,7 @@ async def plan(
     if not concerned:
         return []
     registries = await read_registries(connection, {tenant_id for tenant_id, _ in concerned})
-    guard = await _guard(connection, concerned, situations, users_count=users_count, now=now)
+    guard = await _guard(connection, concerned, situations, user_counts=user_counts, now=now)
     changes = Changes(known={key_of(one.containment) for one in situations.values()})
     planned = []
     for key, order in concerned.items():
@@ -104,26 +96,19 @@ async def plan(
 
 async def local_due(
     connection: Connection, now: datetime, *, limit: int = LOCAL_BATCH_MAX
-) -> list[LocalWork]:
-    """Return due publish_session_revoked tasks, their containments locked.
+) -> list[Task]:
+    """Return due publish_session_revoked tasks, with identifiers and reason in their payload.
 
-    Publish for each in the same transaction, then call `finish_local`.
+    Their containments are locked: publish for each in the same transaction, then call
+    `finish_local`.
     """
     due = await task_store.system_local_due(connection, now, limit=limit)
-    if not due:
-        return []
-    held = await store.lock_containments(
-        connection, {(task.tenant_id, task.containment_id) for task in due}, skip_locked=True
-    )
-    mine = {
-        (task.tenant_id, task.task_id)
-        for task in due
-        if (task.tenant_id, task.containment_id) in held
-    }
+    held = await store.lock_containments(connection, _containment_keys(due), skip_locked=True)
+    mine = [task for task in due if (task.tenant_id, task.containment_id) in held]
     # Read again under the lock: another core process may have done it meanwhile.
-    again = await task_store.tasks_bykey_of(connection, mine)
+    again = await task_store.tasks_by_key(connection, [(t.tenant_id, t.task_id) for t in mine])
     return [
-        LocalWork(task=task, containment=held[task.tenant_id, task.containment_id])
+        _with_facts(task, held[task.tenant_id, task.containment_id])
         for task in sorted(again.values(), key=lambda task: task.task_id)
         if task.state is TaskState.QUEUED
     ]
@@ -131,21 +116,21 @@ async def local_due(
 
 async def finish_local(
     connection: Connection,
-    works: Sequence[LocalWork],
-    receipts: Mapping[str, Sequence[Receipt]],
+    tasks: Sequence[Task],
+    receipts: Mapping[str, Sequence[str]],
     *,
     now: datetime,
 ) -> None:
-    """Settle tasks that `local_due` returned. receipts: by task id, one per stream that got it."""
+    """Settle tasks that `local_due` returned. receipts: by task id, the streams that got it."""
+    held = await store.lock_containments(connection, _containment_keys(tasks))
     finished: dict[Key, list[Task]] = {}
-    attempts: list[tuple[str, Attempt]] = []
-    for work in works:
-        task = _published(work.task, tuple(receipts.get(work.task.task_id, ())), now=now)
+    done = [_published(task, tuple(receipts.get(task.task_id, ())), now=now) for task in tasks]
+    for task in done:
         finished.setdefault((task.tenant_id, task.containment_id), []).append(task)
-        attempts.append((task.tenant_id, _local_attempt(task, now)))
-    await task_store.update_tasks(connection, [task for some in finished.values() for task in some])
-    await task_store.add_attempts(connection, attempts)
-    held = {key_of(work.containment): work.containment for work in works}
+    await task_store.update_tasks(connection, done)
+    await task_store.add_attempts(
+        connection, [(task.tenant_id, _local_attempt(task, now)) for task in done]
+    )
     await move_on(connection, held, finished, now=now)
 
 
@@ -185,7 +170,7 @@ async def get_containment(
     Raises NotFound.
     """
     key = (tenant_id, containment_id)
-    found = await store.containments_bykey_of(connection, [key])
+    found = await store.containments_by_key(connection, [key])
     if key not in found:
         raise NotFound("No such containment.")
     causes = await store.causes_of(connection, [key])
@@ -271,7 +256,7 @@ async def approve_containment(
     if held.state is not ContainmentState.HELD:
         raise Conflict(f"The containment is {held.state.value}, not held.")
     situation = (await _complete(connection, {key: held}))[tenant_id, held.user_id]
-    order = _order_of(situation)
+    order = order_of(situation)
     registries = await read_registries(connection, {tenant_id})
     decision = decide(
         order,
@@ -323,7 +308,7 @@ async def _guard(
     orders: Mapping[Key, ContainmentOrder],
     situations: Mapping[Key, Situation],
     *,
-    users_count: Mapping[str, int],
+    user_counts: Mapping[str, int],
     now: datetime,
 ) -> Guard:
     tenants = {
@@ -335,7 +320,7 @@ async def _guard(
     if tenants:
         since = now - GUARD_WINDOW
         counts = await store.system_count_enforced(connection, tenants, since=since)
-    return Guard(counts, users_count)
+    return Guard(counts, user_counts)
 
 
 async def _failed_task(
@@ -343,12 +328,12 @@ async def _failed_task(
 ) -> tuple[Task, Containment]:
     """Return a failed task and its locked containment. Raises NotFound, Conflict."""
     key = (tenant_id, task_id)
-    task = (await task_store.tasks_bykey_of(connection, [key])).get(key)
+    task = (await task_store.tasks_by_key(connection, [key])).get(key)
     if task is None:
         raise NotFound("No such task.")
     containment_key = (tenant_id, task.containment_id)
     held = await store.lock_containments(connection, [containment_key])
-    task = (await task_store.tasks_bykey_of(connection, [key]))[key]
+    task = (await task_store.tasks_by_key(connection, [key]))[key]
     if task.state is not TaskState.FAILED:
         raise Conflict(f"The task is {task.state.value}, not failed.")
     return task, held[containment_key]
@@ -381,26 +366,22 @@ def _planned(
     )
 
 
-def _order_of(situation: Situation) -> ContainmentOrder:
-    """Return the order that a held containment stands for."""
-    containment = situation.containment
-    return ContainmentOrder(
-        tenant_id=containment.tenant_id,
-        user_id=containment.user_id,
-        trace_id=containment.trace_id,
-        level=containment.level,
-        reasons=containment.reasons,
-        causes=tuple(cause for cause in situation.causes if cause.cleared_at is None),
-        actions=containment.actions,
-        identifiers=containment.identifiers,
-        label=containment.label,
-        received_at=containment.signal_received_at,
+def _containment_keys(tasks: Sequence[Task]) -> set[Key]:
+    return {(task.tenant_id, task.containment_id) for task in tasks}
+
+
+def _with_facts(task: Task, containment: Containment) -> Task:
+    """Return the task knowing whom and why, as the containment has it now."""
+    payload = msgspec.structs.replace(
+        task.payload,
+        identifiers=tuple(dict(identifier) for identifier in containment.identifiers),
+        reason="; ".join(containment.reasons[:REASONS_TOLD_MAX]),
     )
+    return replace(task, payload=payload)
 
 
-def _published(task: Task, receipts: tuple[Receipt, ...], *, now: datetime) -> Task:
-    count = len({receipt.stream_id for receipt in receipts})
-    detail = f"session-revoked queued for {count} streams"
+def _published(task: Task, receipts: tuple[str, ...], *, now: datetime) -> Task:
+    detail = f"session-revoked queued for {len(set(receipts))} streams"
     return replace(
         task,
         state=TaskState.DONE,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter as Tally
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -21,16 +21,20 @@ from actions import store
 from actions.messages import Step
 from actions.model import Task, TaskKind, TaskResult, TaskState, target_of_lane
 from actions.outcomes import Outcome, OutcomeClass, classify_failure, decide_next
-from actions.performing import Performed, Tools, Work, perform
+from actions.performing import Performed, SigningKeys, Tools, Work, perform
 from actions.registry import store as registry_store
 from actions.service import target_names
 from actions.settlement import SETTLE_TASKS, TaskSettlement
 from actions.store import Connection
 from actions.tasks import store as task_store
 from actions.tasks.store import LaneLimits
+from runtime.clock import Clock
 from runtime.database import Database
 from runtime.errors import Unavailable
+from runtime.keyring import Keyring
+from runtime.outbound import Outbound
 from runtime.queue import Fence
+from runtime.secrets import SecretBox
 
 IN_FLIGHT_PER_TARGET_MAX: Final = 8
 #: SCIM servers are slow and rate-limited; requirement SCC-18
@@ -55,9 +59,21 @@ class TaskSource:
     kind = "tasks"
     settle = SETTLE_TASKS
 
-    def __init__(self, database: Database, tools: Tools) -> None:
+    def __init__(
+        self,
+        database: Database,
+        outbound: Outbound,
+        *,
+        keyring: Keyring,
+        box: SecretBox,
+        clock: Clock,
+        issuer: Callable[[str], str],
+    ) -> None:
+        """issuer: the tenant's issuer URL by tenant id."""
         self._database = database
-        self._tools = tools
+        self._tools = Tools(
+            outbound=outbound, keys=SigningKeys(keyring), box=box, clock=clock, issuer=issuer
+        )
         self._failing: set[str] = set()
 
     async def due(
