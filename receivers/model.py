@@ -256,11 +256,14 @@ class PendingSignal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalMark:
-    """What became of a signal. alias_keys: normal forms to wait for when it is unmatched."""
+    """What became of a signal.
+
+    state: one of SignalState. alias_keys: normal forms to wait for when it is unmatched.
+    """
 
     tenant_id: str
     signal_id: str
-    state: SignalState
+    state: str
     detail: str | None = None
     alias_keys: Sequence[str] = ()
 

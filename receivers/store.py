@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receivers.model import (
     JTI_BYTES_MAX,
+    LEVELS,
     AcceptedSET,
     PendingSignal,
     ProviderMode,
@@ -23,7 +24,7 @@ from receivers.model import (
     milder_mode,
 )
 from receivers.registry.settings import ISSUER_CHARS_MAX
-from receivers.registry.store import providers
+from receivers.registry.store import IS_LISTED, providers
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
@@ -145,8 +146,8 @@ async def pending_signals(connection: AsyncConnection, limit: int) -> list[Pendi
     """
     tenants = await _system_waiting_tenants(connection, min(limit, TENANTS_PER_BATCH_MAX))
     found: list[PendingSignal] = []
-    for number, tenant_id in enumerate(tenants, start=1):
-        # What one tenant leaves of its share goes to the next.
+    for number, tenant_id in enumerate(reversed(tenants), start=1):
+        # What one tenant leaves of its share goes to those that have waited longer.
         share = number * limit // len(tenants) - len(found)
         statement = _PENDING.where(signals.c.tenant_id == tenant_id).limit(share)
         found.extend(_pending(row) for row in (await connection.execute(statement)).mappings())
@@ -215,6 +216,28 @@ def _pending(row: sa.RowMapping) -> PendingSignal:
     return PendingSignal(**members)
 
 
+async def level_caps(connection: AsyncConnection, tenant_id: str) -> dict[str, str]:
+    """Return the highest level each capped issuer can lead to.
+
+    Of several providers with one issuer the lowest cap counts. A deleted provider's cap goes on to
+    hold for what it said, unless the issuer is registered anew.
+    """
+    result = await connection.execute(
+        sa.select(providers.c.issuer, providers.c.level_cap, IS_LISTED.label("listed")).where(
+            providers.c.tenant_id == tenant_id
+        )
+    )
+    rows = result.all()
+    registered = {row.issuer for row in rows if row.listed}
+    caps: dict[str, str] = {}
+    for row in rows:
+        if row.level_cap is not None and (row.listed or row.issuer not in registered):
+            caps[row.issuer] = min(
+                caps.get(row.issuer, row.level_cap), row.level_cap, key=LEVELS.index
+            )
+    return caps
+
+
 async def mark_signals(
     connection: AsyncConnection, marks: Sequence[SignalMark], now: datetime
 ) -> None:
@@ -235,7 +258,7 @@ async def mark_signals(
             {
                 "of_tenant_id": mark.tenant_id,
                 "of_signal_id": mark.signal_id,
-                "to_state": mark.state,
+                "to_state": SignalState(mark.state),
                 "to_detail": mark.detail,
             }
             for mark in marks
@@ -244,7 +267,7 @@ async def mark_signals(
     aliases = [
         {"tenant_id": mark.tenant_id, "alias_key": key, "signal_id": mark.signal_id}
         for mark in marks
-        if mark.state is SignalState.UNMATCHED
+        if mark.state == SignalState.UNMATCHED
         for key in sorted(set(mark.alias_keys))[:ALIAS_KEYS_MAX]
     ]
     if aliases:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from receivers.model import LEVELS, Provider, ProviderSettings
+from receivers.model import Provider, ProviderSettings
 from receivers.registry.settings import ISSUER_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX
 from runtime.database import (
     JSONDocument,
@@ -47,15 +48,18 @@ providers: Final = sa.Table(
     # A deleted provider stays as a row: its waiting signals and its level cap still refer to it.
     sa.Column("deleted_at", UTCDateTime),
 )
-_IS_LISTED: Final = providers.c.deleted_at.is_(None)
+IS_LISTED: Final = providers.c.deleted_at.is_(None)
 sa.Index(
     "uq_providers_tenant_id_name",
     providers.c.tenant_id,
     providers.c.name,
     unique=True,
-    sqlite_where=_IS_LISTED,
-    postgresql_where=_IS_LISTED,
+    sqlite_where=IS_LISTED,
+    postgresql_where=IS_LISTED,
 )
+
+#: settings and columns have the same names
+_SETTINGS: Final = tuple(field.name for field in fields(ProviderSettings))
 
 
 async def add_provider(connection: AsyncConnection, provider: Provider) -> None:
@@ -78,7 +82,7 @@ async def get_provider(
     """Return one provider, None when the tenant has none of this id."""
     result = await connection.execute(
         sa.select(providers).where(
-            providers.c.tenant_id == tenant_id, providers.c.provider_id == provider_id, _IS_LISTED
+            providers.c.tenant_id == tenant_id, providers.c.provider_id == provider_id, IS_LISTED
         )
     )
     row = result.mappings().one_or_none()
@@ -89,7 +93,7 @@ async def list_providers(connection: AsyncConnection, tenant_id: str) -> list[Pr
     """Return all providers of a tenant by name; their number is bounded at registration."""
     result = await connection.execute(
         sa.select(providers)
-        .where(providers.c.tenant_id == tenant_id, _IS_LISTED)
+        .where(providers.c.tenant_id == tenant_id, IS_LISTED)
         .order_by(providers.c.name)
     )
     return [_provider(row) for row in result.mappings()]
@@ -100,7 +104,7 @@ async def count_providers(connection: AsyncConnection, tenant_id: str) -> int:
     result = await connection.execute(
         sa.select(sa.func.count())
         .select_from(providers)
-        .where(providers.c.tenant_id == tenant_id, _IS_LISTED)
+        .where(providers.c.tenant_id == tenant_id, IS_LISTED)
     )
     return result.scalar_one()
 
@@ -131,31 +135,9 @@ async def delete_provider(
     return result.rowcount == 1
 
 
-async def level_caps(connection: AsyncConnection, tenant_id: str) -> dict[str, str]:
-    """Return the highest level each capped issuer can lead to.
-
-    Of several providers with one issuer the lowest cap counts. A deleted provider's cap goes on to
-    hold for what it said, unless the issuer is registered anew.
-    """
-    result = await connection.execute(
-        sa.select(providers.c.issuer, providers.c.level_cap, _IS_LISTED.label("listed")).where(
-            providers.c.tenant_id == tenant_id
-        )
-    )
-    rows = result.all()
-    registered = {row.issuer for row in rows if row.listed}
-    caps: dict[str, str] = {}
-    for row in rows:
-        if row.level_cap is not None and (row.listed or row.issuer not in registered):
-            caps[row.issuer] = min(
-                caps.get(row.issuer, row.level_cap), row.level_cap, key=LEVELS.index
-            )
-    return caps
-
-
 def _one(tenant_id: str, provider_id: str) -> sa.Update:
     return providers.update().where(
-        providers.c.tenant_id == tenant_id, providers.c.provider_id == provider_id, _IS_LISTED
+        providers.c.tenant_id == tenant_id, providers.c.provider_id == provider_id, IS_LISTED
     )
 
 
@@ -165,14 +147,14 @@ async def _is_name_taken(connection: AsyncConnection, provider: Provider) -> boo
             providers.c.tenant_id == provider.tenant_id,
             providers.c.name == provider.settings.name,
             providers.c.provider_id != provider.provider_id,
-            _IS_LISTED,
+            IS_LISTED,
         )
     )
     return result.first() is not None
 
 
 def _settings_row(settings: ProviderSettings) -> dict[str, Any]:
-    """Columns have the names of the settings; sets become sorted arrays."""
+    """Return the columns; sets become sorted arrays."""
     columns: dict[str, Any] = msgspec.to_builtins(settings, order="deterministic")
     return columns
 
@@ -184,5 +166,5 @@ def _provider(row: sa.RowMapping) -> Provider:
         authorization_header_sealed=row["authorization_header_sealed"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
-        settings=msgspec.convert(dict(row), ProviderSettings),
+        settings=msgspec.convert({name: row[name] for name in _SETTINGS}, ProviderSettings),
     )
