@@ -1,6 +1,7 @@
 """The poll receiver of an application: long polls, acknowledging in the next request (RFC 8936)."""
 
 import asyncio
+import time
 from typing import Any
 
 import httpx2
@@ -15,17 +16,21 @@ from conformance.peers.options import AppOptions
 from ssf.errors import SETError
 
 EVENTS_MAX = 100
+# A hub that answers "nothing" at once, for a paused stream, must not make us spin.
+EMPTY_PAUSE_S = 0.1
 FIRST_PAUSE_S = 0.1
 PAUSE_S_MAX = 2.0
 DOUBLINGS_MAX = 5
 OK = 200
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A poll answer; `sets` is required, even when empty (POLL-8)."""
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A poll answer; `sets` is required, even when empty (POLL-8).
+
+    `moreAvailable` changes nothing: the next poll follows at once anyway.
+    """
 
     sets: dict[str, str]
-    more_available: bool = False
 
 
 class Poller:
@@ -73,12 +78,15 @@ class Poller:
             body["ack"] = acks
         if errors:
             body["setErrs"] = errors
+        asked_at = time.monotonic()
         answer = await self._ask(connected, options, body)
         # Only now is it known that the hub has them; a lost answer means acking again (POLL-14).
         self._acks = [jti for jti in self._acks if jti not in acks]
         self._errors = {jti: why for jti, why in self._errors.items() if jti not in errors}
         if acks or errors:
             self._ledger.record("poll.acked", Outcome.NOTED, acks=acks, errors=sorted(errors))
+        if not answer.sets and not acks and time.monotonic() - asked_at < EMPTY_PAUSE_S:
+            await asyncio.sleep(EMPTY_PAUSE_S)
         undecided = False
         for jti, raw in answer.sets.items():
             undecided |= not await self._take(jti, raw, connected, options)

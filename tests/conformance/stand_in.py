@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import socket
@@ -23,7 +24,7 @@ from ssf.jwks import render_jwks
 
 WAIT_S = 20.0
 POLL_PAUSE_S = 0.02
-LONG_POLL_S = 1.0
+LONG_POLL_S = 0.2
 TOKEN = "hub-token"
 SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -176,6 +177,7 @@ class StandIn:
             return Response(status_code=self.poll_statuses.pop(0))
         for jti in (*asked.get("ack", ()), *asked.get("setErrs", ())):
             self.queue.pop(jti, None)
+        await asyncio.to_thread(eventually, lambda: self.queue, wait_s=LONG_POLL_S)
         return JSONResponse({"sets": dict(self.queue)})
 
     async def _receive(self, request: Request) -> Response:

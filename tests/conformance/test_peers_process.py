@@ -25,7 +25,8 @@ from tests.conformance.stand_in import eventually
 # Starts a peer and waits to be killed, so that the peer loses its parent.
 PARENT = """
 import subprocess, sys
-peer = subprocess.Popen([sys.executable, "-m", "conformance.peers", "vendor"], stdout=subprocess.PIPE)
+command = [sys.executable, "-m", "conformance.peers", "vendor"]
+peer = subprocess.Popen(command, stdout=subprocess.PIPE)
 print(peer.stdout.readline().decode(), end="", flush=True)
 peer.wait()
 """
@@ -77,9 +78,7 @@ def test_a_peer_ends_at_the_end_of_standard_input_when_asked_to() -> None:
 
 def test_a_peer_lives_on_without_standard_input() -> None:
     command = [sys.executable, "-m", "conformance.peers", "vendor"]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         base_url = json.loads(process.stdout.readline())["base_url"]
         assert httpx2.get(f"{base_url}/healthz", trust_env=False).status_code == 200
@@ -129,7 +128,9 @@ def test_lists_are_given_with_commas_and_switches_by_name() -> None:
 
 def test_users_come_by_configuration() -> None:
     options = parse_options(
-        IdPOptions, ["--config", '{"users": [{"id": "u-1", "email": "a@b.example"}]}'], program="idp"
+        IdPOptions,
+        ["--config", '{"users": [{"id": "u-1", "email": "a@b.example"}]}'],
+        program="idp",
     )
     assert options.users[0].email == "a@b.example"
 

@@ -177,9 +177,7 @@ def test_sets_about_one_subject_are_delivered_in_order(vendor: Running, hub: Sta
     hub.push_answers = [Response(status_code=503)] * 3
     for number in range(3):
         _emit(vendor, "session-revoked", user="order@x.example", jti=f"order-{number}", wait=False)
-    assert eventually(
-        lambda: len(vendor.ledger(what="set.delivered", request_id="order-2")) == 1
-    )
+    assert eventually(lambda: len(vendor.ledger(what="set.delivered", request_id="order-2")) == 1)
     sent = [json.loads(split_jws(body.encode()).payload)["jti"] for _, body in hub.pushes[before:]]
     assert sent == ["order-0"] * 4 + ["order-1", "order-2"]
 
@@ -245,9 +243,7 @@ def test_attackers_keys_are_at_hand(vendor: Running) -> None:
 
 
 def test_any_body_can_be_sent(vendor: Running, hub: StandIn) -> None:
-    emitted = _emit(
-        vendor, "raw", body="{", content_type="application/json", authorization=None
-    )
+    emitted = _emit(vendor, "raw", body="{", content_type="application/json", authorization=None)
     headers, body = hub.pushes[-1]
     assert emitted["state"] == "delivered"
     assert body == "{"
