@@ -1,1 +1,28 @@
-"""risk."""
+"""Risk: who is concerned by a signal, how bad it is, and what policy says about that.
+
+Owns users, devices and their names, the index of sessions, findings and remedies, levels and their
+history, and the entity risk policy. Comes in: normalised signals, sessions, the word of an
+administrator, the time. Goes out: one `Assessment` per user who is concerned, which the pipeline
+turns into containments and events; risk itself acts on nobody::
+
+    service.assess(connection, signals)            one transaction per batch
+      mapping.drafts, naming.names        (pure)     what does it say, whom does it name
+      placement.place                     (pure)     names -> entities; unknown ones stay visible
+      sessions.reports.apply_reports                 sessions established or revoked
+      levels.service.recompute                       read once per table, judge, write in bulk
+        assessment.record                 (pure)     join reports, let remedies and time close them
+        level.level                       (pure)     confidence, cap, maximum, corroboration, floor, pin
+        policy.decide                     (pure)     first matching rule
+
+    service.reassess_due       expiry, the end of a pin, a new session or owner: the same way
+    service.set_user_risk      an administrator's word: the same way
+
+Folders: `entities`, `sessions`, `findings`, `levels`, `policies`; each with its own `store.py`.
+"""
+
+from risk.sessions.service import END_SESSION, PUT_SESSION
+
+__all__ = ["END_SESSION", "OPERATIONS", "PUT_SESSION"]
+
+#: hot writes that the core process executes for the others
+OPERATIONS = (PUT_SESSION, END_SESSION)

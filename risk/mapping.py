@@ -1,6 +1,6 @@
 """From an event to what it means for risk: findings, remedies, facts about sessions. Pure.
 
-`drafts` says what a signal claims, `names` says about whom; `risk.assessment` brings both
+`drafts` says what a signal claims, `risk.naming` says about whom, `risk.placement` brings both
 together. An event without a meaning for risk gives no drafts.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -16,10 +15,7 @@ from risk import catalogue
 from risk.model import REASON_CHARS_MAX, EntityKind, Level, Signal
 from ssf.events import caep, risc, scim, vendor
 from ssf.events.common import CommonMembers
-from ssf.subject import SimpleSubject, render_subject, simple_members
 
-#: formats that name people, whatever the event is about
-_PEOPLE: Final = frozenset({"email", "phone_number", "account", "scim"})
 _NO_RISK: Final = frozenset({"LOW", "SECURE", "NONE"})
 #: "low" of a scale that goes down to "none" is a finding only when it came up from below
 _BELOW_LOW: Final = frozenset({"SECURE", "NONE"})
@@ -62,38 +58,6 @@ class SessionSeenDraft:
 Draft: TypeAlias = DetectionDraft | ClearanceDraft | SessionEndDraft | SessionSeenDraft
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Name:
-    """One subject identifier and what it may stand for; the first kind known to us wins."""
-
-    subject: SimpleSubject
-    kinds: tuple[EntityKind, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """Whom and what a signal names.
-
-    user, device: identifiers of one principal each. unsure: of one principal whose kind only a
-    look at what we know can tell. sessions: of the session; maybe_sessions: of a session, if there
-    is one of that name, else of what `unsure` says.
-    """
-
-    user: tuple[Name, ...] = ()
-    device: tuple[Name, ...] = ()
-    unsure: tuple[Name, ...] = ()
-    sessions: tuple[SimpleSubject, ...] = ()
-    maybe_sessions: tuple[SimpleSubject, ...] = ()
-
-
-def occurred_at(signal: Signal) -> datetime:
-    """Return when it happened; never later than we heard of it.
-
-    A time in the future would let a remedy close findings that are still to come.
-    """
-    return min(signal.occurred_at, signal.received_at)
-
-
 def drafts(signal: Signal) -> tuple[Draft, ...]:
     """Return what the event claims; () when it says nothing about risk or sessions.
 
@@ -101,55 +65,6 @@ def drafts(signal: Signal) -> tuple[Draft, ...]:
     """
     draft = _MAPPINGS.get(type(signal.event))
     return () if draft is None else draft(signal.event)
-
-
-def names(signal: Signal) -> Names:
-    """Return whom and what the subject names. Raises nothing. Requirement SUB-32."""
-    members: dict[str, list[SimpleSubject]] = {}
-    for member, simple in simple_members(signal.sub_id):
-        members.setdefault(member or "", []).append(simple)
-    people, others = _told_apart(members.get("", []))
-    return Names(
-        user=_as((*members.get("user", ()), *people), EntityKind.USER),
-        device=_as(members.get("device", ()), EntityKind.DEVICE),
-        unsure=_as(others, *_kinds_of_unnamed(signal.event)),
-        sessions=tuple(members.get("session", ())),
-        maybe_sessions=tuple(others) if _is_about_a_session(signal.event) else (),
-    )
-
-
-def identifier(name: Name) -> dict[str, object]:
-    """Render the identifier as JSON, to be kept with the entity. Raises nothing."""
-    return render_subject(name.subject)
-
-
-def _as(subjects: Any, *kinds: EntityKind) -> tuple[Name, ...]:
-    return tuple(Name(subject=subject, kinds=kinds) for subject in subjects)
-
-
-def _told_apart(
-    subjects: list[SimpleSubject],
-) -> tuple[list[SimpleSubject], list[SimpleSubject]]:
-    people = [subject for subject in subjects if subject.format in _PEOPLE]
-    # Aliases name one principal: one name of a person tells what all the others are.
-    if people:
-        return subjects, []
-    return [], subjects
-
-
-def _is_about_a_session(event: object) -> bool:
-    return isinstance(
-        event, caep.SessionRevoked | caep.SessionEstablished | caep.SessionPresented
-    ) or (isinstance(event, caep.RiskLevelChange) and event.principal.upper() == "SESSION")
-
-
-def _kinds_of_unnamed(event: object) -> tuple[EntityKind, ...]:
-    """Return what a subject without a member name and of a neutral format may stand for."""
-    if isinstance(event, caep.DeviceComplianceChange | vendor.DeviceRiskChange) or (
-        isinstance(event, caep.RiskLevelChange) and event.principal.upper() == "DEVICE"
-    ):
-        return (EntityKind.DEVICE, EntityKind.USER)
-    return (EntityKind.USER,)
 
 
 # --- what each event means ----------------------------------------------------------------------

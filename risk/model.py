@@ -173,6 +173,15 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdminWord:
+    """What an administrator sets for a user. by: the client or person, shown in pin and history."""
+
+    level: Level
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
     """A detection that supports the present level, told to people. For a pin the id is its own."""
 

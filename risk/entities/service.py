@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from risk.entities import store
 from risk.entities.model import (
     ADMIN_SOURCE,
@@ -33,6 +31,9 @@ from risk.entities.model import (
     parse_identifiers,
     parse_reference,
 )
+from risk.entities.store import Connection
+from risk.levels import store as levels_store
+from risk.levels.model import LINKED
 from risk.model import EntityKind
 from runtime.errors import Conflict, Invalid, NotFound
 from runtime.ids import new_id
@@ -51,8 +52,13 @@ class EntityFacts:
     groups: Sequence[str] | None = None
 
 
+async def count_users(connection: Connection, tenant_id: str) -> int:
+    """Return how many users the tenant has."""
+    return await store.count_entities(connection, tenant_id, kind=EntityKind.USER)
+
+
 async def add_entity(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     kind: EntityKind,
@@ -108,7 +114,7 @@ async def add_entity(
 
 
 async def make_entities(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     kind: EntityKind,
@@ -148,9 +154,13 @@ async def make_entities(
 
 
 async def state_owner(
-    connection: AsyncConnection, tenant_id: str, *, device_id: str, user_id: str, now: datetime
+    connection: Connection, tenant_id: str, *, device_id: str, user_id: str, now: datetime
 ) -> None:
-    """Record an admin's word that the user owns the device from now on."""
+    """Record an admin's word that the user owns the device from now on.
+
+    The user is assessed again soon. Raises nothing.
+    """
+    await store.lock_devices(connection, tenant_id, device_ids=[device_id])
     links = await store.links_of_devices(connection, tenant_id, device_ids=[device_id])
     stated = Link(
         tenant_id=tenant_id,
@@ -162,10 +172,11 @@ async def state_owner(
         until=None,
     )
     await store.write_links(connection, owner_changes(links, stated))
+    await levels_store.schedule(connection, tenant_id, due={user_id: now}, reason=LINKED)
 
 
 async def resolve(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     reference: str,
     *,
@@ -183,7 +194,7 @@ async def resolve(
 
 
 async def resolve_all(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     references: Collection[Reference],
     *,
@@ -216,7 +227,7 @@ async def resolve_all(
     return {reference: found(reference) for reference in references}
 
 
-async def view(connection: AsyncConnection, tenant_id: str, entity_id: str) -> EntityView:
+async def view(connection: Connection, tenant_id: str, entity_id: str) -> EntityView:
     """Return an entity with its identifiers. Raises NotFound."""
     entities = await store.read_entities(connection, tenant_id, entity_ids=[entity_id])
     if entity_id not in entities:
@@ -226,7 +237,7 @@ async def view(connection: AsyncConnection, tenant_id: str, entity_id: str) -> E
 
 
 async def list_views(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     kind: EntityKind,
@@ -246,7 +257,7 @@ async def list_views(
 
 
 async def _update(
-    connection: AsyncConnection, tenant_id: str, entity_id: str, facts: EntityFacts
+    connection: Connection, tenant_id: str, entity_id: str, facts: EntityFacts
 ) -> None:
     stored = (await store.read_entities(connection, tenant_id, entity_ids=[entity_id]))[entity_id]
     updated = replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +23,9 @@ from runtime.database import (
 )
 
 IN_LIST_MAX: Final = 500
+
+#: what services hand on: an open transaction
+Connection: TypeAlias = AsyncConnection
 
 entities: Final = sa.Table(
     "entities",
@@ -149,6 +152,18 @@ async def update_entity(connection: AsyncConnection, entity: Entity) -> None:
             attributes={"groups": list(entity.groups)},
         )
     )
+
+
+async def lock_devices(
+    connection: AsyncConnection, tenant_id: str, *, device_ids: Collection[str]
+) -> None:
+    """Keep others from changing what is known of the devices until the transaction ends.
+
+    Whoever adds a session on a device and whoever reports on it exclude each other, so one of
+    them sees what the other did. SQLite has one writer anyway, so there it costs nothing.
+    """
+    if connection.dialect.name == "postgresql":
+        await lock_entities(connection, tenant_id, entity_ids=device_ids)
 
 
 async def read_entities(

@@ -117,6 +117,31 @@ async def active_detections(
     return found
 
 
+async def list_detections(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    entity_id: str | None,
+    state: DetectionState | None,
+    before: str,
+    limit: int,
+) -> list[Detection]:
+    """Return up to `limit` latest revisions with an id below `before`, newest first."""
+    statement = sa.select(*_DETECTION_COLUMNS).where(
+        detections.c.tenant_id == tenant_id, sa.text("is_latest")
+    )
+    if entity_id is not None:
+        statement = statement.where(detections.c.entity_id == entity_id)
+    if state is not None:
+        statement = statement.where(detections.c.state == state.value)
+    if before:
+        statement = statement.where(detections.c.detection_id < before)
+    rows = await connection.execute(
+        statement.order_by(detections.c.detection_id.desc()).limit(limit)
+    )
+    return [detection(row, tenant_id) for row in rows]
+
+
 async def suspects(
     connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
 ) -> set[str]:

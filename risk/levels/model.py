@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from risk.model import Level
+
+#: reasons to compute a level again
+BY_TIME: Final = "time"
+LINKED: Final = "linked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -308,46 +308,51 @@ async def schedule(
     )
 
 
-async def system_take_due(
-    connection: AsyncConnection, *, now: datetime, limit: int
-) -> dict[str, dict[str, set[str]]]:
-    """Remove up to `limit` due reassessments; return reasons by tenant and entity.
+async def system_due_tenants(connection: AsyncConnection, *, now: datetime) -> set[str]:
+    """Return the tenants that have anything due.
 
     A system query: it spans tenants. It steps from tenant to tenant through the index, so what is
     due later costs nothing.
     """
-    outer = sa.select(sa.func.min(reassessments.c.tenant_id).label("tenant_id")).cte(
+    first = sa.select(sa.func.min(reassessments.c.tenant_id).label("tenant_id")).cte(
         "tenants", recursive=True
     )
     following = (
         sa.select(sa.func.min(reassessments.c.tenant_id))
-        .where(reassessments.c.tenant_id > outer.c.tenant_id)
+        .where(reassessments.c.tenant_id > first.c.tenant_id)
         .scalar_subquery()
     )
-    tenants = outer.union_all(sa.select(following).where(outer.c.tenant_id.is_not(None)))
+    tenants = first.union_all(sa.select(following).where(first.c.tenant_id.is_not(None)))
+    due = sa.exists().where(
+        reassessments.c.tenant_id == tenants.c.tenant_id, reassessments.c.due_at <= now
+    )
+    rows = await connection.execute(sa.select(tenants.c.tenant_id).where(due))
+    return {row[0] for row in rows}
+
+
+async def take_due(
+    connection: AsyncConnection, tenant_id: str, *, now: datetime, limit: int
+) -> dict[str, set[str]]:
+    """Remove up to `limit` due reassessments of a tenant; return the reasons by entity."""
     statement = (
-        sa.select(reassessments.c.tenant_id, reassessments.c.entity_id, reassessments.c.reason)
-        .join(tenants, tenants.c.tenant_id == reassessments.c.tenant_id)
-        .where(reassessments.c.due_at <= now)
+        sa.select(reassessments.c.entity_id, reassessments.c.reason)
+        .where(reassessments.c.tenant_id == tenant_id, reassessments.c.due_at <= now)
         .order_by(reassessments.c.due_at)
         .limit(limit)
     )
     if connection.dialect.name == "postgresql":
-        statement = statement.with_for_update(of=reassessments, skip_locked=True)
+        statement = statement.with_for_update(skip_locked=True)
     rows = (await connection.execute(statement)).all()
-    found: dict[str, dict[str, set[str]]] = {}
-    for tenant_id, entity_id, reason in rows:
-        found.setdefault(tenant_id, {}).setdefault(entity_id, set()).add(reason)
+    found: dict[str, set[str]] = {}
+    for entity_id, reason in rows:
+        found.setdefault(entity_id, set()).add(reason)
     if rows:
         await connection.execute(
             sa.delete(reassessments).where(
-                reassessments.c.tenant_id == sa.bindparam("b_tenant_id"),
+                reassessments.c.tenant_id == tenant_id,
                 reassessments.c.entity_id == sa.bindparam("b_entity_id"),
                 reassessments.c.reason == sa.bindparam("b_reason"),
             ),
-            [
-                {"b_tenant_id": tenant_id, "b_entity_id": entity_id, "b_reason": reason}
-                for tenant_id, entity_id, reason in rows
-            ],
+            [{"b_entity_id": entity_id, "b_reason": reason} for entity_id, reason in rows],
         )
     return found

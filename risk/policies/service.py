@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from risk.entities.store import Connection
 from risk.policies import store
 from risk.policies.model import StoredPolicy
 from risk.policy import PolicyMode, parse_policy, preset
 from runtime.feed import bump
 
 
-async def get_policy(connection: AsyncConnection, tenant_id: str) -> StoredPolicy:
+async def get_policy(connection: Connection, tenant_id: str) -> StoredPolicy:
     """Return the tenant's policy. Raises nothing."""
     return await store.read_policy(connection, tenant_id)
 
 
 async def set_policy(
-    connection: AsyncConnection, tenant_id: str, document: object, *, now: datetime
+    connection: Connection, tenant_id: str, document: object, *, now: datetime
 ) -> StoredPolicy:
     """Replace the tenant's policy by a JSON document (`risk.policy.parse_policy`). Raises Invalid.
 
@@ -30,7 +29,7 @@ async def set_policy(
 
 
 async def apply_preset(
-    connection: AsyncConnection, tenant_id: str, name: str, *, mode: PolicyMode, now: datetime
+    connection: Connection, tenant_id: str, name: str, *, mode: PolicyMode, now: datetime
 ) -> StoredPolicy:
     """Replace the tenant's policy by a preset ("standard"). Raises Invalid."""
     await store.write_policy(connection, tenant_id, preset(name, mode=mode), now=now)

@@ -163,8 +163,8 @@ def parse_session(body: object, *, tenant_id: str, iss: str, sid: str, now: date
     if not isinstance(body, dict):
         raise _invalid("", "an object")
     check_key(iss, sid)
-    started_at = _moment(body.get("started_at"), "/started_at") or now
-    expires_at = _moment(body.get("expires_at"), "/expires_at")
+    started_at = parse_moment(body.get("started_at"), "/started_at") or now
+    expires_at = parse_moment(body.get("expires_at"), "/expires_at")
     if expires_at is not None and expires_at <= started_at:
         raise _invalid("/expires_at", "later than started_at")
     cookie_sha256 = body.get("cookie_sha256")
@@ -230,7 +230,8 @@ def _device(value: object) -> str | list[dict[str, object]] | None:
     return [render_subject(subject) for subject in parse_identifiers([value], "/device")]
 
 
-def _moment(value: object, at: str) -> datetime | None:
+def parse_moment(value: object, at: str) -> datetime | None:
+    """Read a time: seconds since 1970 or RFC 3339; None stays None. Raises Invalid."""
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -264,4 +265,4 @@ def _amr(value: object) -> tuple[str, ...]:
 
 
 def _invalid(at: str, rule: str) -> Invalid:
-    return Invalid(f"The session is not valid: {at or 'the body'}: {rule}.", pointers=((at, rule),))
+    return Invalid(f"Not valid: {at or 'the body'}: {rule}.", pointers=((at, rule),))

@@ -8,8 +8,6 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from risk.entities import service as entities
 from risk.entities import store as entities_store
 from risk.entities.model import (
@@ -22,8 +20,10 @@ from risk.entities.model import (
     parse_identifiers,
     parse_reference,
 )
+from risk.entities.store import Connection
 from risk.findings import store as findings_store
 from risk.levels import store as levels_store
+from risk.levels.model import LINKED
 from risk.model import EntityKind
 from risk.sessions import store
 from risk.sessions.model import EndSession, PutSession, PutSessionResult, Session, put
@@ -33,7 +33,6 @@ from runtime.writer import Operation
 from ssf.subject import SimpleSubject, render_subject
 
 PAGE_MAX: Final = 200
-LINKED: Final = "linked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class _Named:
 
 
 async def put_sessions(
-    connection: AsyncConnection, items: Sequence[PutSession]
+    connection: Connection, items: Sequence[PutSession]
 ) -> list[PutSessionResult]:
     """Write sessions of any tenants; one result per item, in order.
 
@@ -61,7 +60,7 @@ async def put_sessions(
     return [results[position] for position in range(len(items))]
 
 
-async def end_sessions(connection: AsyncConnection, items: Sequence[EndSession]) -> list[bool]:
+async def end_sessions(connection: Connection, items: Sequence[EndSession]) -> list[bool]:
     """End sessions of any tenants; return for each whether it is known."""
     known: dict[tuple[str, str, str], Session] = {}
     for tenant_id in sorted({item.tenant_id for item in items}):
@@ -79,17 +78,13 @@ async def end_sessions(connection: AsyncConnection, items: Sequence[EndSession])
     return [(item.tenant_id, item.iss, item.sid) in known for item in items]
 
 
-async def write_ended(
-    connection: AsyncConnection, tenant_id: str, ended: Sequence[Session]
-) -> None:
+async def write_ended(connection: Connection, tenant_id: str, ended: Sequence[Session]) -> None:
     """Store sessions that were ended, and what that means for the links of their devices."""
     await store.write_sessions(connection, ended)
     await _write_session_links(connection, tenant_id, ended)
 
 
-async def get_session(
-    connection: AsyncConnection, tenant_id: str, *, iss: str, sid: str
-) -> Session:
+async def get_session(connection: Connection, tenant_id: str, *, iss: str, sid: str) -> Session:
     """Return one session. Raises NotFound."""
     found = await store.find_sessions(connection, tenant_id, keys={(iss, sid)})
     if (iss, sid) not in found:
@@ -98,7 +93,7 @@ async def get_session(
 
 
 async def list_sessions(
-    connection: AsyncConnection, tenant_id: str, *, user: str, after: str = "", limit: int = 50
+    connection: Connection, tenant_id: str, *, user: str, after: str = "", limit: int = 50
 ) -> list[Session]:
     """Return up to `limit` (at most 200) sessions of a user, newest first. Raises NotFound."""
     user_id = await entities.resolve(connection, tenant_id, user)
@@ -120,12 +115,12 @@ END_SESSION: Final = Operation(
 
 
 async def _put_of_tenant(
-    connection: AsyncConnection, tenant_id: str, batch: Mapping[int, PutSession]
+    connection: Connection, tenant_id: str, batch: Mapping[int, PutSession]
 ) -> dict[int, PutSessionResult]:
     named = await _resolve(connection, tenant_id, batch)
     # Whoever reports on these devices now has to wait, so it sees the new links or we see its word.
-    await entities_store.lock_entities(
-        connection, tenant_id, entity_ids={each for each in named.devices.values() if each}
+    await entities_store.lock_devices(
+        connection, tenant_id, device_ids={each for each in named.devices.values() if each}
     )
     known = await store.find_sessions(
         connection, tenant_id, keys={(item.iss, item.sid) for item in batch.values()}
@@ -182,7 +177,7 @@ def _wanted(item: PutSession, named: _Named, position: int) -> Session | str:
 
 
 async def _resolve(
-    connection: AsyncConnection, tenant_id: str, batch: Mapping[int, PutSession]
+    connection: Connection, tenant_id: str, batch: Mapping[int, PutSession]
 ) -> _Named:
     now = max(item.now for item in batch.values())
     users, new_users = await _resolve_kind(
@@ -207,7 +202,7 @@ async def _resolve(
 
 
 async def _resolve_kind(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     kind: EntityKind,
@@ -233,7 +228,7 @@ async def _resolve_kind(
 
 
 async def _resolve_references(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     kind: EntityKind,
     references: Mapping[int, Reference],
@@ -245,7 +240,7 @@ async def _resolve_references(
 
 
 async def _resolve_subjects(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     kind: EntityKind,
@@ -301,7 +296,7 @@ async def _resolve_subjects(
 
 
 async def _write_session_links(
-    connection: AsyncConnection, tenant_id: str, changed: Sequence[Session]
+    connection: Connection, tenant_id: str, changed: Sequence[Session]
 ) -> None:
     """Bring the links of (device, user) pairs in line with all their sessions."""
     pairs = {(session.device_id, session.user_id) for session in changed if session.device_id}
@@ -338,7 +333,7 @@ async def _write_session_links(
 
 
 async def _reassess_suspects(
-    connection: AsyncConnection, tenant_id: str, written: Collection[Session]
+    connection: Connection, tenant_id: str, written: Collection[Session]
 ) -> None:
     entity_ids = {session.user_id for session in written} | {
         session.device_id for session in written if session.device_id

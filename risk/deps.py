@@ -1,0 +1,48 @@
+"""What the routes of risk need from the assembly: `hub` fills it, risk knows no sibling."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from risk.entities.store import Connection
+from risk.model import Assessment, Level
+from risk.sessions.model import PutSession, PutSessionResult
+from risk.sessions.service import PUT_SESSION
+from runtime.clock import Clock
+from runtime.database import Database
+from runtime.writer import Operation, Writer
+
+
+class Respond(Protocol):
+    """Turns assessments into responses, in the transaction of the assessment."""
+
+    async def __call__(
+        self, connection: Connection, assessments: Sequence[Assessment], *, now: datetime
+    ) -> None:
+        """Plan and publish what follows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskDeps:
+    """Dependencies of the routes, in `app.state.risk`.
+
+    lock: excludes other changes of risk in these tenants until the transaction ends. caps:
+    (tenant, issuer) to the highest level, for these tenants. responded: called after the commit of
+    a response. app_issuer: (tenant, app id) to the issuer of the app's sessions, None if it has
+    none. put_session: writes a session; whoever replaces it does so to let signals that wait for
+    `new_alias_keys` be assessed in the same transaction.
+    """
+
+    db: Database
+    writer: Writer
+    clock: Clock
+    lock: Callable[[Connection, set[str]], Awaitable[None]]
+    caps: Callable[[Connection, set[str]], Awaitable[Mapping[tuple[str, str], Level]]]
+    respond: Respond
+    responded: Callable[[], None]
+    app_issuer: Callable[[str, str], Awaitable[str | None]]
+    put_session: Operation[PutSession, PutSessionResult] = PUT_SESSION

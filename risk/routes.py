@@ -1,0 +1,319 @@
+"""HTTP of risk: a user's level, its history and explanation, detections, sessions.
+
+Scopes: `risk.read` to look, `risk.write` to set, `sessions.write` for sessions (contracts §8, §9).
+Errors are raised and rendered by hub; `request.scope["tenant"]` is of no concern here, because the
+caller belongs to one tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from risk import explanation, rendering, service
+from risk.deps import RiskDeps
+from risk.entities import service as entities
+from risk.explanation import DetectionQuery
+from risk.model import AdminWord, DetectionState, EntityKind, parse_level, parse_risk_reason
+from risk.sessions import service as sessions
+from risk.sessions.model import (
+    REFUSALS,
+    EndSession,
+    check_key,
+    parse_moment,
+    parse_session,
+    render_session,
+)
+from runtime.caller import Caller
+from runtime.errors import Forbidden, Invalid, NotFound
+
+__all__ = ["ROUTES", "RiskDeps"]
+
+READ_SCOPES: Final = ("risk.read", "risk.write")
+WRITE_SCOPES: Final = ("risk.write",)
+SESSION_SCOPES: Final = ("sessions.write",)
+SESSION_READ_SCOPES: Final = ("sessions.write", "sessions.evaluate", "risk.read")
+OK: Final = 200
+CREATED: Final = 201
+NO_CONTENT: Final = 204
+PAGE_DEFAULT: Final = 50
+PAGE_MAX: Final = 200
+CURSOR_CHARS_MAX: Final = 64
+BY_CHARS_MAX: Final = 200
+
+
+# --- a user's level -----------------------------------------------------------------------------
+
+
+async def get_short_risk(request: Request) -> Response:
+    """Answer the level of a user in the short, familiar form."""
+    caller, deps = _entered(request, READ_SCOPES)
+    async with deps.db.snapshot() as connection:
+        found = await explanation.user_risk(connection, caller.tenant_id, _user(request))
+    return _json(rendering.render_short(found))
+
+
+async def put_short_risk(request: Request) -> Response:
+    """Set the level of a user: 201 the first time anything is said about the user, then 200.
+
+    Body `{riskLevel: LOW|MEDIUM|HIGH, riskReason?: at most 500 characters}`; the answer shows the
+    effective level, which may differ, and why. Source: contracts §6.
+    """
+    caller, deps = _entered(request, WRITE_SCOPES)
+    body = await _object(request)
+    word = AdminWord(
+        level=parse_level(body.get("riskLevel")),
+        reason=parse_risk_reason(body.get("riskReason")),
+        by=caller.client_id[:BY_CHARS_MAX],
+    )
+    now = deps.clock.now()
+    tenant_ids = {caller.tenant_id}
+    async with deps.db.transaction() as connection:
+        await deps.lock(connection, tenant_ids)
+        caps = await deps.caps(connection, tenant_ids)
+        made, created = await service.set_user_risk(
+            connection, caller.tenant_id, _user(request), word, caps=caps, now=now
+        )
+        await deps.respond(connection, [made], now=now)
+    deps.responded()
+    return _json(rendering.render_set(made), status=CREATED if created else OK)
+
+
+async def get_risk(request: Request) -> Response:
+    """Answer the level of a user with reasons and causes."""
+    caller, deps = _entered(request, READ_SCOPES)
+    async with deps.db.snapshot() as connection:
+        found = await explanation.user_risk(connection, caller.tenant_id, _user(request))
+    return _json(rendering.render_user(found))
+
+
+async def list_risks(request: Request) -> Response:
+    """List users by level: `?level=&since=&cursor=&limit=`."""
+    caller, deps = _entered(request, READ_SCOPES)
+    wanted = request.query_params.get("level")
+    level = None if wanted is None else parse_level(wanted)
+    since = parse_moment(request.query_params.get("since"), "since")
+    cursor, limit = _page(request)
+    async with deps.db.snapshot() as connection:
+        found = await explanation.list_user_risks(
+            connection, caller.tenant_id, level=level, since=since, after=cursor, limit=limit
+        )
+    items = [rendering.render_user(each) for each in found]
+    return _listed(items, limit, [each.user_id for each in found])
+
+
+async def get_history(request: Request) -> Response:
+    """List how a user's level changed, newest first."""
+    caller, deps = _entered(request, READ_SCOPES)
+    cursor, limit = _page(request)
+    async with deps.db.snapshot() as connection:
+        found = await explanation.history(
+            connection, caller.tenant_id, _user(request), before=cursor, limit=limit
+        )
+    items = [rendering.render_change(each) for each in found]
+    return _listed(items, limit, [each.history_id for each in found])
+
+
+async def get_explanation(request: Request) -> Response:
+    """Explain a user's level: the evidence, what counts, what would end each finding."""
+    caller, deps = _entered(request, READ_SCOPES)
+    async with deps.db.snapshot() as connection:
+        caps = await deps.caps(connection, {caller.tenant_id})
+        found = await explanation.explain(
+            connection, caller.tenant_id, _user(request), caps=caps, now=deps.clock.now()
+        )
+    return _json(rendering.render_explanation(found))
+
+
+async def list_detections(request: Request) -> Response:
+    """List detections, newest first: `?user=|device=&state=&cursor=&limit=`."""
+    caller, deps = _entered(request, READ_SCOPES)
+    cursor, limit = _page(request)
+    async with deps.db.snapshot() as connection:
+        query = DetectionQuery(
+            entity_id=await _entity_id(request, connection, caller.tenant_id),
+            state=_state(request),
+            before=cursor,
+            limit=limit,
+        )
+        found = await explanation.list_detections(connection, caller.tenant_id, query)
+    items = [rendering.render_detection(each) for each in found]
+    return _listed(items, limit, [each.detection_id for each in found])
+
+
+# --- sessions -----------------------------------------------------------------------------------
+
+
+async def put_session(request: Request) -> Response:
+    """Register a session, or say something new about it: 201, then 200.
+
+    The issuer is that of the caller's app; a caller without an app names it in `iss`.
+    """
+    caller, deps = _entered(request, SESSION_SCOPES)
+    body = await _object(request)
+    iss = await _issuer(caller, deps, body.get("iss"))
+    item = parse_session(
+        body,
+        tenant_id=caller.tenant_id,
+        iss=iss,
+        sid=request.path_params["sid"],
+        now=deps.clock.now(),
+    )
+    result = await deps.writer.submit(deps.put_session, item)
+    if result.refusal:
+        raise REFUSALS[result.refusal]
+    shown: dict[str, object] = {
+        "sid": item.sid,
+        "iss": item.iss,
+        "session_id": result.session_id,
+        "user_id": result.user_id,
+    }
+    if result.device_id:
+        shown["device_id"] = result.device_id
+    return _json(shown, status=CREATED if result.created else OK)
+
+
+async def get_session(request: Request) -> Response:
+    """Answer one session; `?iss=` when the caller has no app."""
+    caller, deps = _entered(request, SESSION_READ_SCOPES)
+    iss = await _issuer(caller, deps, request.query_params.get("iss"))
+    check_key(iss, request.path_params["sid"])
+    async with deps.db.snapshot() as connection:
+        found = await sessions.get_session(
+            connection, caller.tenant_id, iss=iss, sid=request.path_params["sid"]
+        )
+    return _json(render_session(found, deps.clock.now()))
+
+
+async def delete_session(request: Request) -> Response:
+    """End a session; 204, also when it had ended before."""
+    caller, deps = _entered(request, SESSION_SCOPES)
+    iss = await _issuer(caller, deps, request.query_params.get("iss"))
+    check_key(iss, request.path_params["sid"])
+    item = EndSession(
+        tenant_id=caller.tenant_id,
+        iss=iss,
+        sid=request.path_params["sid"],
+        at=deps.clock.now(),
+    )
+    if not await deps.writer.submit(sessions.END_SESSION, item):
+        raise NotFound("No such session.")
+    return Response(status_code=NO_CONTENT)
+
+
+async def list_sessions(request: Request) -> Response:
+    """List the sessions of a user, newest first: `?user=&cursor=&limit=`."""
+    caller, deps = _entered(request, SESSION_READ_SCOPES)
+    cursor, limit = _page(request)
+    async with deps.db.snapshot() as connection:
+        found = await sessions.list_sessions(
+            connection,
+            caller.tenant_id,
+            user=request.query_params.get("user", ""),
+            after=cursor,
+            limit=limit,
+        )
+    now = deps.clock.now()
+    items = [render_session(each, now) for each in found]
+    return _listed(items, limit, [each.session_id for each in found])
+
+
+# --- reading requests, writing answers ----------------------------------------------------------
+
+
+def _entered(request: Request, scopes: Sequence[str]) -> tuple[Caller, RiskDeps]:
+    caller: Caller = request.state.caller
+    caller.require(*scopes)
+    deps: RiskDeps = request.app.state.risk
+    return caller, deps
+
+
+def _user(request: Request) -> str:
+    user: str = request.path_params["user"]
+    return user
+
+
+async def _issuer(caller: Caller, deps: RiskDeps, said: object) -> str:
+    """Return whose session it is. An app speaks about its own sessions only."""
+    own = await deps.app_issuer(caller.tenant_id, caller.app_id) if caller.app_id else None
+    if own is not None:
+        if said not in (None, own):
+            raise Forbidden("An app registers sessions of its own issuer only.")
+        return own
+    if not isinstance(said, str):
+        raise Invalid("iss is needed: the issuer of the session.", pointers=(("/iss", "a string"),))
+    return said
+
+
+async def _entity_id(request: Request, connection: Any, tenant_id: str) -> str | None:
+    for kind in (EntityKind.USER, EntityKind.DEVICE):
+        if reference := request.query_params.get(kind.value):
+            return await entities.resolve(connection, tenant_id, reference, kind=kind)
+    return None
+
+
+def _state(request: Request) -> DetectionState | None:
+    wanted = request.query_params.get("state")
+    if wanted is None:
+        return None
+    if wanted not in set(DetectionState):
+        known = ", ".join(DetectionState)
+        raise Invalid(f"state is one of {known}.", pointers=(("state", "unknown"),))
+    return DetectionState(wanted)
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(await request.body())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid("The body is not well-formed JSON.") from error
+    if not isinstance(body, dict):
+        raise Invalid("The body is a JSON object.")
+    return body
+
+
+def _page(request: Request) -> tuple[str, int]:
+    cursor = request.query_params.get("cursor", "")
+    if len(cursor) > CURSOR_CHARS_MAX or not cursor.isprintable():
+        raise Invalid("The cursor is not one of ours.", pointers=(("cursor", "unreadable"),))
+    wanted = request.query_params.get("limit", str(PAGE_DEFAULT))
+    if not (wanted.isascii() and wanted.isdigit() and 1 <= int(wanted[:6]) <= PAGE_MAX):
+        raise Invalid(f"limit is 1 to {PAGE_MAX}.", pointers=(("limit", f"1 to {PAGE_MAX}"),))
+    return cursor, int(wanted)
+
+
+def _listed(items: Sequence[object], limit: int, cursors: Sequence[str]) -> Response:
+    page: dict[str, object] = {"items": items}
+    if len(items) == limit:
+        page["next_cursor"] = cursors[-1]
+    return _json(page)
+
+
+def _json(body: object, *, status: int = OK) -> Response:
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status,
+        media_type="application/json",
+        headers={"cache-control": "no-store"},
+    )
+
+
+#: Session routes first: they are the busy ones. References hold slashes (`iss_sub:https://…|…`).
+ROUTES: Final = (
+    Route("/v1/sessions/{sid:path}", put_session, methods=["PUT"]),
+    Route("/v1/sessions/{sid:path}", get_session, methods=["GET"]),
+    Route("/v1/sessions/{sid:path}", delete_session, methods=["DELETE"]),
+    Route("/v1/sessions", list_sessions, methods=["GET"]),
+    Route("/api/v1/users/{user:path}/risk", get_short_risk, methods=["GET"]),
+    Route("/api/v1/users/{user:path}/risk", put_short_risk, methods=["PUT"]),
+    Route("/v1/risk/users/{user:path}/history", get_history, methods=["GET"]),
+    Route("/v1/risk/users/{user:path}/explain", get_explanation, methods=["GET"]),
+    Route("/v1/risk/users/{user:path}", get_risk, methods=["GET"]),
+    Route("/v1/risk/users", list_risks, methods=["GET"]),
+    Route("/v1/detections", list_detections, methods=["GET"]),
+)

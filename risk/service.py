@@ -1,0 +1,360 @@
+"""Use cases of risk: assess signals, assess again when due, set a user's risk.
+
+All functions work inside the caller's transaction and write everything they decide before they
+return; the caller turns the assessments into responses in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import groupby
+from typing import Final
+
+import structlog
+from prometheus_client import Counter, Histogram
+
+from risk import assessment, placement
+from risk.entities import service as entities
+from risk.entities import store as entities_store
+from risk.entities.model import SOURCE_CHARS_MAX, Link, LinkKind, owner_changes
+from risk.entities.store import Connection
+from risk.findings import store as findings_store
+from risk.levels import service as levels
+from risk.levels import store as levels_store
+from risk.levels.model import LINKED
+from risk.levels.service import Change, Trigger
+from risk.mapping import ClearanceDraft, DetectionDraft
+from risk.model import (
+    ADMIN_PIN_LIFE,
+    AdminWord,
+    Assessment,
+    AssessResult,
+    Detection,
+    EntityKind,
+    Level,
+    Pin,
+    Signal,
+    SignalMark,
+    SignalMode,
+)
+from risk.naming import occurred_at
+from risk.placement import Drafted, Known, Placement
+from risk.sessions import store as sessions_store
+from risk.sessions.reports import apply_reports
+from runtime.ids import new_id
+
+TRACE_CHARS_MAX: Final = 200
+
+log = structlog.get_logger()
+_signals_total = Counter(
+    "hub_risk_signals_total", "Signals assessed, by what became of them.", ["outcome"]
+)
+_changes_total = Counter(
+    "hub_risk_level_changes_total", "Changes of user levels, by the new level.", ["level"]
+)
+_assess_seconds = Histogram("hub_risk_assess_seconds", "Duration of one batch of signals.")
+
+
+async def assess(
+    connection: Connection,
+    signals: Sequence[Signal],
+    *,
+    caps: Mapping[tuple[str, str], Level],
+    now: datetime,
+) -> AssessResult:
+    """Assess a batch of signals of any tenants, in the order given; write all that follows.
+
+    Reads once per table and tenant, decides in memory, writes with executemany. caps: (tenant,
+    issuer) to the highest level. Returns one assessment per user who is concerned and one mark
+    per signal, in order. Raises database errors only.
+    """
+    assessments: list[Assessment] = []
+    marks: dict[tuple[str, str], SignalMark] = {}
+    with _assess_seconds.time():
+        ordered = sorted(signals, key=lambda signal: signal.tenant_id)
+        for tenant_id, batch in groupby(ordered, key=lambda signal: signal.tenant_id):
+            of_tenant = list(batch)
+            made, marked = await _assess_tenant(
+                connection, tenant_id, of_tenant, caps=_caps_of(tenant_id, caps, of_tenant), now=now
+            )
+            assessments += made
+            marks |= {(tenant_id, each.signal_id): each for each in marked}
+    in_order = tuple(marks[signal.tenant_id, signal.signal_id] for signal in signals)
+    for each in in_order:
+        _signals_total.labels(each.state).inc()
+    _report(assessments)
+    return AssessResult(assessments=tuple(assessments), marks=in_order)
+
+
+async def tenants_to_reassess(connection: Connection, now: datetime) -> set[str]:
+    """Return the tenants in which somebody has to be assessed again. Raises nothing of its own."""
+    return await levels_store.system_due_tenants(connection, now=now)
+
+
+async def reassess_due(
+    connection: Connection,
+    now: datetime,
+    *,
+    limit: int,
+    caps: Mapping[tuple[str, str], Level],
+    tenant_ids: Collection[str] | None = None,
+) -> list[Assessment]:
+    """Assess users again whose time has come: expiry, end of a pin, a new session or owner.
+
+    limit: reassessments to take at once. tenant_ids: of `tenants_to_reassess`, None to ask again;
+    caps must hold the caps of these tenants. A user with a new link is in the result whenever the
+    level is above LOW, so that the policy sees the new session. Raises database errors only.
+    """
+    if tenant_ids is None:
+        tenant_ids = await tenants_to_reassess(connection, now)
+    made: list[Assessment] = []
+    for tenant_id in sorted(tenant_ids):
+        reasons = await levels_store.take_due(connection, tenant_id, now=now, limit=limit)
+        if not reasons:
+            continue
+        limit -= sum(len(why) for why in reasons.values())
+        linked = frozenset(user for user, why in reasons.items() if LINKED in why)
+        assessed = await levels.recompute(
+            connection,
+            tenant_id,
+            Change(user_ids=frozenset(reasons), insist=linked),
+            caps=_caps_of(tenant_id, caps),
+            now=now,
+        )
+        made += [each for each in assessed if each.level > Level.LOW or _has_moved(each)]
+        if limit <= 0:
+            break
+    _report(made)
+    return made
+
+
+async def count_users(connection: Connection, tenant_id: str) -> int:
+    """Return how many users the tenant has. Raises nothing of its own."""
+    return await entities.count_users(connection, tenant_id)
+
+
+async def set_user_risk(
+    connection: Connection,
+    tenant_id: str,
+    user: str,
+    word: AdminWord,
+    *,
+    caps: Mapping[tuple[str, str], Level],
+    now: datetime,
+) -> tuple[Assessment, bool]:
+    """Set a user's risk by hand; return the assessment and whether this user had none before.
+
+    HIGH and MEDIUM write an admin-reported detection in place of an earlier one. LOW closes those
+    and pins LOW for 24 h, but never below a floor. The effective level may differ from the wished
+    one; the assessment says why. Raises Invalid, NotFound. Source: contracts §6.
+    """
+    user_id = await entities.resolve(connection, tenant_id, user)
+    await entities_store.lock_entities(connection, tenant_id, entity_ids=[user_id])
+    known = await levels_store.read_levels(connection, tenant_id, entity_ids=[user_id])
+    active = await findings_store.active_detections(connection, tenant_id, entity_ids=[user_id])
+    await findings_store.write_detections(
+        connection, assessment.closed_by_admin(active, word, now=now)
+    )
+    found: list[Detection] = []
+    if word.level is Level.LOW:
+        pin = Pin(
+            tenant_id=tenant_id,
+            entity_id=user_id,
+            level=Level.LOW,
+            until=now + ADMIN_PIN_LIFE,
+            reason=word.reason,
+            set_by=word.by,
+            set_at=now,
+        )
+        await levels_store.write_pin(connection, pin)
+    else:
+        await levels_store.remove_pins(connection, tenant_id, entity_ids=[user_id])
+        found = [
+            assessment.admin_detection(
+                word,
+                tenant_id=tenant_id,
+                user_id=user_id,
+                detection_id=_new_detection_id(),
+                now=now,
+            )
+        ]
+    trigger = Trigger(trace_id=new_id("chg"), occurred_at=now, received_at=now)
+    users = frozenset({user_id})
+    (made,) = await levels.recompute(
+        connection,
+        tenant_id,
+        Change(user_ids=users, found=found, triggers={user_id: trigger}, insist=users),
+        caps=_caps_of(tenant_id, caps),
+        now=now,
+    )
+    _report([made])
+    return made, user_id not in known
+
+
+# --- assessing one tenant -----------------------------------------------------------------------
+
+
+async def _assess_tenant(
+    connection: Connection,
+    tenant_id: str,
+    signals: Sequence[Signal],
+    *,
+    caps: Mapping[str, Level],
+    now: datetime,
+) -> tuple[list[Assessment], list[SignalMark]]:
+    drafted = [placement.draft(signal) for signal in signals]
+    speaking = [each for each in drafted if each.drafts]
+    known = await _look_up(connection, tenant_id, speaking, now=now)
+    placed = [placement.place(each, known) for each in drafted]
+    await entities_store.lock_devices(
+        connection, tenant_id, device_ids={each.device_id for each in placed if each.device_id}
+    )
+    await apply_reports(connection, tenant_id, placed, now=now)
+    links = await _owners_and_links(connection, tenant_id, placed)
+    change = _change(placed, links, now=now)
+    made: list[Assessment] = []
+    if change.user_ids or change.found or change.remedied:
+        made = await levels.recompute(connection, tenant_id, change, caps=caps, now=now)
+    return made, [placement.mark(each) for each in placed]
+
+
+async def _look_up(
+    connection: Connection, tenant_id: str, drafted: Sequence[Drafted], *, now: datetime
+) -> Known:
+    """Find who is named, and make the devices that are named with a user we know."""
+    keys = placement.alias_keys(drafted)
+    session_keys = placement.session_keys(drafted)
+    known = Known(
+        entities=await entities_store.find_aliases(connection, tenant_id, alias_keys=keys),
+        sessions=await sessions_store.find_sessions(connection, tenant_id, keys=session_keys),
+    )
+    made, _ = await entities.make_entities(
+        connection,
+        tenant_id,
+        kind=EntityKind.DEVICE,
+        wanted=placement.devices_to_make(drafted, known),
+        now=now,
+    )
+    devices = {(EntityKind.DEVICE, key): entity_id for key, entity_id in made.items()}
+    return replace(known, entities={**known.entities, **devices})
+
+
+async def _owners_and_links(
+    connection: Connection, tenant_id: str, placed: Iterable[Placement]
+) -> list[Link]:
+    """Record who owns the devices by what was said, and return all links of these devices."""
+    concerned = [each for each in placed if each.device_id and _speaks_of_device(each)]
+    device_ids = {each.device_id for each in concerned if each.device_id}
+    if not device_ids:
+        return []
+    found = await entities_store.links_of_devices(connection, tenant_id, device_ids=device_ids)
+    links = {_key(link): link for link in found}
+    written: dict[tuple[str, ...], Link] = {}
+    for each in concerned:
+        # A log_only provider ties nobody to a device: others' words about it would have effects.
+        if not each.user_id or not each.device_id or each.signal.mode is not SignalMode.ENFORCE:
+            continue
+        stated = Link(
+            tenant_id=tenant_id,
+            device_id=each.device_id,
+            user_id=each.user_id,
+            kind=LinkKind.OWNER,
+            source=each.signal.iss[:SOURCE_CHARS_MAX],
+            since=occurred_at(each.signal),
+            until=None,
+        )
+        of_device = [link for link in links.values() if link.device_id == each.device_id]
+        changed = {_key(link): link for link in owner_changes(of_device, stated)}
+        links |= changed
+        written |= changed
+    await entities_store.write_links(connection, [written[key] for key in sorted(written)])
+    return list(links.values())
+
+
+def _key(link: Link) -> tuple[str, ...]:
+    return (link.device_id, link.user_id, link.kind.value, link.source)
+
+
+def _speaks_of_device(placed: Placement) -> bool:
+    return any(
+        isinstance(draft, DetectionDraft | ClearanceDraft) and draft.kind is EntityKind.DEVICE
+        for draft in placed.drafts
+    )
+
+
+def _change(placed: Sequence[Placement], links: Iterable[Link], *, now: datetime) -> Change:
+    users_of: dict[str, set[str]] = {}
+    for link in links:
+        users_of.setdefault(link.device_id, set()).add(link.user_id)
+    user_ids: set[str] = set()
+    device_ids: set[str] = set()
+    found: list[Detection] = []
+    remedied = []
+    triggers: dict[str, Trigger] = {}
+    for each in sorted(placed, key=lambda each: each.signal.received_at):
+        findings = assessment.findings(each, new_id=_new_detection_id, now=now)
+        remedies = assessment.remedies(each)
+        if not findings and not remedies:
+            continue
+        found += findings
+        remedied += remedies
+        concerned = {each.user_id} if each.user_id else set()
+        if each.device_id:
+            device_ids.add(each.device_id)
+            concerned |= users_of.get(each.device_id, set())
+        user_ids |= concerned
+        for user_id in concerned:
+            triggers.setdefault(user_id, _trigger(each.signal))
+    return Change(
+        user_ids=frozenset(user_ids),
+        device_ids=frozenset(device_ids),
+        found=found,
+        remedied=remedied,
+        triggers=triggers,
+    )
+
+
+def _trigger(signal: Signal) -> Trigger:
+    return Trigger(
+        trace_id=(signal.txn or signal.signal_id)[:TRACE_CHARS_MAX],
+        occurred_at=occurred_at(signal),
+        received_at=signal.received_at,
+    )
+
+
+def _new_detection_id() -> str:
+    return new_id("det")
+
+
+def _caps_of(
+    tenant_id: str, caps: Mapping[tuple[str, str], Level], signals: Iterable[Signal] = ()
+) -> dict[str, Level]:
+    """Return the caps of one tenant by issuer; a signal's own cap can only lower."""
+    of_tenant = {issuer: cap for (tenant, issuer), cap in caps.items() if tenant == tenant_id}
+    for signal in signals:
+        if signal.level_cap is not None:
+            of_tenant[signal.iss] = min(of_tenant.get(signal.iss, Level.HIGH), signal.level_cap)
+    return of_tenant
+
+
+def _has_moved(made: Assessment) -> bool:
+    return made.level is not made.previous_level or bool(made.causes)
+
+
+def _report(assessments: Iterable[Assessment]) -> None:
+    for each in assessments:
+        if each.level is each.previous_level:
+            continue
+        _changes_total.labels(each.level.name).inc()
+        log.info(
+            "user_risk.changed",
+            tenant_id=each.tenant_id,
+            user_id=each.user_id,
+            previous_level=each.previous_level.name,
+            level=each.level.name,
+            rule=each.rule,
+            mode=each.mode,
+            txn=each.trace_id,
+        )
