@@ -12,6 +12,8 @@ from jwcrypto.jwk import JWK
 
 SECRET_KEY_CHARACTERS_MIN: Final = 32
 _OPENED_MAX: Final = 4096
+#: stands before every text: the JWE library takes an empty one for a failure
+_LEAD: Final = "="
 
 
 class SecretBox:
@@ -31,7 +33,7 @@ class SecretBox:
     def seal(self, text: str) -> str:
         """Return `text` sealed, different every time. Raises nothing."""
         header = json_encode({"alg": "dir", "enc": "A256GCM", "kid": self._kid})
-        token = JWE(text.encode(), protected=header)
+        token = JWE((_LEAD + text).encode(), protected=header)
         token.add_recipient(self._key)
         sealed: str = token.serialize(compact=True)
         return sealed
@@ -49,4 +51,4 @@ class SecretBox:
                 "a stored secret does not open: SECRET_KEY is not the one it was sealed with"
             ) from error
         payload: bytes = token.payload
-        return payload.decode()
+        return payload.decode().removeprefix(_LEAD)

@@ -8,8 +8,8 @@ An `Operation` is a named write with typed items. Its handler gets all items of 
 On SQLite the one writer of the file is the core process and other processes send their items to
 it (`runtime/ipc.py`); on PostgreSQL every process runs its own `LocalWriter`.
 
-INVARIANT: a batch never fails because of one item. When a batch raises, its items are tried again
-one by one, and the bad one answers its own waiter.
+INVARIANT: a batch never fails because of one item. When a batch raises, its halves are tried
+again, and theirs, until the bad item is alone and answers its own waiter.
 """
 
 from __future__ import annotations
@@ -152,29 +152,27 @@ class LocalWriter:
             with _commit_seconds.time():
                 results = await self._write(batch)
         except Exception as error:  # noqa: BLE001 - outermost step of the writer: sorted out below
-            await self._commit_alone(batch, error)
+            await self._commit_parts(batch, error)
             return
         self._answer(results)
 
-    async def _commit_alone(self, batch: list[_Entry], error: Exception) -> None:
+    async def _commit_parts(self, batch: list[_Entry], error: Exception) -> None:
         """Find out which item of a failed batch was the bad one; the others still commit.
 
-        A database that does not begin a transaction is nobody's fault: all answer at once, so
-        that an outage costs one wait and not one per item.
+        Halving finds one bad item among 256 with 16 commits. A database that does not begin a
+        transaction is nobody's fault: all answer at once, so that an outage costs one wait and
+        not one per item.
         """
         if len(batch) == 1 or isinstance(error, _NotBegun):
             for entry in batch:
                 _fail(entry, _presentable(entry, error))
             return
-        for place, entry in enumerate(batch):
+        middle = len(batch) // 2
+        for part in (batch[:middle], batch[middle:]):
             try:
-                results = await self._write([entry])
-            except _NotBegun as outage:
-                for left in batch[place:]:
-                    _fail(left, outage)
-                return
-            except Exception as alone:  # noqa: BLE001 - each waiter gets its own error
-                _fail(entry, _presentable(entry, alone))
+                results = await self._write(part)
+            except Exception as trouble:  # noqa: BLE001 - each waiter gets its own error
+                await self._commit_parts(part, trouble)
             else:
                 self._answer(results)
 
