@@ -16,3 +16,7 @@ rendered and signed when they are delivered; a repeat keeps `jti`, `iat` and `ki
        ├──▶ dead ────────┘     dead letter, with its reason
        └──▶ dropped            its stream was deleted
 """
+
+from transmitters.operations import OPERATIONS
+
+__all__ = ["OPERATIONS"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -37,8 +37,8 @@ STREAM_WINDOW: Final = 16
 #: the same while the stream fails: one probe tells whether it is back
 STREAM_PROBE_WINDOW: Final = 1
 PUSH_TIMEOUT_S: Final = 10.0
-#: a stream that takes nothing for this long loses its oldest SETs to the dead letters
-UNDELIVERED_AGE_MAX_S: Final = 3 * 86_400.0
+#: a SET that waited this long for a stream that failed all the while becomes a dead letter
+OVERDUE_MAX_S: Final = 3 * 86_400.0
 #: attempts of one SET while its stream takes others: then the SET is the trouble
 LONE_ATTEMPTS_MAX: Final = 30
 #: attempts of a SET that the receiver itself refuses for now (PUSH-31, PUSH-35)
@@ -166,7 +166,8 @@ class Addressing:
 class PushWork:
     """One SET that is due on a push stream, with what is needed to send it.
 
-    stream_failures: failures of the stream in a row, as known when the work was taken.
+    stream_failures, failing_since: failures of the stream in a row and when they began, as known
+    when the work was taken.
     """
 
     tenant_id: str
@@ -175,6 +176,7 @@ class PushWork:
     ordering_key: str
     queued_at: datetime
     stream_failures: int
+    failing_since: datetime | None
     endpoint_url: str
     authorization_header_sealed: str | None
     aud: tuple[str, ...]
@@ -191,12 +193,22 @@ class PushWork:
         """How many SETs may be under way to this stream at a time."""
         return STREAM_PROBE_WINDOW if self.stream_failures else STREAM_WINDOW
 
+    def overdue_s(self, now: datetime) -> float:
+        """Return how long the SET has waited for the stream's endpoint to work again.
+
+        Not its age: a SET may have been held on a paused stream for weeks (SSF-STAT-4).
+        """
+        if self.failing_since is None:
+            return 0.0
+        return (now - max(self.failing_since, self.queued_at)).total_seconds()
+
 
 class PushSettlement(msgspec.Struct, frozen=True, kw_only=True):
     """What one push attempt came to.
 
     klass: a `PushClass` value. status: of HTTP, 0 without an answer. attempts: this one included.
-    age_s: since the SET was queued. jitter: in [0, 1), drawn by the worker.
+    overdue_s: how long the SET has waited for its stream to work. jitter: in [0, 1), drawn by the
+    worker.
     """
 
     fence: Fence
@@ -210,7 +222,7 @@ class PushSettlement(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     retry_after_s: float | None
     attempts: int
-    age_s: float
+    overdue_s: float
     stream_failures: int
     jitter: float
     at: datetime
@@ -254,6 +266,30 @@ class PollPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamHealth:
+    """How a push stream does: failures in a row, since when, and until when it is left alone."""
+
+    failures: int = 0
+    failing_since: datetime | None = None
+    backoff_until: datetime | None = None
+
+    def after(self, settlement: PushSettlement, decision: Decision) -> StreamHealth:
+        """Return the health after one attempt.
+
+        Attempts that were under way side by side and failed count as one failure.
+        """
+        if decision.stream_rests_s is None:
+            # Without an answer and without trouble of the endpoint, nothing was sent at all.
+            return StreamHealth() if settlement.status else self
+        ends_at = settlement.at + timedelta(seconds=decision.stream_rests_s)
+        return StreamHealth(
+            failures=max(self.failures, settlement.stream_failures + 1),
+            failing_since=self.failing_since or settlement.at,
+            backoff_until=max(self.backoff_until or ends_at, ends_at),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What becomes of a SET, and of its stream, after one attempt or refusal.
 
@@ -285,7 +321,7 @@ def decide_push(settlement: PushSettlement) -> Decision:
     """Decide what one push attempt means for the SET and its stream.
 
     Trouble of the endpoint (no connection, 5xx, 429, credentials, redirects) rests the stream and
-    costs no SET its life before UNDELIVERED_AGE_MAX_S, unless the stream took others meanwhile.
+    costs no SET its life before OVERDUE_MAX_S, unless the stream took others meanwhile.
     Trouble of one SET holds only its ordering key. Raises nothing.
     Source: RFC 8935 §2.4, §4; requirements PUSH-30 to PUSH-37, PUSH-40 to PUSH-46.
     """
@@ -295,10 +331,10 @@ def decide_push(settlement: PushSettlement) -> Decision:
     backoff = _STREAM_BACKOFF.get(klass)
     if backoff is None or _denies_this_set(settlement):
         return _decide_refused(klass, settlement.attempts, settlement.jitter)
+    overdue = settlement.overdue_s >= OVERDUE_MAX_S
     lone = settlement.attempts >= LONE_ATTEMPTS_MAX and settlement.stream_failures == 0
-    too_old = settlement.age_s >= UNDELIVERED_AGE_MAX_S
     return Decision(
-        state=DeliveryState.DEAD if lone or too_old else DeliveryState.PENDING,
+        state=DeliveryState.DEAD if lone or overdue else DeliveryState.PENDING,
         retry_in_s=_delay_s(backoff, settlement.attempts, settlement),
         stream_rests_s=_delay_s(backoff, settlement.stream_failures + 1, settlement),
     )

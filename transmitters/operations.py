@@ -144,43 +144,23 @@ async def _settle_streams(
     connection: Connection, decided: Iterable[tuple[PushSettlement, Decision]]
 ) -> None:
     """Rest streams whose endpoint is in trouble; let those run that answer again."""
-    by_stream: defaultdict[tuple[str, str], list[tuple[PushSettlement, Decision]]]
-    by_stream = defaultdict(list)
+    by_tenant: defaultdict[str, list[tuple[PushSettlement, Decision]]] = defaultdict(list)
     for settlement, decision in decided:
-        # Without any answer and without trouble of the endpoint, nothing was sent at all.
-        if settlement.status or decision.stream_rests_s is not None:
-            by_stream[settlement.tenant_id, settlement.stream_id].append((settlement, decision))
-    for tenant_id in sorted({tenant_id for tenant_id, _ in by_stream}):
-        stream_ids = sorted(stream for tenant, stream in by_stream if tenant == tenant_id)
-        known = await store.stream_failures(connection, tenant_id, stream_ids=stream_ids)
-        for stream_id, before in sorted(known.items()):
-            failures, until = _rest(before, by_stream[tenant_id, stream_id])
-            if failures or before:
-                await store.set_stream_failures(
-                    connection,
-                    tenant_id,
-                    stream_id=stream_id,
-                    failures=failures,
-                    backoff_until=until,
+        by_tenant[settlement.tenant_id].append((settlement, decision))
+    for tenant_id in sorted(by_tenant):
+        stream_ids = {settlement.stream_id for settlement, _ in by_tenant[tenant_id]}
+        before = await store.stream_health(connection, tenant_id, stream_ids=stream_ids)
+        health = dict(before)
+        for settlement, decision in by_tenant[tenant_id]:
+            # A stream that is gone by now has no health to keep.
+            if settlement.stream_id in health:
+                known = health[settlement.stream_id]
+                health[settlement.stream_id] = known.after(settlement, decision)
+        for stream_id in sorted(health):
+            if health[stream_id] != before[stream_id]:
+                await store.set_stream_health(
+                    connection, tenant_id, stream_id=stream_id, health=health[stream_id]
                 )
-
-
-def _rest(
-    failures: int, attempts: Iterable[tuple[PushSettlement, Decision]]
-) -> tuple[int, datetime | None]:
-    """Return the failures in a row, and until when the stream rests.
-
-    Attempts that were under way side by side and failed count as one failure.
-    """
-    until: datetime | None = None
-    for settlement, decision in attempts:
-        if decision.stream_rests_s is None:
-            failures, until = 0, None
-            continue
-        failures = max(failures, settlement.stream_failures + 1)
-        ends_at = settlement.at + timedelta(seconds=decision.stream_rests_s)
-        until = ends_at if until is None else max(until, ends_at)
-    return failures, until
 
 
 POLL: Final = Operation(

@@ -48,11 +48,10 @@ from transmitters.model import (
     configuration_of,
     poll_url,
 )
-from transmitters.operations import OPERATIONS, POLL
+from transmitters.operations import POLL
 from transmitters.store import Connection
 
 __all__ = [
-    "OPERATIONS",
     "PolledSETs",
     "TransmitterDeps",
     "create_stream",

@@ -33,6 +33,7 @@ from transmitters.model import (
     PushWork,
     StoredEvent,
     Stream,
+    StreamHealth,
 )
 
 #: what services hold while they are inside a transaction
@@ -60,6 +61,7 @@ streams: Final = sa.Table(
     sa.Column("subject_format", sa.String(128)),
     sa.Column("bucket", sa.Integer, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("failing_since", UTCDateTime),
     sa.Column("backoff_until", UTCDateTime),
     sa.Column("created_at", UTCDateTime, nullable=False),
     sa.Column("updated_at", UTCDateTime, nullable=False),
@@ -316,6 +318,7 @@ async def system_due_pushes(
             delivery.c.ordering_key,
             delivery.c.queued_at,
             streams.c.failures,
+            streams.c.failing_since,
             streams.c.endpoint_url,
             streams.c.authorization_header_sealed,
             streams.c.aud,
@@ -367,6 +370,7 @@ def _push_work_of(row: Any) -> PushWork:
         ordering_key=row.ordering_key,
         queued_at=row.queued_at,
         stream_failures=row.failures,
+        failing_since=row.failing_since,
         endpoint_url=row.endpoint_url,
         authorization_header_sealed=row.authorization_header_sealed,
         aud=tuple(row.aud),
@@ -406,32 +410,35 @@ async def settle_deliveries(connection: Connection, rows: Sequence[Mapping[str, 
     await connection.execute(statement, parameters)
 
 
-async def stream_failures(
+async def stream_health(
     connection: Connection, tenant_id: str, *, stream_ids: Collection[str]
-) -> dict[str, int]:
-    """Return stream id to failures in a row, of those that still exist."""
-    found: dict[str, int] = {}
+) -> dict[str, StreamHealth]:
+    """Return stream id to health, of those that still exist."""
+    found: dict[str, StreamHealth] = {}
     for some in chunks(sorted(stream_ids), IN_LIST_MAX):
-        query = sa.select(streams.c.stream_id, streams.c.failures).where(
-            streams.c.tenant_id == tenant_id, streams.c.stream_id.in_(some)
-        )
-        found |= {row.stream_id: row.failures for row in await connection.execute(query)}
+        query = sa.select(
+            streams.c.stream_id,
+            streams.c.failures,
+            streams.c.failing_since,
+            streams.c.backoff_until,
+        ).where(streams.c.tenant_id == tenant_id, streams.c.stream_id.in_(some))
+        found |= {
+            row.stream_id: StreamHealth(
+                failures=row.failures,
+                failing_since=row.failing_since,
+                backoff_until=row.backoff_until,
+            )
+            for row in await connection.execute(query)
+        }
     return found
 
 
-async def set_stream_failures(
-    connection: Connection,
-    tenant_id: str,
-    *,
-    stream_id: str,
-    failures: int,
-    backoff_until: datetime | None,
+async def set_stream_health(
+    connection: Connection, tenant_id: str, *, stream_id: str, health: StreamHealth
 ) -> None:
-    """Record how a push stream does, and until when it is left alone."""
+    """Record how a push stream does."""
     await connection.execute(
-        sa.update(streams)
-        .where(_of_stream(streams, tenant_id, stream_id))
-        .values(failures=failures, backoff_until=backoff_until)
+        sa.update(streams).where(_of_stream(streams, tenant_id, stream_id)).values(asdict(health))
     )
 
 

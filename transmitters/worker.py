@@ -162,7 +162,7 @@ class PushSource:
             detail=outcome.detail,
             retry_after_s=outcome.retry_after_s,
             attempts=attempts,
-            age_s=(now - work.queued_at).total_seconds(),
+            overdue_s=work.overdue_s(now),
             stream_failures=work.stream_failures,
             jitter=random.random(),  # noqa: S311 - spreads retries, keeps no secret
             at=now,

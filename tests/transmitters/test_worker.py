@@ -1,0 +1,464 @@
+"""The push worker: what it takes up, what it sends, and what becomes of it.
+
+The receivers are real HTTP servers on loopback, reached through the guarded client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from runtime.clock import Clock, SystemClock
+from runtime.outbound import EgressRules, Outbound, StreamingOutbound
+from runtime.queue import BUCKETS, Fence, Lanes, LeaseKeeper, bucket_of
+from ssf.jose import split_jws
+from tests.transmitters.conftest import (
+    NOW_S,
+    ONE_ENGINE,
+    PAYROLL,
+    TENANT,
+    WIKI,
+    World,
+    event,
+    issuer_of,
+)
+from transmitters import service, store
+from transmitters.model import (
+    OVERDUE_MAX_S,
+    STREAM_WINDOW,
+    PushSettlement,
+    PushWork,
+    StreamHealth,
+)
+from transmitters.worker import PushSource
+
+pytestmark = pytest.mark.anyio
+
+ALL_BUCKETS = range(BUCKETS)
+
+
+@dataclass
+class Receiver:
+    """A push receiver: answers as told, remembers what reached it."""
+
+    url: str = ""
+    answer: Callable[[], web.Response] = lambda: web.Response(status=202)
+    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def receive(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        async with self.arrived:
+            self.requests.append(({k.lower(): v for k, v in request.headers.items()}, body))
+            self.arrived.notify_all()
+        return self.answer()
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(20), self.arrived:
+            await self.arrived.wait_for(lambda: len(self.requests) >= count)
+
+    def jtis(self) -> list[str]:
+        return [msgspec.json.decode(split_jws(body).payload)["jti"] for _, body in self.requests]
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Yield a receiver that accepts everything, until told otherwise."""
+    made = Receiver()
+    application = web.Application()
+    application.router.add_post("/ssf", made.receive)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    made.url = f"http://127.0.0.1:{port}/ssf"
+    yield made
+    await runner.cleanup()
+
+
+@dataclass
+class Pusher:
+    """The push source with a lease on every bucket, driven step by step."""
+
+    world: World
+    source: PushSource
+    leases: LeaseKeeper
+
+    async def due(self, *, limit: int = 64, busy: tuple[str, ...] = ()) -> list[PushWork]:
+        return list(await self.source.due(ALL_BUCKETS, self.world.clock.now(), limit, busy))
+
+    def fence(self, work: PushWork) -> Fence:
+        return self.leases.fence(work.bucket)
+
+    async def perform(self, work: PushWork) -> PushSettlement:
+        return await self.source.perform(work, self.fence(work))
+
+    async def run_once(self) -> list[PushSettlement]:
+        """Do and settle everything that is due now."""
+        works = await self.due()
+        done = await asyncio.gather(*(self.perform(work) for work in works))
+        settled = [self.world.writer.submit(self.source.settle, one) for one in done]
+        assert all(await asyncio.gather(*settled))
+        return list(done)
+
+
+@pytest.fixture
+async def outbound() -> AsyncIterator[StreamingOutbound]:
+    opened = StreamingOutbound(EgressRules(dev_insecure=True))
+    yield opened
+    await opened.close()
+
+
+def source_of(world: World, outbound: Outbound, clock: Clock) -> PushSource:
+    return PushSource(
+        world.db, outbound, keys=world.keys, box=world.box, clock=clock, issuer=issuer_of
+    )
+
+
+@pytest.fixture
+async def pusher(world: World, outbound: StreamingOutbound) -> Pusher:
+    source = source_of(world, outbound, world.clock)
+    leases = LeaseKeeper(source.kind, "test", writer=world.writer, clock=world.clock)
+    await leases.renew()
+    return Pusher(world, source, leases)
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("PUSH-1", "PUSH-2", "PUSH-3", "PUSH-5", "EGW-31", "SSF-DEL-3")
+async def test_a_set_is_posted_as_it_is_with_the_receivers_own_authorization(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url, authorization_header="Bearer 9c2e-push-secret")
+    (one,) = await world.publish(event())
+    await pusher.run_once()
+    ((headers, body),) = receiver.requests
+    assert headers["content-type"] == "application/secevent+jwt"
+    assert headers["accept"] == "application/json"
+    assert headers["authorization"] == "Bearer 9c2e-push-secret"
+    _, claims = await world.opened(body)
+    assert (claims["jti"], claims["iat"], claims["aud"]) == (one.jti, NOW_S, PAYROLL.client_id)
+    row = (await world.rows())[one.jti]
+    assert (row.state, row.kid, row.attempts, row.err) == ("delivered", "set-1", 1, None)
+    assert await pusher.due() == []
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("PUSH-5")
+async def test_without_an_authorization_header_none_is_sent(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    await world.publish(event())
+    await pusher.run_once()
+    assert "authorization" not in receiver.requests[0][0]
+
+
+@pytest.mark.requirement("PUSH-44", "PUSH-16", "SET-5", "SET-36")
+async def test_a_set_is_repeated_with_its_jti_iat_and_kid_after_trouble(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    await world.publish(event())
+    receiver.answer = lambda: web.Response(status=503)
+    await pusher.run_once()
+    assert await pusher.due() == []
+    await world.rotate()
+    receiver.answer = lambda: web.Response(status=202)
+    world.clock.advance(60)
+    await pusher.run_once()
+    first, second = (body for _, body in receiver.requests)
+    assert first == second
+    assert split_jws(second).header.kid == "set-1"
+
+
+@pytest.mark.requirement("PUSH-44")
+async def test_trouble_of_the_endpoint_rests_the_whole_stream_and_no_other(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    sick = await world.push_stream("http://127.0.0.1:1/ssf")
+    well = await world.push_stream(receiver.url, WIKI)
+    await world.publish(*(event(f"usr_{n}") for n in range(3)))
+    outcomes = {(one.stream_id, one.klass) for one in await pusher.run_once()}
+    assert outcomes == {(sick.stream_id, "transient"), (well.stream_id, "delivered")}
+    await world.publish(event("usr_9"))
+    assert {work.stream_id for work in await pusher.due()} == {well.stream_id}
+    async with world.db.snapshot() as connection:
+        ids = [sick.stream_id, well.stream_id]
+        health = await store.stream_health(connection, TENANT, stream_ids=ids)
+    # Three attempts side by side are one failure of the stream.
+    assert health[sick.stream_id].failures == 1
+    assert health[sick.stream_id].failing_since == world.clock.now()
+    assert health[well.stream_id] == StreamHealth()
+
+
+@pytest.mark.requirement("PUSH-44")
+async def test_a_failing_stream_is_probed_with_one_set_until_it_answers(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    await world.publish(*(event(f"usr_{n}") for n in range(3)))
+    receiver.answer = lambda: web.Response(status=500)
+    assert len(await pusher.run_once()) == 3
+    world.clock.advance(60)
+    assert len(await pusher.run_once()) == 1
+    receiver.answer = lambda: web.Response(status=202)
+    world.clock.advance(60)
+    assert len(await pusher.run_once()) == 1
+    assert len(await pusher.run_once()) == 2
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("PUSH-44")
+async def test_retry_after_is_honoured(world: World, pusher: Pusher, receiver: Receiver) -> None:
+    await world.push_stream(receiver.url)
+    await world.publish(event())
+    receiver.answer = lambda: web.Response(status=429, headers={"retry-after": "300"})
+    await pusher.run_once()
+    world.clock.advance(299)
+    assert await pusher.due() == []
+    world.clock.advance(1)
+    assert len(await pusher.due()) == 1
+
+
+@pytest.mark.requirement("PUSH-30", "PUSH-17", "PUSH-42")
+async def test_a_poison_set_is_set_aside_and_its_subject_goes_on(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    poison, after, other = await world.publish(event("rosa"), event("rosa"), event("noah"))
+    refusal = web.json_response
+
+    def answer() -> web.Response:
+        if receiver.jtis()[-1] == poison.jti:
+            return refusal({"err": "invalid_request", "description": "no"}, status=400)
+        return web.Response(status=202)
+
+    receiver.answer = answer
+    works = await pusher.due()
+    assert [work.pending.jti for work in works] == [poison.jti, other.jti]
+    for work in works:
+        await world.writer.submit(pusher.source.settle, await pusher.perform(work))
+    await pusher.run_once()
+    rows = await world.rows()
+    assert (rows[poison.jti].state, rows[poison.jti].err) == ("dead", "invalid_request")
+    assert "no" in rows[poison.jti].detail
+    assert (rows[after.jti].state, rows[other.jti].state) == ("delivered", "delivered")
+
+
+@pytest.mark.requirement("PUSH-31")
+async def test_a_set_refused_for_now_holds_its_own_subject_only(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    await world.publish(event("rosa"))
+    receiver.answer = lambda: web.json_response({"err": "invalid_key"}, status=400)
+    await pusher.run_once()
+    _, noah = await world.publish(event("rosa"), event("noah"))
+    assert [work.pending.jti for work in await pusher.due()] == [noah.jti]
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("PUSH-45", "SSF-DEL-6")
+async def test_a_redirect_is_never_followed(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    await world.publish(event())
+    receiver.answer = lambda: web.Response(status=307, headers={"location": receiver.url})
+    (one,) = await pusher.run_once()
+    assert one.klass == "stream_misconfigured"
+    assert len(receiver.requests) == 1
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("SSF-DEL-6")
+async def test_a_blocked_address_is_not_called_and_the_stream_waits(
+    world: World, pusher: Pusher
+) -> None:
+    await world.push_stream("http://169.254.169.254/latest/meta-data")
+    await world.publish(event())
+    (one,) = await pusher.run_once()
+    assert (one.klass, one.err, one.status) == ("stream_misconfigured", "address_blocked", 0)
+    assert await pusher.due() == []
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("SUB-24")
+async def test_a_set_that_cannot_be_rendered_is_dead_and_nothing_is_sent(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url)
+    await world.set_stream(stream.stream_id, subject_format="phone_number")
+    (one,) = await world.publish(event())
+    await pusher.run_once()
+    assert receiver.requests == []
+    row = (await world.rows())[one.jti]
+    assert (row.state, row.err) == ("dead", "subject_unmapped")
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("SUB-24", "SUB-35")
+async def test_each_stream_gets_the_subject_in_its_own_format(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    for subject_format in ("email", "iss_sub"):
+        stream = await world.push_stream(receiver.url)
+        await world.set_stream(stream.stream_id, subject_format=subject_format)
+    await world.publish(event())
+    await pusher.run_once()
+    opened = [await world.opened(body) for _, body in receiver.requests]
+    assert {claims["sub_id"]["format"] for _, claims in opened} == {"email", "iss_sub"}
+
+
+async def test_only_the_oldest_set_of_a_subject_is_due_and_subjects_go_side_by_side(
+    world: World, pusher: Pusher
+) -> None:
+    await world.push_stream("http://127.0.0.1:1/ssf")
+    published = await world.publish(event("a"), event("a"), event("b"), event("b"), event("c"))
+    due = await pusher.due()
+    assert [work.pending.jti for work in due] == [published[i].jti for i in (0, 2, 4)]
+    rest = await pusher.due(busy=tuple(work.lane for work in due[:2]))
+    assert [work.pending.jti for work in rest] == [published[4].jti]
+
+
+async def test_no_stream_takes_more_than_its_window_and_every_stream_gets_its_turn(
+    world: World, pusher: Pusher
+) -> None:
+    streams = [await world.push_stream("http://127.0.0.1:1/ssf") for _ in range(4)]
+    await world.publish(*(event(f"usr_{n}") for n in range(3 * STREAM_WINDOW)))
+    busy: list[str] = []
+    for stream in streams:
+        works = await pusher.due(limit=STREAM_WINDOW, busy=tuple(busy))
+        assert {work.stream_id for work in works} == {stream.stream_id}
+        assert len(works) == STREAM_WINDOW
+        busy += [work.lane for work in works]
+    assert await pusher.due(limit=64, busy=tuple(busy)) == []
+    # With free places one at a time, they still go round.
+    ones = [(await pusher.due(limit=1))[0].stream_id for _ in range(4)]
+    assert set(ones) == {stream.stream_id for stream in streams}
+
+
+async def test_work_is_only_taken_from_the_buckets_asked_for(world: World, pusher: Pusher) -> None:
+    stream = await world.push_stream("http://127.0.0.1:1/ssf")
+    await world.publish(event())
+    bucket = bucket_of(TENANT, stream.stream_id)
+    others = [number for number in ALL_BUCKETS if number != bucket]
+    now = world.clock.now()
+    assert await pusher.source.due(others, now, 64, ()) == []
+    (work,) = await pusher.source.due([bucket], now, 64, ())
+    assert (pusher.source.bucket(work), pusher.source.lane(work)) == (bucket, work.lane)
+
+
+@pytest.mark.requirement("SSF-STAT-4", "SSF-OP-41")
+async def test_nothing_is_pushed_over_a_stopped_or_deleted_stream(
+    world: World, pusher: Pusher
+) -> None:
+    stream = await world.push_stream("http://127.0.0.1:1/ssf")
+    await world.publish(event())
+    await world.set_stream(stream.stream_id, status="paused")
+    assert await pusher.due() == []
+    await world.set_stream(stream.stream_id, status="enabled")
+    assert len(await pusher.due()) == 1
+    await service.delete_stream(stream.stream_id, caller=PAYROLL, deps=world.deps)
+    assert await pusher.due() == []
+
+
+async def test_an_owner_that_lost_its_lease_cannot_settle(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    (one,) = await world.publish(event())
+    (work,) = await pusher.due()
+    late = await pusher.perform(work)
+    again = LeaseKeeper(pusher.source.kind, "test", writer=world.writer, clock=world.clock)
+    await again.renew()
+    assert await world.writer.submit(pusher.source.settle, late) is False
+    assert (await world.rows())[one.jti].state == "pending"
+
+
+async def test_a_settlement_for_a_deleted_stream_changes_nothing(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url)
+    (one,) = await world.publish(event())
+    (work,) = await pusher.due()
+    settlement = await pusher.perform(work)
+    await service.delete_stream(stream.stream_id, caller=PAYROLL, deps=world.deps)
+    assert await world.writer.submit(pusher.source.settle, settlement)
+    assert (await world.rows())[one.jti].state == "dropped"
+
+
+async def test_settling_twice_changes_nothing(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    await world.publish(event())
+    (settlement,) = await pusher.run_once()
+    before = await world.rows()
+    await world.writer.submit(pusher.source.settle, settlement)
+    assert await world.rows() == before
+
+
+@ONE_ENGINE
+async def test_without_a_signing_key_the_set_waits(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    wanted: dict[str, Any] = {"tenant_id": "keyless"}
+    await world.push_stream(receiver.url, PAYROLL)
+    stream = await world.stored_stream(
+        (await service.list_streams(caller=PAYROLL, deps=world.deps))[0].stream_id
+    )
+    await world.set_stream(stream.stream_id, **wanted)
+    await world.publish(event(tenant_id="keyless"))
+    (one,) = await pusher.run_once()
+    assert (one.klass, one.kid) == ("transient", None)
+    assert receiver.requests == []
+
+
+async def test_lanes_deliver_what_is_published_and_retry_until_it_is_taken(
+    world: World, outbound: StreamingOutbound, receiver: Receiver
+) -> None:
+    """The whole loop, with the machine's clock: leases, lanes, pushes, settlements."""
+    clock = SystemClock()
+    world.clock.at = clock.now()
+    await world.push_stream(receiver.url)
+    answers = iter([503, 202, 202, 202])
+    receiver.answer = lambda: web.Response(status=next(answers))
+    source = source_of(world, outbound, clock)
+    lanes = Lanes(
+        source,
+        leases=LeaseKeeper("deliveries", "test", writer=world.writer, clock=clock),
+        writer=world.writer,
+        notifier=world.notifier,
+        clock=clock,
+    )
+    running = asyncio.create_task(lanes.run())
+    first, second = await world.publish(event("rosa"), event("rosa"))
+    await receiver.wait_for(3)
+    assert receiver.jtis() == [first.jti, first.jti, second.jti]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.requirement("PUSH-46", "SSF-STAT-4")
+async def test_only_a_stream_that_fails_for_days_loses_sets_not_one_that_was_paused(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    (one,) = await world.publish(event())
+    world.clock.advance(10 * OVERDUE_MAX_S)
+    await pusher.leases.renew()
+    receiver.answer = lambda: web.Response(status=503)
+    await pusher.run_once()
+    assert (await world.rows())[one.jti].state == "pending"
+    world.clock.advance(OVERDUE_MAX_S)
+    await pusher.leases.renew()
+    await pusher.run_once()
+    assert (await world.rows())[one.jti].state == "dead"
