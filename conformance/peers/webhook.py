@@ -62,13 +62,13 @@ class WebhookInbox:
         return [
             message
             for message in self._messages.values()
-            if wanted_type is None or message["message"].get("type") == wanted_type
+            if wanted_type is None or message["body"].get("type") == wanted_type
         ]
 
     def _keep(self, message_id: str, message: dict[str, Any]) -> None:
         known = message_id in self._messages
         if not known:
-            self._messages[message_id] = {"id": message_id, "at": now_s(), "message": message}
+            self._messages[message_id] = {"id": message_id, "at": now_s(), "body": message}
             if len(self._messages) > MESSAGES_MAX:
                 del self._messages[next(iter(self._messages))]
         self._ledger.record(

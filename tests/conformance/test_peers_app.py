@@ -17,6 +17,8 @@ from conformance.peers.webhook import check_signature
 from tests.conformance.conftest import Running, running
 from tests.conformance.stand_in import StandIn
 
+pytestmark = pytest.mark.scenario
+
 CLIENT_ID = "client-7781"
 SCIM_TOKEN = "scim-secret"
 SECRET = "whsec_DIpKxQVMTAj3ms0QfPOOuxmzPc2zqNnC"
@@ -250,7 +252,7 @@ def test_a_message_is_stored_once_per_id(webhook_app: Running) -> None:
         assert answer.status_code == 204
     messages = webhook_app.http.get("/messages", params={"type": "containment.opened"}).json()
     assert [message["id"] for message in messages] == ["msg_1"]
-    assert messages[0]["message"]["data"] == {"user_id": "u-1"}
+    assert messages[0]["body"]["data"] == {"user_id": "u-1"}
     assert webhook_app.http.get("/messages", params={"type": "other"}).json() == []
     outcomes = [e["outcome"] for e in webhook_app.ledger(what="webhook.received")]
     assert outcomes == ["effect", "repeat"]

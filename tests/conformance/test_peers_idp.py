@@ -17,6 +17,8 @@ from conformance.peers.scim_filter import holds, parse_filter
 from tests.conformance.conftest import Running, running
 from tests.conformance.stand_in import TOKEN, StandIn
 
+pytestmark = pytest.mark.scenario
+
 SCIM_TOKEN = "scim-secret"
 QUARANTINE = "grp-quarantine"
 SCIM_HEADERS = {

@@ -22,6 +22,8 @@ from conformance.peers.options import (
 from tests.conformance.conftest import running
 from tests.conformance.stand_in import eventually
 
+pytestmark = pytest.mark.scenario
+
 # Starts a peer and waits to be killed, so that the peer loses its parent.
 PARENT = """
 import subprocess, sys

@@ -13,6 +13,8 @@ import pytest
 from tests.conformance.conftest import Running, running
 from tests.conformance.stand_in import SESSION_REVOKED, TOKEN, StandIn, eventually, serving
 
+pytestmark = pytest.mark.scenario
+
 NUMBERS = itertools.count(1)
 HEADER = "Bearer push-secret"
 VERIFICATION = "https://schemas.openid.net/secevent/ssf/event-type/verification"

@@ -24,6 +24,8 @@ from ssf.subject import render_subject
 from tests.conformance.conftest import Running, running
 from tests.conformance.stand_in import StandIn, eventually
 
+pytestmark = pytest.mark.scenario
+
 USER = "tina@green.example"
 DEVICE = "LT-0091-77"
 AUDIENCE = "https://hub.example"
