@@ -20,5 +20,12 @@ RFC 8935; behind it a row of `signals` in state `received`, which the pipeline r
       store.mark_signals         assessed, unmatched, ignored or failed
       store.requeue_unmatched    an unknown subject has appeared: assess its signals again
 
-Owns the tables `providers`, `signals` and `unmatched_aliases`.
+Owns the tables `signals` and `unmatched_aliases`; `receivers.registry` owns `providers`.
 """
+
+from receivers.store import ACCEPT
+
+__all__ = ["OPERATIONS"]
+
+#: hot writes of this package, for the writer of the core process
+OPERATIONS = (ACCEPT,)

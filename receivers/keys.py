@@ -69,10 +69,17 @@ class _Remembered:
 class IssuerKeys:
     """The keys of all providers, in the memory of one process."""
 
-    def __init__(self, outbound: Outbound, *, dev_insecure: bool = False) -> None:
-        """dev_insecure: also fetch over http."""
+    def __init__(
+        self,
+        outbound: Outbound,
+        *,
+        dev_insecure: bool = False,
+        issuers_max: int = ISSUERS_REMEMBERED_MAX,
+    ) -> None:
+        """dev_insecure: also fetch over http. issuers_max: beyond, the oldest is forgotten."""
         self._outbound = outbound
         self._schemes = ("https://", "http://") if dev_insecure else ("https://",)
+        self._issuers_max = issuers_max
         self._remembered: dict[tuple[str, str, str], _Remembered] = {}
 
     async def key_for(
@@ -183,7 +190,7 @@ class IssuerKeys:
         place = (provider.tenant_id, provider.provider_id, provider.jwks_uri or "")
         known = self._remembered.get(place)
         if known is None:
-            if len(self._remembered) >= ISSUERS_REMEMBERED_MAX:
+            if len(self._remembered) >= self._issuers_max:
                 del self._remembered[next(iter(self._remembered))]
             known = self._remembered[place] = _Remembered(now)
         return known

@@ -141,16 +141,19 @@ async def pending_signals(connection: AsyncConnection, limit: int) -> list[Pendi
     """Return up to `limit` signals nobody has assessed yet, oldest first.
 
     A system query. Every tenant that waits gets its share of the batch, so that a flood at one
-    delays no other; within a tenant the order is that of arrival. On PostgreSQL the rows are
-    locked, and rows locked by another core process are left to it.
+    delays no other; within a tenant the order is that of arrival. The caller sees to it that one
+    process at a time takes from the inbox.
     """
     tenants = await _system_waiting_tenants(connection, min(limit, TENANTS_PER_BATCH_MAX))
     found: list[PendingSignal] = []
     for number, tenant_id in enumerate(reversed(tenants), start=1):
         # What one tenant leaves of its share goes to those that have waited longer.
         share = number * limit // len(tenants) - len(found)
-        statement = _PENDING.where(signals.c.tenant_id == tenant_id).limit(share)
-        found.extend(_pending(row) for row in (await connection.execute(statement)).mappings())
+        result = await connection.execute(
+            _PENDING.where(signals.c.tenant_id == tenant_id).limit(share)
+        )
+        names = tuple(result.keys())
+        found.extend(_pending(dict(zip(names, row, strict=True))) for row in result)
     return sorted(found, key=lambda signal: (signal.received_at, signal.signal_id))
 
 
@@ -202,17 +205,15 @@ _PENDING: Final = (
     )
     .where(_IS_PENDING)
     .order_by(signals.c.received_at, signals.c.signal_id)
-    .with_for_update(of=signals, skip_locked=True)
 )
 
 
-def _pending(row: sa.RowMapping) -> PendingSignal:
-    members = dict(row)
+def _pending(members: dict[str, Any]) -> PendingSignal:
     mode, status = members.pop("provider_mode"), members.pop("provider_status")
     present = effective_mode(ProviderMode(mode), ProviderStatus(status))
     if members.pop("deleted_at") is not None:
         present = ProviderMode.LOG_ONLY
-    members["mode"] = milder_mode(ProviderMode(row["mode"]), present)
+    members["mode"] = milder_mode(ProviderMode(members["mode"]), present)
     return PendingSignal(**members)
 
 

@@ -326,6 +326,20 @@ async def test_a_changed_jwks_uri_starts_from_nothing(
         await keys.key_for(moved, _header("rsa-1"), now=clock.now())
 
 
+async def test_only_so_many_key_sets_are_remembered(
+    settings: ProviderSettings, clock: FixedClock, jwks_host: JWKSHost
+) -> None:
+    small = IssuerKeys(jwks_host, issuers_max=2)
+    places = [
+        _profile(replace(settings, jwks_uri=f"https://{n}.example/jwks"), clock) for n in range(3)
+    ]
+    for provider in (*places, places[2], places[0]):
+        await small.key_for(provider, _header("rsa-1"), now=clock.now())
+
+    asked = [request.url for request in jwks_host.requests]
+    assert asked == [provider.jwks_uri for provider in (*places, places[0])]
+
+
 async def _until(condition: Callable[[], bool]) -> None:
     """Let other tasks run until the condition holds, at most a thousand turns."""
     for _ in range(1000):
