@@ -4,6 +4,9 @@ UV := .tools/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
+export UV_COMPILE_BYTECODE := 1
+# Some machines forbid it, which makes every process of the hub compile its imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST_JOBS ?= 2
 
 .PHONY: help demo serve test check test-system soak bench setup lock format clean

@@ -7,35 +7,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Final
 
-import risk.routes
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+import actions.registry.service
 import receivers.registry.service
 import receivers.routes
+import risk.routes
 import transmitters.routes
-from hub import health, store
+from hub import health, pipeline, store
 from hub.admin import openapi
 from hub.admin import routes as admin_routes
-from hub.auth import BearerAuthentication
+from hub.auth import BearerAuthentication, TrustedCaller
 from hub.errors import ErrorBoundary, render_exception
 from hub.limits import BodyLimit
 from hub.node import Node
+from hub.operations import PUT_SESSION
 from hub.store import Tenant
 from hub.tenancy import TenantFront, tenant_issuer
 from receivers.keys import IssuerKeys
 from receivers.service import ReceiversDeps
+from risk.deps import RiskDeps
 from runtime.caller import Caller
+from runtime.errors import NotFound
 from runtime.feed import ConfigCache
 from runtime.outbound import Outbound
 from transmitters.keys import SigningKeys
 from transmitters.service import TransmitterDeps
 
+#: how the audit names what was done on the command line
+CLI_CLIENT: Final = "cli"
+
 
 def make_app(node: Node, outbound: Outbound) -> ASGIApp:
     """Return the application that serves everything this hub serves over HTTP."""
+    callers: ConfigCache[Mapping[str, Caller]] = ConfigCache(
+        node.feed, "clients", partial(_load_callers, node)
+    )
+    inner = BearerAuthentication(_make_inner_app(node, outbound), callers=callers)
+    return TenantFront(inner, tenants=_tenants(node))
+
+
+def make_trusted_app(node: Node, outbound: Outbound) -> ASGIApp:
+    """Return the application for the command line: whoever has the database may do everything."""
+    inner = TrustedCaller(_make_inner_app(node, outbound), client_id=CLI_CLIENT)
+    return TenantFront(inner, tenants=_tenants(node))
+
+
+def _make_inner_app(node: Node, outbound: Outbound) -> ASGIApp:
     app = Starlette(
         routes=[
             *receivers.routes.ROUTES,
@@ -50,14 +72,11 @@ def make_app(node: Node, outbound: Outbound) -> ASGIApp:
     # /ssf/streams/ is not /ssf/streams: a redirect would lose the body of a POST.
     app.router.redirect_slashes = False
     _place_dependencies(app, node, outbound)
-    callers: ConfigCache[Mapping[str, Caller]] = ConfigCache(
-        node.feed, "clients", partial(_load_callers, node)
-    )
-    tenants: ConfigCache[dict[str, Tenant]] = ConfigCache(
-        node.feed, "tenants", partial(_load_tenants, node)
-    )
-    inner = ErrorBoundary(BodyLimit(app))
-    return TenantFront(BearerAuthentication(inner, callers=callers), tenants=tenants)
+    return ErrorBoundary(BodyLimit(app))
+
+
+def _tenants(node: Node) -> ConfigCache[dict[str, Tenant]]:
+    return ConfigCache(node.feed, "tenants", partial(_load_tenants, node))
 
 
 def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
@@ -80,6 +99,26 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         issuer=issuer,
         allow_http=node.config.dev_insecure,
     )
+    app.state.risk = RiskDeps(
+        db=node.database,
+        writer=node.writer,
+        clock=node.clock,
+        lock=pipeline.lock_tenants,
+        caps=pipeline.caps_of,
+        respond=pipeline.respond,
+        responded=partial(node.notifier.wake_all, pipeline.TOPICS),
+        app_issuer=partial(_app_issuer, node),
+        put_session=PUT_SESSION,
+    )
+
+
+async def _app_issuer(node: Node, tenant_id: str, app_id: str) -> str | None:
+    async with node.database.snapshot() as connection:
+        try:
+            app = await actions.registry.service.get_app(connection, tenant_id, app_id)
+        except NotFound:
+            return None
+    return app.issuer
 
 
 async def _load_callers(node: Node, tenant_id: str) -> Mapping[str, Caller]:

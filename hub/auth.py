@@ -93,6 +93,19 @@ class BearerAuthentication:
         return caller or _stranger(tenant_id, "invalid_token")
 
 
+class TrustedCaller:
+    """Pure ASGI middleware for callers inside this process: every scope, under a fixed name."""
+
+    def __init__(self, app: ASGIApp, *, client_id: str) -> None:
+        self._app = app
+        self._client_id = client_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Set the caller and pass on."""
+        caller = Caller(tenant_id=scope["tenant"], client_id=self._client_id, scopes=SCOPES)
+        await self._app({**scope, "state": {"caller": caller}}, receive, send)
+
+
 def token_hash(token: str) -> str:
     """Return the stored form of a bearer token: SHA-256, as tokens carry 256 random bits."""
     return hashlib.sha256(token.encode()).hexdigest()

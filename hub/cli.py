@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
 from hub.settings import Settings, SettingsError, load_settings
+
+OWN_COMMANDS: Final = frozenset({"serve", "migrate", "simulate", "demo", "version"})
 
 app = typer.Typer(
     name="signalhub",
@@ -22,8 +24,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; trouble the operator can mend ends with one line and exit code 2."""
-    # Registering them needs the whole API description, which `serve` and `--help` do not.
-    if len(sys.argv) > 1 and sys.argv[1] in _object_kinds():
+    # Registering them loads the whole hub, which `serve` in its parent process does without.
+    if len(sys.argv) > 1 and sys.argv[1] not in OWN_COMMANDS:
         from hub.admin.commands import register  # noqa: PLC0415
 
         register(app)
@@ -37,10 +39,6 @@ def fail(text: str) -> NoReturn:
     """End the command with a line on standard error and exit code 2."""
     typer.echo(f"signalhub: {text}", err=True)
     raise SystemExit(2)
-
-
-def _object_kinds() -> frozenset[str]:
-    return frozenset({"provider", "app", "stream", "client", "user", "device", "webhook", "policy"})
 
 
 @app.command()

@@ -20,6 +20,7 @@ from hub.node import Node, ProcessConfig, open_node
 from hub.operations import all_operations
 from hub.pipeline import (
     BATCH_SIGNALS_MAX,
+    TOPICS,
     caps_of,
     handle_signals,
     lock_tenants,
@@ -96,7 +97,7 @@ class Core:
                 return
             batch = await receivers.store.pending_signals(connection, limit)
             await handle_signals(connection, batch, now=node.clock.now())
-        node.notifier.wake_all(("tasks", "deliveries", "polls"))
+        node.notifier.wake_all(TOPICS)
 
     async def _set_aside(self, signal: PendingSignal) -> None:
         mark = SignalMark(
@@ -120,7 +121,7 @@ class Core:
                 return False
             tasks = await actions.service.local_due(connection, now, limit=LOCAL_TASKS_MAX)
             await publish_logouts(connection, tasks, now=now)
-        node.notifier.wake_all(("tasks", "deliveries", "polls"))
+        node.notifier.wake_all(TOPICS)
         return True
 
     async def reassess(self, fence: Fence) -> bool:
@@ -137,10 +138,10 @@ class Core:
             await lock_tenants(connection, tenant_ids)
             caps = await caps_of(connection, tenant_ids)
             assessments = await risk.service.reassess_due(
-                connection, now, limit=REASSESS_MAX, caps=caps
+                connection, now, limit=REASSESS_MAX, caps=caps, tenant_ids=tenant_ids
             )
             await respond(connection, assessments, now=now)
-        node.notifier.wake_all(("tasks", "deliveries", "polls"))
+        node.notifier.wake_all(TOPICS)
         return True
 
     async def purge(self, _fence: Fence) -> bool:

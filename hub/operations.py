@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions
 import receivers
+import receivers.store
 import risk
 import runtime.queue
 import transmitters
+from risk.sessions.model import PutSession, PutSessionResult
 from runtime.writer import Operation
+
+
+async def _put_sessions(
+    connection: AsyncConnection, items: Sequence[PutSession]
+) -> Sequence[PutSessionResult]:
+    """Write sessions, and let signals that waited for their new users and devices be assessed."""
+    results = await risk.PUT_SESSION.handle(connection, items)
+    for item, result in zip(items, results, strict=True):
+        if result.new_alias_keys:
+            await receivers.store.requeue_unmatched(
+                connection, item.tenant_id, result.new_alias_keys
+            )
+    return results
+
+
+PUT_SESSION: Final = replace(risk.PUT_SESSION, handle=_put_sessions)
 
 
 def all_operations() -> tuple[Operation[Any, Any], ...]:
@@ -17,7 +39,7 @@ def all_operations() -> tuple[Operation[Any, Any], ...]:
     return (
         *runtime.queue.OPERATIONS,
         *receivers.OPERATIONS,
-        *risk.OPERATIONS,
+        *(PUT_SESSION if one is risk.PUT_SESSION else one for one in risk.OPERATIONS),
         *actions.OPERATIONS,
         *transmitters.OPERATIONS,
     )

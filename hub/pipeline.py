@@ -35,6 +35,8 @@ from ssf.subject import parse_subject
 from transmitters.model import EventToPublish
 
 BATCH_SIGNALS_MAX: Final = 64
+#: whom to wake after a response was planned and committed
+TOPICS: Final = ("tasks", "deliveries", "polls")
 REASON_USER: Final = "For your security you were signed out. Please sign in again."
 
 Caps = Mapping[tuple[str, str], Level]

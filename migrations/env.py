@@ -7,11 +7,6 @@ from __future__ import annotations
 
 from alembic import context
 
-import actions.store
-import hub.store
-import receivers.store
-import risk.store
-import runtime.store
 import transmitters.store  # noqa: F401 - each declares its tables on the shared metadata
 from runtime.database import metadata
 

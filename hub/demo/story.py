@@ -157,7 +157,7 @@ class Story:
         self.note("Tina Smith", "is told what happened", message)
 
         async def is_closed() -> bool:
-            return (await self._containment())["state"] == "closed"
+            return bool((await self._containment())["state"] == "closed")
 
         await until("the containment is closed", is_closed, limit_s=STEP_S)
         self.note("Signalhub", "closes the containment", "undo complete")

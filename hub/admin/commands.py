@@ -1,0 +1,296 @@
+"""Admin objects on the command line: `signalhub provider add name=… issuer=…`.
+
+Works on the database of the settings; with `--url` and `--token` on a running hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+from urllib.parse import quote, urlencode
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hub.admin.client import AdminClient, LocalClient, RemoteClient
+from hub.admin.kinds import PREFIX, Action, Body, Kind
+from hub.admin.routes import KINDS
+from hub.app import make_trusted_app
+from hub.bootstrap import MadeUp, prepare, secret_key
+from hub.node import ProcessConfig, open_node
+from hub.settings import load_settings
+from hub.tenancy import DEFAULT_TENANT
+from runtime.errors import Unavailable
+from runtime.logs import configure_logs
+from runtime.outbound import PinnedOutbound
+
+URL = Annotated[str | None, typer.Option("--url", help="Issuer URL of a running hub.")]
+TOKEN = Annotated[str | None, typer.Option("--token", help="Admin token, with --url.")]
+TENANT = Annotated[str, typer.Option("--tenant", help="Tenant to work on.")]
+JSON_OUT = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FIELDS = Annotated[
+    list[str] | None,
+    typer.Argument(help="Members as NAME=VALUE; lists with commas, objects as JSON."),
+]
+#: columns of a list, in this order, as far as the kind has them
+COLUMNS: Final = (
+    "id", "name", "label", "kind", "status", "state", "level", "mode", "issuer", "url", "user_id",
+    "scopes", "created_at",
+)  # fmt: skip
+ERROR: Final = 400
+
+
+def register(app: typer.Typer) -> None:
+    """Add one command group per kind of object."""
+    for kind in KINDS:
+        app.add_typer(_group(kind), name=kind.item.replace("_", "-"))
+
+
+def _group(kind: Kind) -> typer.Typer:
+    group = typer.Typer(help=f"Work with {kind.summary}.", no_args_is_help=True)
+
+    @group.command("list", help=f"List {kind.summary}.")
+    def list_(
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+        *,
+        as_json: JSON_OUT = False,
+        where: Annotated[
+            list[str] | None, typer.Option(help=f"Filter NAME=VALUE: {', '.join(kind.filters)}.")
+        ] = None,
+    ) -> None:
+        query = dict(part.split("=", 1) for part in where or [] if "=" in part)
+        path = f"{PREFIX}/{kind.name}" + (f"?{urlencode(query)}" if query else "")
+        _show(_call("GET", path, None, url=url, token=token, tenant=tenant), as_json=as_json)
+
+    if kind.read is not None:
+
+        @group.command("show", help=f"Show one {kind.item}.")
+        def show(
+            object_id: Annotated[str, typer.Argument(metavar="ID")],
+            url: URL = None,
+            token: TOKEN = None,
+            tenant: TENANT = DEFAULT_TENANT,
+        ) -> None:
+            path = f"{PREFIX}/{kind.name}/{quote(object_id, safe='')}"
+            _show(_call("GET", path, None, url=url, token=token, tenant=tenant), as_json=True)
+
+    if kind.create_body is not None:
+        _add_writer(group, kind, kind.create_body, "add", "POST", "")
+    if kind.change_body is not None:
+        _add_changer(group, kind, kind.change_body)
+    if kind.delete is not None:
+        _add_deleter(group, kind)
+    for action in kind.actions:
+        _add_action(group, kind, action)
+    return group
+
+
+def _add_writer(
+    group: typer.Typer, kind: Kind, body: type[Body], name: str, method: str, suffix: str
+) -> None:
+    @group.command(name, help=f"Add a {kind.item}. Members: {_members(body)}.")
+    def add(
+        fields: FIELDS = None,
+        body_file: Annotated[
+            Path | None, typer.Option("--body", help="Read the whole body from a JSON file.")
+        ] = None,
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+    ) -> None:
+        document = parse_fields(body, fields or [], body_file)
+        path = f"{PREFIX}/{kind.name}{suffix}"
+        _show(_call(method, path, document, url=url, token=token, tenant=tenant), as_json=True)
+
+
+def _add_changer(group: typer.Typer, kind: Kind, body: type[Body]) -> None:
+    @group.command("change", help=f"Change a {kind.item}. Members: {_members(body)}.")
+    def change(
+        object_id: Annotated[str, typer.Argument(metavar="ID")],
+        fields: FIELDS = None,
+        body_file: Annotated[
+            Path | None, typer.Option("--body", help="Read the whole body from a JSON file.")
+        ] = None,
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+    ) -> None:
+        document = parse_fields(body, fields or [], body_file)
+        path = f"{PREFIX}/{kind.name}/{quote(object_id, safe='')}"
+        _show(_call("PATCH", path, document, url=url, token=token, tenant=tenant), as_json=True)
+
+
+def _add_deleter(group: typer.Typer, kind: Kind) -> None:
+    @group.command("delete", help=f"Delete a {kind.item}.")
+    def delete(
+        object_id: Annotated[str, typer.Argument(metavar="ID")],
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+    ) -> None:
+        path = f"{PREFIX}/{kind.name}/{quote(object_id, safe='')}"
+        _call("DELETE", path, None, url=url, token=token, tenant=tenant)
+        typer.echo("deleted")
+
+
+def _add_action(group: typer.Typer, kind: Kind, action: Action) -> None:
+    if action.name == "preset":
+        _add_preset(group, kind)
+        return
+
+    @group.command(action.name, help=action.summary)
+    def act(
+        object_id: Annotated[str, typer.Argument(metavar="ID")] = "",
+        fields: FIELDS = None,
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+    ) -> None:
+        given = [object_id, *(fields or [])] if action.on_kind else fields or []
+        document = parse_fields(action.body, given, None) if action.body else None
+        path = f"{PREFIX}/{kind.name}"
+        path += (
+            f":{action.name}" if action.on_kind else f"/{quote(object_id, safe='')}/{action.name}"
+        )
+        _show(_call("POST", path, document, url=url, token=token, tenant=tenant), as_json=True)
+
+
+def _add_preset(group: typer.Typer, kind: Kind) -> None:
+    @group.command("preset", help="Replace the rules by a preset, in monitor unless --enforce.")
+    def preset(
+        name: Annotated[str, typer.Argument(help="standard")] = "standard",
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+        *,
+        enforce: Annotated[bool, typer.Option("--enforce", help="Act, not only log.")] = False,
+    ) -> None:
+        document = {"name": name, "mode": "enforce" if enforce else "monitor"}
+        path = f"{PREFIX}/{kind.name}:preset"
+        _show(_call("POST", path, document, url=url, token=token, tenant=tenant), as_json=True)
+
+
+def parse_fields(body: type[Body], fields: Sequence[str], file: Path | None) -> dict[str, Any]:
+    """Return a request body from NAME=VALUE words, over the members of a JSON file."""
+    document: dict[str, Any] = msgspec.json.decode(file.read_bytes()) if file else {}
+    for word in fields:
+        name, separator, text = word.partition("=")
+        if not separator or name not in body.model_fields:
+            _fail(f"{word!r} is not NAME=VALUE; members are {_members(body)}")
+        document[name] = _value(text, str(body.model_fields[name].annotation))
+    return document
+
+
+def _value(text: str, annotation: str) -> Any:
+    if text[:1] in {"{", "["} or text in {"true", "false", "null"}:
+        return msgspec.json.decode(text)
+    if "list[" in annotation:
+        return [part for part in text.split(",") if part]
+    if "int" in annotation and text.lstrip("-").isdigit():
+        return int(text)
+    return text
+
+
+def _members(body: type[Body]) -> str:
+    return ", ".join(
+        f"{name} (needed)" if field.is_required() else name
+        for name, field in body.model_fields.items()
+    )
+
+
+def _call(
+    method: str,
+    path: str,
+    body: object,
+    *,
+    url: str | None,
+    token: str | None,
+    tenant: str,
+) -> Any:
+    async def run() -> Any:
+        async with _client(url=url, token=token, tenant=tenant) as client:
+            return await client.request(method, path, body)
+
+    try:
+        reply = asyncio.run(run())
+    except Unavailable as error:
+        _fail(error.detail)
+    if reply.status >= ERROR:
+        problem = reply.document or {}
+        lines = [f"{problem.get('status', reply.status)} {problem.get('detail', 'refused')}"]
+        lines += [
+            f"  {item.get('pointer') or item.get('parameter')}: {item['detail']}"
+            for item in problem.get("errors", [])
+        ]
+        _fail("\n".join(lines))
+    return reply.document
+
+
+@asynccontextmanager
+async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIterator[AdminClient]:
+    if url is not None:
+        remote = RemoteClient(url, token or "")
+        try:
+            yield remote
+        finally:
+            await remote.close()
+        return
+    settings = load_settings()
+    configure_logs("error", process="cli")
+    made_up = MadeUp()
+    key = secret_key(settings, made_up)
+    await prepare(settings, key, made_up)
+    config = ProcessConfig(
+        role="cli",
+        index=0,
+        node="cli",
+        issuer=settings.issuer or f"http://{settings.host}:{settings.port}",
+        database_url=settings.database_url,
+        core_socket=None,
+        secret_key=key,
+        dev_insecure=settings.dev_insecure,
+        egress_allow=settings.egress_allow,
+        extra_ca=str(settings.extra_ca) if settings.extra_ca else None,
+        log_level="error",
+    )
+    for line in made_up.lines:
+        typer.echo(f"made up: {line}", err=True)
+    async with open_node(config) as node:
+        outbound = PinnedOutbound(config.egress_rules())
+        try:
+            yield LocalClient(make_trusted_app(node, outbound), tenant_id=tenant)
+        finally:
+            await outbound.close()
+
+
+def _show(document: Any, *, as_json: bool) -> None:
+    if as_json or "items" not in document:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+        return
+    items = document["items"]
+    columns = [name for name in COLUMNS if any(name in item for item in items)]
+    table = Table(*columns, box=None, pad_edge=False)
+    for item in items:
+        table.add_row(*(_cell(item.get(name)) for name in columns))
+    Console(soft_wrap=True).print(table if items else "none")
+    if document["next_cursor"]:
+        typer.echo("there are more: use the API's cursor, or --json", err=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(part) for part in value)
+    return "" if value is None else str(value)
+
+
+def _fail(text: str) -> NoReturn:
+    typer.echo(f"signalhub: {text}", err=True)
+    raise SystemExit(2)
