@@ -137,8 +137,17 @@ def _quarantine_drafts(
 
 
 def _is_member_already(history: Sequence[Task]) -> bool:
-    """Return whether the last membership change was an addition that is done or on its way."""
-    effective = [t for t in history if t.state in {TaskState.DONE, TaskState.QUEUED}]
+    """Return whether the last membership change was an addition that is done or on its way.
+
+    A removal counts whatever became of it: one that was cancelled or failed may have been under
+    way, and adding once more is harmless.
+    """
+    effective = [
+        task
+        for task in history
+        if task.kind is TaskKind.QUARANTINE_REMOVE
+        or task.state in {TaskState.DONE, TaskState.QUEUED}
+    ]
     return bool(effective) and effective[-1].kind is TaskKind.QUARANTINE_ADD
 
 

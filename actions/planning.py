@@ -187,10 +187,13 @@ def _contain(
     )
     reopened = before.state is ContainmentState.RESTORING
     cancelled = tuple(t.task_id for t in queued_of(current) if t.undo_of) if reopened else ()
-    left = tuple(task for task in current.tasks if task.task_id not in cancelled)
+    tasks = tuple(
+        replace(task, state=TaskState.CANCELLED) if task.task_id in cancelled else task
+        for task in current.tasks
+    )
     event = Event.OPENED if containment.round == 1 else Event.UPDATED
     drafts = round_drafts(
-        containment, replace(current, tasks=left), registry, event=event, causes=attached
+        containment, replace(current, tasks=tasks), registry, event=event, causes=attached
     )
     return Decision(
         outcome=_outcome(before),

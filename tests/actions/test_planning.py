@@ -253,7 +253,10 @@ def test_a_new_cause_while_restoring_contains_again_and_still_knows_the_member_i
     assert decision.outcome is PlanOutcome.REOPENED
     removal = next(t for t in restoring.tasks if t.kind is TaskKind.QUARANTINE_REMOVE)
     assert removal.task_id in decision.cancelled
-    # Our own addition still stands: the removal was cancelled, so nothing has to be added.
+    # The cancelled removal may be under way, so the addition is made again, behind it.
+    addition = decision.drafts[0]
+    assert (addition.kind, addition.lane) == (TaskKind.QUARANTINE_ADD, removal.lane)
+    assert addition.payload.was_member is False
     reopened = after(decision, restoring)
     undo = plan(clean(), reopened)
     assert kinds(undo).count(TaskKind.QUARANTINE_REMOVE) == 1
