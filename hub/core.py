@@ -71,8 +71,9 @@ class Core:
     async def handle_signals(self, fence: Fence) -> bool:
         """Take one batch of the inbox through the pipeline."""
         limit = 1 if self._one_by_one else BATCH_SIGNALS_MAX
+        # An empty inbox must not cost a write transaction.
         async with self._node.database.snapshot() as connection:
-            waiting = await receivers.store.pending_signals(connection, limit)
+            waiting = await receivers.store.pending_signals(connection, 1)
         if not waiting:
             self._one_by_one = 0
             return False
@@ -84,8 +85,8 @@ class Core:
                 log.exception("signal.failed", signal_id=waiting[0].signal_id)
                 await self._set_aside(waiting[0])
             else:
-                log.warning("batch.failed", signals=len(waiting), exc_info=True)
-                self._one_by_one = len(waiting)
+                log.warning("batch.failed", exc_info=True)
+                self._one_by_one = BATCH_SIGNALS_MAX
         if self._one_by_one and limit == 1:
             self._one_by_one -= 1
         return True

@@ -6,6 +6,7 @@ ids of the same millisecond still ascend: the random part is increased instead o
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 import uuid
@@ -14,6 +15,8 @@ from typing import Final
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _RANDOM_BITS: Final = 80
+_TIME_SHIFTS: Final = range(40, -10, -10)
+_RANDOM_SHIFTS: Final = range(70, -10, -10)
 
 PREFIXES: Final = frozenset(
     [
@@ -45,13 +48,19 @@ PREFIXES: Final = frozenset(
 
 
 class _Sequence:
-    """Last millisecond and random part handed out by this process."""
+    """Last millisecond (also as text) and random part handed out by this process.
 
-    __slots__ = ("millisecond", "random")
+    The generator is seeded from the system once: ids must not collide, they need not be secret,
+    and a system call per id would cost more than the rest of making one.
+    """
+
+    __slots__ = ("draw_bits", "millisecond", "random", "text")
 
     def __init__(self) -> None:
         self.millisecond = 0
+        self.text = ""
         self.random = 0
+        self.draw_bits = random.Random(secrets.randbits(256)).getrandbits  # noqa: S311 - see above
 
 
 _LAST: Final = _Sequence()
@@ -74,25 +83,33 @@ def new_id(prefix: str) -> str:
 
 def new_ulid() -> str:
     """Return a 26 character ULID that is larger than all earlier ones of this process."""
-    value = _next_value()
-    return "".join(_PAIRS[(value >> shift) & 1023] for shift in range(120, -10, -10))
+    millisecond, drawn = _next()
+    if not _LAST.text:
+        _LAST.text = _base32(millisecond, _TIME_SHIFTS)
+    return _LAST.text + _base32(drawn, _RANDOM_SHIFTS)
 
 
 def new_uuid_urn() -> str:
     """Return `urn:uuid:…` for a request or a message, time-ordered like the ids."""
-    return uuid.UUID(int=_next_value(), version=4).urn
+    millisecond, drawn = _next()
+    return uuid.UUID(int=(millisecond << _RANDOM_BITS) | drawn, version=4).urn
 
 
-def _next_value() -> int:
+def _base32(value: int, shifts: range) -> str:
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in shifts])
+
+
+def _next() -> tuple[int, int]:
     millisecond = time.time_ns() // 1_000_000
     if millisecond <= _LAST.millisecond:
         millisecond = _LAST.millisecond
-        _LAST.random += 1 + secrets.randbelow(1 << 16)
+        _LAST.random += 1 + _LAST.draw_bits(16)
     else:
         _LAST.millisecond = millisecond
+        _LAST.text = ""
         # The top bit stays free, so that increments within one millisecond cannot overflow.
-        _LAST.random = secrets.randbits(_RANDOM_BITS - 1)
-    return (millisecond << _RANDOM_BITS) | (_LAST.random & ((1 << _RANDOM_BITS) - 1))
+        _LAST.random = _LAST.draw_bits(_RANDOM_BITS - 1)
+    return millisecond, _LAST.random & ((1 << _RANDOM_BITS) - 1)
 
 
 def new_secret_id(prefix: str) -> str:
