@@ -17,6 +17,6 @@ rendered and signed when they are delivered; a repeat keeps `jti`, `iat` and `ki
        └──▶ dropped            its stream was deleted
 """
 
-from transmitters.operations import OPERATIONS
+from transmitters.delivery.operations import OPERATIONS
 
 __all__ = ["OPERATIONS"]

@@ -31,24 +31,27 @@ from ssf.stream import (
     new_configuration,
 )
 from transmitters import store
+from transmitters.delivery.model import (
+    LONG_POLL_S,
+    POLL_SETS_MAX,
+    PollTurn,
+    SETRefusal,
+)
+from transmitters.delivery.operations import POLL
+from transmitters.delivery.store import has_visible
 from transmitters.keys import SigningKeys
 from transmitters.metrics import published_total
 from transmitters.model import (
     EVENTS_SUPPORTED,
-    LONG_POLL_S,
-    POLL_SETS_MAX,
     STREAMS_PER_CLIENT_MAX,
     Addressing,
     EventToPublish,
-    PollTurn,
     Published,
-    SETRefusal,
     Stream,
     bounded_ordering_key,
     configuration_of,
     poll_url,
 )
-from transmitters.operations import POLL
 from transmitters.store import Connection
 
 __all__ = [
@@ -347,7 +350,7 @@ async def _take_turn(turn: PollTurn, *, deps: TransmitterDeps) -> PolledSETs:
         stream = await store.get_stream(connection, turn.tenant_id, stream_id=turn.stream_id)
         if stream is None or not turn.may_poll(stream):
             raise NotFound("No such stream.")
-        found = stream.status is StreamStatus.ENABLED and await store.has_visible(
+        found = stream.status is StreamStatus.ENABLED and await has_visible(
             connection, turn.tenant_id, stream_id=turn.stream_id, now=turn.at
         )
     if not (turn.acks or turn.refusals or (found and turn.sets_max)):

@@ -1,4 +1,4 @@
-"""Tables and named queries of the transmitter: streams, events, deliveries.
+"""Tables of the transmitter, and the queries of stream management and publication.
 
 A delivery is pending until it is delivered, dead or dropped; `due_at` says from when on it may be
 sent, or handed out (again). Its `jti` is a ULID, so it sorts by time of publication, and within
@@ -7,7 +7,7 @@ one ordering key of one stream the order of `jti` is the order of delivery.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
-    chunks,
     id_column,
     metadata,
     tenant_column,
@@ -29,19 +28,13 @@ from transmitters.model import (
     ORDERING_KEY_CHARACTERS_MAX,
     DeadLetter,
     DeliveryState,
-    PendingSET,
-    PushWork,
-    StoredEvent,
     Stream,
-    StreamHealth,
 )
 
 #: what services hold while they are inside a transaction
 Connection: TypeAlias = AsyncConnection
 
 IN_LIST_MAX: Final = 500
-#: sorts after every ULID, in every collation that keeps digits before letters
-_AFTER_ALL: Final = "Z" * 26
 
 streams: Final = sa.Table(
     "streams",
@@ -125,43 +118,24 @@ _STREAM_COLUMNS: Final = tuple(
     streams.c[name]
     for name in Stream.__dataclass_fields__  # the table holds the object, column by field
 )
-_EVENT_COLUMNS: Final = (
-    events.c.event_type,
-    events.c.payload,
-    events.c.subjects,
-    events.c.txn,
-    events.c.toe,
-)
 
 
-def _is_pending(table: Any) -> sa.ColumnElement[bool]:
+def is_pending(table: Any) -> sa.ColumnElement[bool]:
+    """The delivery still has to be made."""
     # A literal, not a parameter: only then the databases may use the partial indexes.
     pending: sa.ColumnElement[bool] = table.c.state == sa.literal_column("'pending'")
     return pending
 
 
-def _of_stream(table: Any, tenant_id: str, stream_id: str) -> sa.ColumnElement[bool]:
+def of_stream(table: Any, tenant_id: str, stream_id: str) -> sa.ColumnElement[bool]:
+    """The row is the stream's."""
     return sa.and_(table.c.tenant_id == tenant_id, table.c.stream_id == stream_id)
 
 
-def _is_head(delivery: Any) -> sa.ColumnElement[bool]:
-    """Nothing older of the same stream and ordering key is pending."""
-    return ~sa.exists().where(*_older_pending(delivery, deliveries.alias("older")))
-
-
-def _waits_for_older(delivery: Any, now: datetime) -> sa.ColumnElement[bool]:
-    """Something older of the same stream and ordering key is pending, but hidden now."""
-    older = deliveries.alias("older")
-    return sa.exists().where(*_older_pending(delivery, older), older.c.due_at > now)
-
-
-def _older_pending(delivery: Any, older: Any) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        older.c.tenant_id == delivery.c.tenant_id,
-        older.c.stream_id == delivery.c.stream_id,
-        older.c.ordering_key == delivery.c.ordering_key,
-        older.c.jti < delivery.c.jti,
-        _is_pending(older),
+def carries(delivery: Any) -> sa.ColumnElement[bool]:
+    """The event is the one that the delivery carries."""
+    return sa.and_(
+        events.c.tenant_id == delivery.c.tenant_id, events.c.event_id == delivery.c.event_id
     )
 
 
@@ -174,22 +148,6 @@ def _stream_of(row: sa.RowMapping) -> Stream:
             "method": DeliveryMethod(row["method"]),
             "status": StreamStatus(row["status"]),
         }
-    )
-
-
-def _pending_of(row: Any) -> PendingSET:
-    return PendingSET(
-        jti=row.jti,
-        iat=row.iat,
-        kid=row.kid,
-        attempts=row.attempts,
-        event=StoredEvent(
-            event_type=row.event_type,
-            payload=row.payload,
-            subjects=row.subjects,
-            txn=row.txn,
-            toe=row.toe,
-        ),
     )
 
 
@@ -212,7 +170,7 @@ async def get_stream(
     connection: Connection, tenant_id: str, *, stream_id: str, lock: bool = False
 ) -> Stream | None:
     """Return one stream, or None. lock: hold it against other writers until the commit."""
-    query = sa.select(*_STREAM_COLUMNS).where(_of_stream(streams, tenant_id, stream_id))
+    query = sa.select(*_STREAM_COLUMNS).where(of_stream(streams, tenant_id, stream_id))
     if lock:
         query = query.with_for_update()
     row = (await connection.execute(query)).mappings().first()
@@ -253,10 +211,10 @@ async def delete_stream(
     connection: Connection, tenant_id: str, *, stream_id: str, now: datetime
 ) -> int:
     """Delete a stream with its secrets and drop what is queued for it; return how many SETs."""
-    await connection.execute(sa.delete(streams).where(_of_stream(streams, tenant_id, stream_id)))
+    await connection.execute(sa.delete(streams).where(of_stream(streams, tenant_id, stream_id)))
     dropped = await connection.execute(
         sa.update(deliveries)
-        .where(_of_stream(deliveries, tenant_id, stream_id), _is_pending(deliveries))
+        .where(of_stream(deliveries, tenant_id, stream_id), is_pending(deliveries))
         .values(state=DeliveryState.DROPPED.value, settled_at=now)
     )
     return int(dropped.rowcount)
@@ -278,273 +236,6 @@ async def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any
         await connection.execute(sa.insert(deliveries), filled)
 
 
-async def system_due_pushes(
-    connection: Connection,
-    *,
-    buckets: Collection[int],
-    now: datetime,
-    limit: int,
-    per_stream: int,
-    after: tuple[str, str] | None,
-) -> list[PushWork]:
-    """Return SETs that may be pushed now, by stream, and at most `per_stream` of each.
-
-    Only the oldest of each ordering key. after: the (tenant, stream) to go on behind, so that a
-    caller who takes little each time still gets round to every stream. Spans tenants.
-    """
-    delivery = deliveries.alias("delivery")
-    rival = deliveries.alias("rival")
-    # The last of the stream's share; computed from the index, once per stream.
-    share_ends = (
-        sa.select(rival.c.jti)
-        .where(
-            rival.c.tenant_id == streams.c.tenant_id,
-            rival.c.stream_id == streams.c.stream_id,
-            _is_pending(rival),
-            rival.c.due_at <= now,
-            _is_head(rival),
-        )
-        .order_by(rival.c.jti)
-        .limit(1)
-        .offset(per_stream - 1)
-        .correlate(streams)
-        .scalar_subquery()
-    )
-    query = (
-        sa.select(
-            delivery.c.tenant_id,
-            delivery.c.stream_id,
-            streams.c.bucket,
-            delivery.c.ordering_key,
-            delivery.c.queued_at,
-            streams.c.failures,
-            streams.c.failing_since,
-            streams.c.endpoint_url,
-            streams.c.authorization_header_sealed,
-            streams.c.aud,
-            streams.c.subject_format,
-            delivery.c.jti,
-            delivery.c.iat,
-            delivery.c.kid,
-            delivery.c.attempts,
-            *_EVENT_COLUMNS,
-        )
-        .select_from(streams)
-        .join(
-            delivery,
-            sa.and_(
-                delivery.c.tenant_id == streams.c.tenant_id,
-                delivery.c.stream_id == streams.c.stream_id,
-            ),
-        )
-        .join(
-            events,
-            sa.and_(
-                events.c.tenant_id == delivery.c.tenant_id,
-                events.c.event_id == delivery.c.event_id,
-            ),
-        )
-        .where(
-            streams.c.bucket.in_(sorted(buckets)),
-            streams.c.method == DeliveryMethod.PUSH.value,
-            streams.c.status == StreamStatus.ENABLED.value,
-            sa.or_(streams.c.backoff_until.is_(None), streams.c.backoff_until <= now),
-            _is_pending(delivery),
-            delivery.c.due_at <= now,
-            delivery.c.jti <= sa.func.coalesce(share_ends, _AFTER_ALL),
-            _is_head(delivery),
-        )
-        .order_by(streams.c.tenant_id, streams.c.stream_id, delivery.c.jti)
-        .limit(limit)
-    )
-    if after is not None:
-        query = query.where(sa.tuple_(streams.c.tenant_id, streams.c.stream_id) > after)
-    return [_push_work_of(row) for row in await connection.execute(query)]
-
-
-def _push_work_of(row: Any) -> PushWork:
-    return PushWork(
-        tenant_id=row.tenant_id,
-        stream_id=row.stream_id,
-        bucket=row.bucket,
-        ordering_key=row.ordering_key,
-        queued_at=row.queued_at,
-        stream_failures=row.failures,
-        failing_since=row.failing_since,
-        endpoint_url=row.endpoint_url,
-        authorization_header_sealed=row.authorization_header_sealed,
-        aud=tuple(row.aud),
-        subject_format=row.subject_format,
-        pending=_pending_of(row),
-    )
-
-
-async def settle_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record what became of pending SETs; those settled or dropped meanwhile stay as they are.
-
-    Each row: tenant_id, stream_id, jti, state, attempts, due_at, kid, err, detail, settled_at.
-    """
-    if not rows:
-        return
-    table = deliveries
-    statement = (
-        sa.update(table)
-        .where(
-            table.c.tenant_id == sa.bindparam("of_tenant_id"),
-            table.c.stream_id == sa.bindparam("of_stream_id"),
-            table.c.jti == sa.bindparam("of_jti"),
-            _is_pending(table),
-        )
-        .values(
-            {
-                name: sa.bindparam(f"new_{name}")
-                for name in ("state", "attempts", "due_at", "kid", "err", "detail", "settled_at")
-            }
-        )
-    )
-    keys = ("tenant_id", "stream_id", "jti")
-    parameters = [
-        {(f"of_{name}" if name in keys else f"new_{name}"): value for name, value in row.items()}
-        for row in rows
-    ]
-    await connection.execute(statement, parameters)
-
-
-async def stream_health(
-    connection: Connection, tenant_id: str, *, stream_ids: Collection[str]
-) -> dict[str, StreamHealth]:
-    """Return stream id to health, of those that still exist."""
-    found: dict[str, StreamHealth] = {}
-    for some in chunks(sorted(stream_ids), IN_LIST_MAX):
-        query = sa.select(
-            streams.c.stream_id,
-            streams.c.failures,
-            streams.c.failing_since,
-            streams.c.backoff_until,
-        ).where(streams.c.tenant_id == tenant_id, streams.c.stream_id.in_(some))
-        found |= {
-            row.stream_id: StreamHealth(
-                failures=row.failures,
-                failing_since=row.failing_since,
-                backoff_until=row.backoff_until,
-            )
-            for row in await connection.execute(query)
-        }
-    return found
-
-
-async def set_stream_health(
-    connection: Connection, tenant_id: str, *, stream_id: str, health: StreamHealth
-) -> None:
-    """Record how a push stream does."""
-    await connection.execute(
-        sa.update(streams).where(_of_stream(streams, tenant_id, stream_id)).values(asdict(health))
-    )
-
-
-async def acknowledge(
-    connection: Connection,
-    tenant_id: str,
-    *,
-    stream_id: str,
-    jtis: Collection[str],
-    now: datetime,
-) -> int:
-    """Mark pending SETs as delivered; unknown and settled ones are ignored. Return how many."""
-    acknowledged = 0
-    for some in chunks(jtis, IN_LIST_MAX):
-        result = await connection.execute(
-            sa.update(deliveries)
-            .where(
-                _of_stream(deliveries, tenant_id, stream_id),
-                deliveries.c.jti.in_(some),
-                _is_pending(deliveries),
-            )
-            .values(state=DeliveryState.DELIVERED.value, settled_at=now, err=None, detail=None)
-        )
-        acknowledged += int(result.rowcount)
-    return acknowledged
-
-
-async def pending_attempts(
-    connection: Connection, tenant_id: str, *, stream_id: str, jtis: Collection[str]
-) -> dict[str, tuple[int, str | None]]:
-    """Return jti to (attempts, kid) of those of `jtis` that are pending on the stream."""
-    found: dict[str, tuple[int, str | None]] = {}
-    for some in chunks(jtis, IN_LIST_MAX):
-        query = sa.select(deliveries.c.jti, deliveries.c.attempts, deliveries.c.kid).where(
-            _of_stream(deliveries, tenant_id, stream_id),
-            deliveries.c.jti.in_(some),
-            _is_pending(deliveries),
-        )
-        found |= {row.jti: (row.attempts, row.kid) for row in await connection.execute(query)}
-    return found
-
-
-def _visible(delivery: Any, tenant_id: str, stream_id: str, now: datetime) -> Any:
-    """Pending, held by no poller, and nothing older of its ordering key is held by one."""
-    return sa.and_(
-        _of_stream(delivery, tenant_id, stream_id),
-        _is_pending(delivery),
-        delivery.c.due_at <= now,
-        ~_waits_for_older(delivery, now),
-    )
-
-
-async def has_visible(
-    connection: Connection, tenant_id: str, *, stream_id: str, now: datetime
-) -> bool:
-    """Return whether a poll would be handed something now."""
-    delivery = deliveries.alias("delivery")
-    query = sa.select(delivery.c.jti).where(_visible(delivery, tenant_id, stream_id, now)).limit(1)
-    return await connection.scalar(query) is not None
-
-
-async def visible_sets(
-    connection: Connection, tenant_id: str, *, stream_id: str, now: datetime, limit: int
-) -> list[PendingSET]:
-    """Return the oldest SETs that a poll may be handed now."""
-    delivery = deliveries.alias("delivery")
-    query = (
-        sa.select(
-            delivery.c.jti, delivery.c.iat, delivery.c.kid, delivery.c.attempts, *_EVENT_COLUMNS
-        )
-        .join(
-            events,
-            sa.and_(
-                events.c.tenant_id == delivery.c.tenant_id,
-                events.c.event_id == delivery.c.event_id,
-            ),
-        )
-        .where(_visible(delivery, tenant_id, stream_id, now))
-        .order_by(delivery.c.jti)
-        .limit(limit)
-    )
-    return [_pending_of(row) for row in await connection.execute(query)]
-
-
-async def hand_out(
-    connection: Connection,
-    tenant_id: str,
-    *,
-    stream_id: str,
-    jtis: Collection[str],
-    kid: str,
-    until: datetime,
-) -> None:
-    """Hide SETs from all pollers until a moment; `kid` stays with those that had none yet."""
-    for some in chunks(jtis, IN_LIST_MAX):
-        await connection.execute(
-            sa.update(deliveries)
-            .where(_of_stream(deliveries, tenant_id, stream_id), deliveries.c.jti.in_(some))
-            .values(
-                due_at=until,
-                attempts=deliveries.c.attempts + 1,
-                kid=sa.func.coalesce(deliveries.c.kid, kid),
-            )
-        )
-
-
 async def dead_letters(
     connection: Connection, tenant_id: str, *, limit: int, before: str | None = None
 ) -> list[DeadLetter]:
@@ -561,13 +252,7 @@ async def dead_letters(
             deliveries.c.queued_at,
             deliveries.c.settled_at,
         )
-        .join(
-            events,
-            sa.and_(
-                events.c.tenant_id == deliveries.c.tenant_id,
-                events.c.event_id == deliveries.c.event_id,
-            ),
-        )
+        .join(events, carries(deliveries))
         .where(deliveries.c.tenant_id == tenant_id, deliveries.c.state == DeliveryState.DEAD.value)
         .order_by(deliveries.c.jti.desc())
         .limit(limit)
@@ -587,7 +272,7 @@ async def redrive(
     result = await connection.execute(
         sa.update(deliveries)
         .where(
-            _of_stream(deliveries, tenant_id, stream_id),
+            of_stream(deliveries, tenant_id, stream_id),
             deliveries.c.jti == jti,
             deliveries.c.state == DeliveryState.DEAD.value,
         )

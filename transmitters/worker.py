@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter as Tally
 from collections.abc import Callable, Collection, Sequence
@@ -29,19 +30,24 @@ from ssf.push import (
     PushOutcome,
     classify_response,
 )
-from transmitters import store
+from transmitters.delivery import store
+from transmitters.delivery.model import (
+    PUSH_TIMEOUT_S,
+    STREAM_WINDOW,
+    PushSettlement,
+    PushTarget,
+    PushWork,
+)
+from transmitters.delivery.operations import SETTLE
 from transmitters.keys import SigningKeys
 from transmitters.metrics import attempts_total
 from transmitters.model import (
-    PUSH_TIMEOUT_S,
-    STREAM_WINDOW,
     Addressing,
-    PushSettlement,
-    PushWork,
 )
-from transmitters.operations import SETTLE
+from transmitters.store import Connection
 
-#: statements of one search for work: one more than once round over all streams is not needed
+#: streams looked at together, and how often one search goes on to the next ones
+TARGETS_PAGE: Final = 64
 PAGES_MAX: Final = 8
 #: failures that somebody has to look at
 _ALERTING: Final = frozenset(
@@ -92,7 +98,7 @@ class PushSource:
 
     def bucket(self, work: PushWork) -> int:
         """Return the bucket of the stream."""
-        return work.bucket
+        return work.target.bucket
 
     async def due(
         self, buckets: Collection[int], now: datetime, limit: int, busy: Collection[str]
@@ -104,27 +110,27 @@ class PushSource:
         """
         chosen = _Selection(limit=limit, busy=busy)
         after, wrapped = self._served, self._served is None
-        page_size = limit + len(busy)
         async with self._database.snapshot() as connection:
             for _ in range(PAGES_MAX):
-                page = await store.system_due_pushes(
+                targets = await store.system_push_targets(
                     connection,
                     buckets=buckets,
                     now=now,
-                    limit=page_size,
-                    # Those under way are still due in the table, so twice the window is looked at.
-                    per_stream=2 * STREAM_WINDOW,
+                    limit=TARGETS_PAGE,
+                    # SETs under way are still due in the table, so twice the window is looked at.
+                    share=2 * STREAM_WINDOW,
                     after=after,
                 )
-                chosen.take(page)
-                if chosen.is_full() or (wrapped and len(page) < page_size):
+                await _choose(connection, targets, chosen, now)
+                if chosen.is_full() or (wrapped and len(targets) < TARGETS_PAGE):
                     break
-                if len(page) < page_size:
+                if len(targets) < TARGETS_PAGE:
                     wrapped, after = True, None
                 else:
-                    after = (page[-1].tenant_id, page[-1].stream_id)
+                    after = (targets[-1].tenant_id, targets[-1].stream_id)
         works = chosen.works
-        self._served = (works[-1].tenant_id, works[-1].stream_id) if works else None
+        last = works[-1].target if works else None
+        self._served = None if last is None else (last.tenant_id, last.stream_id)
         return works
 
     async def perform(self, work: PushWork, fence: Fence) -> PushSettlement:
@@ -139,8 +145,8 @@ class PushSource:
         write = log.error if outcome.klass in _ALERTING else log.info
         write(
             "delivery.attempted",
-            tenant_id=work.tenant_id,
-            stream_id=work.stream_id,
+            tenant_id=work.target.tenant_id,
+            stream_id=work.target.stream_id,
             jti=work.pending.jti,
             txn=work.pending.event.txn,
             event_type=work.pending.event.event_type,
@@ -152,8 +158,8 @@ class PushSource:
         )
         return PushSettlement(
             fence=fence,
-            tenant_id=work.tenant_id,
-            stream_id=work.stream_id,
+            tenant_id=work.target.tenant_id,
+            stream_id=work.target.stream_id,
             jti=work.pending.jti,
             kid=attempt.kid or work.pending.kid,
             klass=outcome.klass.value,
@@ -163,17 +169,19 @@ class PushSource:
             retry_after_s=outcome.retry_after_s,
             attempts=attempts,
             overdue_s=work.overdue_s(now),
-            stream_failures=work.stream_failures,
+            stream_failures=work.target.failures,
             jitter=random.random(),  # noqa: S311 - spreads retries, keeps no secret
             at=now,
         )
 
     async def _attempt(self, work: PushWork) -> _Attempt:
         addressing = Addressing(
-            iss=self._issuer(work.tenant_id), aud=work.aud, subject_format=work.subject_format
+            iss=self._issuer(work.target.tenant_id),
+            aud=work.target.aud,
+            subject_format=work.target.subject_format,
         )
         try:
-            (signed,) = await self._keys.sign(work.tenant_id, [work.pending], addressing)
+            (signed,) = await self._keys.sign(work.target.tenant_id, [work.pending], addressing)
         except NotFound as error:
             return _Attempt(outcome=_no_answer(error.detail))
         if isinstance(signed, SharedSignalsError):
@@ -209,12 +217,12 @@ class PushSource:
 
     def _request(self, work: PushWork, raw: bytes) -> OutboundRequest:
         headers = {"content-type": SECEVENT_MEDIA_TYPE, "accept": "application/json"}
-        if work.authorization_header_sealed is not None:
+        if work.target.authorization_header_sealed is not None:
             # The whole value, scheme included: nothing is added (PUSH-5).
-            headers["authorization"] = self._box.open(work.authorization_header_sealed)
+            headers["authorization"] = self._box.open(work.target.authorization_header_sealed)
         return OutboundRequest(
             method="POST",
-            url=work.endpoint_url,
+            url=work.target.endpoint_url,
             headers=headers,
             body=raw,
             timeout_s=PUSH_TIMEOUT_S,
@@ -228,21 +236,47 @@ class _Selection:
     def __init__(self, *, limit: int, busy: Collection[str]) -> None:
         self.works: list[PushWork] = []
         self._limit = limit
+        self._busy_count = len(busy)
         self._lanes = set(busy)
         self._under_way = Tally(lane.partition("|")[0] for lane in busy)
 
     def is_full(self) -> bool:
         return len(self.works) >= self._limit
 
-    def take(self, page: Sequence[PushWork]) -> None:
-        for work in page:
+    def has_room_for(self, target: PushTarget) -> bool:
+        return self._under_way[target.stream_id] < target.window
+
+    def rows_needed(self) -> int:
+        """As many as are wanted, and those that turn out to be under way."""
+        return self._limit + self._busy_count
+
+    def take(self, due: Sequence[PushWork]) -> None:
+        for work in due:
             if self.is_full():
                 return
-            if work.lane in self._lanes or self._under_way[work.stream_id] >= work.stream_window:
+            if work.lane in self._lanes or not self.has_room_for(work.target):
                 continue
             self._lanes.add(work.lane)
-            self._under_way[work.stream_id] += 1
+            self._under_way[work.target.stream_id] += 1
             self.works.append(work)
+
+
+async def _choose(
+    connection: Connection, targets: Sequence[PushTarget], chosen: _Selection, now: datetime
+) -> None:
+    """Read small streams together, and a stream with much to send by itself."""
+    waiting = [target for target in targets if chosen.has_room_for(target)]
+    for (tenant_id, _), group in itertools.groupby(waiting, key=_read_together):
+        if chosen.is_full():
+            return
+        due = await store.due_pushes(
+            connection, tenant_id, targets=list(group), now=now, limit=chosen.rows_needed()
+        )
+        chosen.take(due)
+
+
+def _read_together(target: PushTarget) -> tuple[str, str | None]:
+    return target.tenant_id, None if target.share_ends is None else target.stream_id
 
 
 def _no_answer(detail: str) -> PushOutcome:

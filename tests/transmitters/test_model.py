@@ -16,24 +16,26 @@ from ssf.events.registry import SSF_BASE, STANDARD_EVENT_TYPES
 from ssf.push import PushClass
 from ssf.stream import DeliveryMethod, StreamStatus
 from tests.transmitters.conftest import CREDENTIAL_CHANGE, ROSA, SESSION_REVOKED, event
-from transmitters.model import (
-    EVENTS_SUPPORTED,
+from transmitters.delivery.model import (
     LONE_ATTEMPTS_MAX,
-    ORDERING_KEY_CHARACTERS_MAX,
     OVERDUE_MAX_S,
     REFUSED_ATTEMPTS_MAX,
+    PushSettlement,
+    SETRefusal,
+    decide_push,
+    decide_refusal,
+)
+from transmitters.model import (
+    EVENTS_SUPPORTED,
+    ORDERING_KEY_CHARACTERS_MAX,
     Addressing,
     DeliveryState,
     PendingSET,
-    PushSettlement,
-    SETRefusal,
     StoredEvent,
     Stream,
     bounded_ordering_key,
     choose_subject,
     configuration_of,
-    decide_push,
-    decide_refusal,
     render_pending,
 )
 

@@ -22,7 +22,11 @@ from tests.transmitters.conftest import (
     event,
 )
 from transmitters import service
-from transmitters.model import POLL_SETS_MAX, POLL_VISIBILITY_S, REFUSED_ATTEMPTS_MAX
+from transmitters.delivery.model import (
+    POLL_SETS_MAX,
+    POLL_VISIBILITY_S,
+    REFUSED_ATTEMPTS_MAX,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -28,8 +28,9 @@ from tests.transmitters.conftest import (
     event,
     issuer_of,
 )
-from transmitters import service, store
-from transmitters.model import (
+from transmitters import service
+from transmitters.delivery import store
+from transmitters.delivery.model import (
     OVERDUE_MAX_S,
     STREAM_WINDOW,
     PushSettlement,
@@ -95,7 +96,7 @@ class Pusher:
         return list(await self.source.due(ALL_BUCKETS, self.world.clock.now(), limit, busy))
 
     def fence(self, work: PushWork) -> Fence:
-        return self.leases.fence(work.bucket)
+        return self.leases.fence(work.target.bucket)
 
     async def perform(self, work: PushWork) -> PushSettlement:
         return await self.source.perform(work, self.fence(work))
@@ -188,7 +189,7 @@ async def test_trouble_of_the_endpoint_rests_the_whole_stream_and_no_other(
     outcomes = {(one.stream_id, one.klass) for one in await pusher.run_once()}
     assert outcomes == {(sick.stream_id, "transient"), (well.stream_id, "delivered")}
     await world.publish(event("usr_9"))
-    assert {work.stream_id for work in await pusher.due()} == {well.stream_id}
+    assert {work.target.stream_id for work in await pusher.due()} == {well.stream_id}
     async with world.db.snapshot() as connection:
         ids = [sick.stream_id, well.stream_id]
         health = await store.stream_health(connection, TENANT, stream_ids=ids)
@@ -336,12 +337,12 @@ async def test_no_stream_takes_more_than_its_window_and_every_stream_gets_its_tu
     busy: list[str] = []
     for stream in streams:
         works = await pusher.due(limit=STREAM_WINDOW, busy=tuple(busy))
-        assert {work.stream_id for work in works} == {stream.stream_id}
+        assert {work.target.stream_id for work in works} == {stream.stream_id}
         assert len(works) == STREAM_WINDOW
         busy += [work.lane for work in works]
     assert await pusher.due(limit=64, busy=tuple(busy)) == []
     # With free places one at a time, they still go round.
-    ones = [(await pusher.due(limit=1))[0].stream_id for _ in range(4)]
+    ones = [(await pusher.due(limit=1))[0].target.stream_id for _ in range(4)]
     assert set(ones) == {stream.stream_id for stream in streams}
 
 

@@ -16,19 +16,21 @@ import structlog
 from runtime.queue import fences_valid
 from runtime.writer import Operation
 from ssf.stream import StreamStatus
-from transmitters import store
-from transmitters.metrics import attempts_total
-from transmitters.model import (
+from transmitters.delivery import store
+from transmitters.delivery.model import (
     POLL_VISIBILITY_S,
     Decision,
-    DeliveryState,
     PollPage,
     PollTurn,
     PushSettlement,
     decide_push,
     decide_refusal,
 )
-from transmitters.store import Connection
+from transmitters.metrics import attempts_total
+from transmitters.model import (
+    DeliveryState,
+)
+from transmitters.store import Connection, get_stream
 
 log = structlog.get_logger()
 
@@ -45,7 +47,7 @@ async def _apply_poll_turns(connection: Connection, turns: Sequence[PollTurn]) -
 async def _apply_poll_turn(connection: Connection, turn: PollTurn) -> PollPage:
     """Settle what was reported, then hand out: in this order (POLL-10)."""
     tenant_id, stream_id = turn.tenant_id, turn.stream_id
-    stream = await store.get_stream(connection, tenant_id, stream_id=stream_id, lock=True)
+    stream = await get_stream(connection, tenant_id, stream_id=stream_id, lock=True)
     if stream is None or not turn.may_poll(stream):
         return PollPage(known=False)
     if turn.acks:
