@@ -11,7 +11,7 @@ turns into containments and events; risk itself acts on nobody::
       sessions.reports.apply_reports                 sessions established or revoked
       levels.service.recompute                       read once per table, judge, write in bulk
         assessment.record                 (pure)     join reports, let remedies and time close them
-        level.level                       (pure)     confidence, cap, maximum, corroboration, floor, pin
+        level.level                       (pure)     cap, maximum, corroboration, floor, pin
         policy.decide                     (pure)     first matching rule
 
     service.reassess_due       expiry, the end of a pin, a new session or owner: the same way

@@ -11,7 +11,6 @@ from risk import assessment
 from risk import level as levels
 from risk.assessment import Judgement
 from risk.entities import service as entities
-from risk.entities import store as entities_store
 from risk.entities.model import Link
 from risk.entities.store import Connection
 from risk.findings import store as findings_store
@@ -144,7 +143,7 @@ async def explain(
             for each in assessment.evidence_of(user_id, links, grouped)
         ),
         remedies=tuple(facts.clearances),
-        pin=facts.pins.get(user_id),
+        pin=facts.people[user_id].pin,
     )
 
 
@@ -163,18 +162,16 @@ async def list_detections(
 
 
 async def _users(connection: Connection, tenant_id: str, user_ids: Sequence[str]) -> list[UserRisk]:
-    known = await entities_store.read_entities(connection, tenant_id, entity_ids=user_ids)
-    records = await levels_store.read_levels(connection, tenant_id, entity_ids=user_ids)
-    pins = await levels_store.read_pins(connection, tenant_id, entity_ids=user_ids)
+    people = await levels_store.read_people(connection, tenant_id, user_ids=user_ids)
     return [
         UserRisk(
             user_id=user_id,
-            label=known[user_id].label,
-            record=records.get(user_id),
-            pin=pins.get(user_id),
+            label=people[user_id].user.label,
+            record=people[user_id].record,
+            pin=people[user_id].pin,
         )
         for user_id in user_ids
-        if user_id in known
+        if user_id in people
     ]
 
 

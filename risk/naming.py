@@ -9,7 +9,7 @@ from typing import Final
 
 from risk.model import EntityKind, Signal
 from ssf.events import caep, vendor
-from ssf.subject import SimpleSubject, simple_members
+from ssf.subject import SimpleSubject, normal_form, simple_members
 
 #: formats that name people, whatever the event is about
 _PEOPLE: Final = frozenset({"email", "phone_number", "account", "scim"})
@@ -17,9 +17,13 @@ _PEOPLE: Final = frozenset({"email", "phone_number", "account", "scim"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Name:
-    """One subject identifier and what it may stand for; the first kind known to us wins."""
+    """One subject identifier and what it may stand for; the first kind known to us wins.
+
+    key: its normal form.
+    """
 
     subject: SimpleSubject
+    key: str
     kinds: tuple[EntityKind, ...]
 
 
@@ -63,7 +67,9 @@ def names(signal: Signal) -> Names:
 
 
 def _as(subjects: Iterable[SimpleSubject], *kinds: EntityKind) -> tuple[Name, ...]:
-    return tuple(Name(subject=subject, kinds=kinds) for subject in subjects)
+    return tuple(
+        Name(subject=subject, key=normal_form(subject), kinds=kinds) for subject in subjects
+    )
 
 
 def _told_apart(

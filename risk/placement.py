@@ -16,7 +16,7 @@ from risk.mapping import (
 from risk.model import EntityKind, Signal, SignalMark, SignalMode, SignalOutcome
 from risk.naming import Name, Names
 from risk.sessions.model import Session, session_key
-from ssf.subject import SimpleSubject, normal_form
+from ssf.subject import SimpleSubject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def draft(signal: Signal) -> Drafted:
 def alias_keys(drafted: Iterable[Drafted]) -> set[str]:
     """Return the normal forms of all users and devices that are named."""
     return {
-        normal_form(name.subject)
+        name.key
         for each in drafted
         for name in (*each.names.user, *each.names.device, *each.names.unsure)
     }
@@ -96,10 +96,14 @@ def devices_to_make(drafted: Iterable[Drafted], known: Known) -> dict[str, Simpl
     """
     wanted: dict[str, SimpleSubject] = {}
     for each in drafted:
-        placement = place(each, known)
-        if placement.user_id and placement.device_id is None and _wants_device(each.drafts):
-            for name in each.names.device[:1]:
-                wanted[normal_form(name.subject)] = name.subject
+        named = each.names.device
+        if (
+            named
+            and _found(named, EntityKind.DEVICE, known) is None
+            and _wants_device(each.drafts)
+            and place(each, known).user_id is not None
+        ):
+            wanted[named[0].key] = named[0].subject
     return {key: wanted[key] for key in sorted(wanted)}
 
 
@@ -127,7 +131,7 @@ def place(drafted: Drafted, known: Known) -> Placement:
         user_id=user_id,
         device_id=device_id,
         sessions=sessions,
-        missing=tuple(dict.fromkeys(normal_form(name.subject) for name in missing)),
+        missing=tuple(dict.fromkeys(name.key for name in missing)),
     )
 
 
@@ -183,7 +187,7 @@ def _wants_device(drafts: Iterable[Draft]) -> bool:
 
 
 def _found(names: Iterable[Name], kind: EntityKind, known: Known) -> str | None:
-    keys = ((kind, normal_form(name.subject)) for name in names)
+    keys = ((kind, name.key) for name in names)
     return next((known.entities[key] for key in keys if key in known.entities), None)
 
 

@@ -303,14 +303,33 @@ def _json(body: object, *, status: int = OK) -> Response:
     )
 
 
+async def session(request: Request) -> Response:
+    """Serve one session by method."""
+    return await _SESSION_METHODS[request.method](request)
+
+
+async def short_risk(request: Request) -> Response:
+    """Serve the short form of a user's risk by method."""
+    return await _SHORT_RISK_METHODS[request.method](request)
+
+
+_SESSION_METHODS: Final = {
+    "PUT": put_session,
+    "GET": get_session,
+    "HEAD": get_session,
+    "DELETE": delete_session,
+}
+_SHORT_RISK_METHODS: Final = {
+    "PUT": put_short_risk,
+    "GET": get_short_risk,
+    "HEAD": get_short_risk,
+}
+
 #: Session routes first: they are the busy ones. References hold slashes (`iss_sub:https://…|…`).
 ROUTES: Final = (
-    Route("/v1/sessions/{sid:path}", put_session, methods=["PUT"]),
-    Route("/v1/sessions/{sid:path}", get_session, methods=["GET"]),
-    Route("/v1/sessions/{sid:path}", delete_session, methods=["DELETE"]),
+    Route("/v1/sessions/{sid:path}", session, methods=["PUT", "GET", "DELETE"]),
     Route("/v1/sessions", list_sessions, methods=["GET"]),
-    Route("/api/v1/users/{user:path}/risk", get_short_risk, methods=["GET"]),
-    Route("/api/v1/users/{user:path}/risk", put_short_risk, methods=["PUT"]),
+    Route("/api/v1/users/{user:path}/risk", short_risk, methods=["GET", "PUT"]),
     Route("/v1/risk/users/{user:path}/history", get_history, methods=["GET"]),
     Route("/v1/risk/users/{user:path}/explain", get_explanation, methods=["GET"]),
     Route("/v1/risk/users/{user:path}", get_risk, methods=["GET"]),

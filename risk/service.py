@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
-from typing import Final
+from typing import Final, TypeAlias
 
-import structlog
 from prometheus_client import Counter, Histogram
 
 from risk import assessment, placement
@@ -47,7 +46,8 @@ from runtime.ids import new_id
 
 TRACE_CHARS_MAX: Final = 200
 
-log = structlog.get_logger()
+_LinkKey: TypeAlias = tuple[str, str, str, str]
+
 _signals_total = Counter(
     "hub_risk_signals_total", "Signals assessed, by what became of them.", ["outcome"]
 )
@@ -152,7 +152,7 @@ async def set_user_risk(
     """
     user_id = await entities.resolve(connection, tenant_id, user)
     await entities_store.lock_entities(connection, tenant_id, entity_ids=[user_id])
-    known = await levels_store.read_levels(connection, tenant_id, entity_ids=[user_id])
+    before = (await levels_store.read_people(connection, tenant_id, user_ids=[user_id]))[user_id]
     active = await findings_store.active_detections(connection, tenant_id, entity_ids=[user_id])
     await findings_store.write_detections(
         connection, assessment.closed_by_admin(active, word, now=now)
@@ -190,7 +190,7 @@ async def set_user_risk(
         now=now,
     )
     _report([made])
-    return made, user_id not in known
+    return made, before.record is None
 
 
 # --- assessing one tenant -----------------------------------------------------------------------
@@ -208,8 +208,8 @@ async def _assess_tenant(
     speaking = [each for each in drafted if each.drafts]
     known = await _look_up(connection, tenant_id, speaking, now=now)
     placed = [placement.place(each, known) for each in drafted]
-    await entities_store.lock_devices(
-        connection, tenant_id, device_ids={each.device_id for each in placed if each.device_id}
+    await entities_store.lock_entities(
+        connection, tenant_id, entity_ids={each.device_id for each in placed if each.device_id}
     )
     await apply_reports(connection, tenant_id, placed, now=now)
     links = await _owners_and_links(connection, tenant_id, placed)
@@ -244,14 +244,22 @@ async def _look_up(
 async def _owners_and_links(
     connection: Connection, tenant_id: str, placed: Iterable[Placement]
 ) -> list[Link]:
-    """Record who owns the devices by what was said, and return all links of these devices."""
+    """Record who owns the devices by what was said.
+
+    Returns all links of the users who are named or linked to the devices that are spoken of.
+    """
     concerned = [each for each in placed if each.device_id and _speaks_of_device(each)]
-    device_ids = {each.device_id for each in concerned if each.device_id}
-    if not device_ids:
-        return []
-    found = await entities_store.links_of_devices(connection, tenant_id, device_ids=device_ids)
+    found = await entities_store.links_around(
+        connection,
+        tenant_id,
+        device_ids={each.device_id for each in concerned if each.device_id},
+        user_ids={each.user_id for each in placed if each.user_id},
+    )
     links = {_key(link): link for link in found}
-    written: dict[tuple[str, ...], Link] = {}
+    written: dict[_LinkKey, Link] = {}
+    of_device: dict[str, dict[_LinkKey, Link]] = {}
+    for key, link in links.items():
+        of_device.setdefault(link.device_id, {})[key] = link
     for each in concerned:
         # A log_only provider ties nobody to a device: others' words about it would have effects.
         if not each.user_id or not each.device_id or each.signal.mode is not SignalMode.ENFORCE:
@@ -265,15 +273,15 @@ async def _owners_and_links(
             since=occurred_at(each.signal),
             until=None,
         )
-        of_device = [link for link in links.values() if link.device_id == each.device_id]
-        changed = {_key(link): link for link in owner_changes(of_device, stated)}
-        links |= changed
+        known = of_device.setdefault(each.device_id, {})
+        changed = {_key(link): link for link in owner_changes(list(known.values()), stated)}
+        known |= changed
         written |= changed
     await entities_store.write_links(connection, [written[key] for key in sorted(written)])
-    return list(links.values())
+    return list((links | written).values())
 
 
-def _key(link: Link) -> tuple[str, ...]:
+def _key(link: Link) -> _LinkKey:
     return (link.device_id, link.user_id, link.kind.value, link.source)
 
 
@@ -284,7 +292,7 @@ def _speaks_of_device(placed: Placement) -> bool:
     )
 
 
-def _change(placed: Sequence[Placement], links: Iterable[Link], *, now: datetime) -> Change:
+def _change(placed: Sequence[Placement], links: Sequence[Link], *, now: datetime) -> Change:
     users_of: dict[str, set[str]] = {}
     for link in links:
         users_of.setdefault(link.device_id, set()).add(link.user_id)
@@ -313,6 +321,7 @@ def _change(placed: Sequence[Placement], links: Iterable[Link], *, now: datetime
         found=found,
         remedied=remedied,
         triggers=triggers,
+        links=links,
     )
 
 
@@ -348,13 +357,3 @@ def _report(assessments: Iterable[Assessment]) -> None:
         if each.level is each.previous_level:
             continue
         _changes_total.labels(each.level.name).inc()
-        log.info(
-            "user_risk.changed",
-            tenant_id=each.tenant_id,
-            user_id=each.user_id,
-            previous_level=each.previous_level.name,
-            level=each.level.name,
-            rule=each.rule,
-            mode=each.mode,
-            txn=each.trace_id,
-        )

@@ -160,7 +160,7 @@ async def state_owner(
 
     The user is assessed again soon. Raises nothing.
     """
-    await store.lock_devices(connection, tenant_id, device_ids=[device_id])
+    await store.lock_entities(connection, tenant_id, entity_ids=[device_id])
     links = await store.links_of_devices(connection, tenant_id, device_ids=[device_id])
     stated = Link(
         tenant_id=tenant_id,

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.entities.model import SOURCE_CHARS_MAX, Entity, Link, LinkKind
@@ -15,7 +16,6 @@ from runtime.database import (
     JSONDocument,
     UTCDateTime,
     chunks,
-    dialect_insert,
     id_column,
     insert_new,
     metadata,
@@ -75,21 +75,112 @@ links: Final = sa.Table(
 sa.Index("ix_links_user_id", links.c.tenant_id, links.c.user_id)
 
 
+# --- statements of hot paths are built once: building costs more than running them ---------------
+
+TENANT: Final = sa.bindparam("tenant_id", type_=sa.String)
+IDS: Final = sa.bindparam("ids", expanding=True, type_=sa.String)
+
+
+async def rows_of(
+    connection: AsyncConnection,
+    statement: sa.Select[*tuple[Any, ...]],
+    tenant_id: str,
+    ids: Collection[str],
+) -> list[Sequence[Any]]:
+    """Run a statement made with TENANT and IDS for all ids, a bounded number at a time."""
+    found: list[Sequence[Any]] = []
+    for some in chunks(ids, IN_LIST_MAX):
+        result = await connection.execute(statement, {"tenant_id": tenant_id, "ids": some})
+        found.extend(result.all())
+    return found
+
+
+def upserts(
+    table: sa.Table, keys: Sequence[str], columns: Sequence[str], *, newer: str | None = None
+) -> Mapping[str, sa.Executable]:
+    """Return, by dialect, "insert, or where the keys exist, overwrite these columns".
+
+    newer: overwrite only where this column grows.
+    """
+    made: dict[str, sa.Executable] = {}
+    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
+        statement = insert(table)
+        made[dialect] = statement.on_conflict_do_update(
+            index_elements=list(keys),
+            set_={name: statement.excluded[name] for name in columns},
+            where=None if newer is None else statement.excluded[newer] > table.c[newer],
+        )
+    return made
+
+
+ENTITY_COLUMNS: Final = (
+    entities.c.entity_id,
+    entities.c.kind,
+    entities.c.label,
+    entities.c.external_id,
+    entities.c.attributes,
+    entities.c.created_at,
+)
+_LINK_COLUMNS: Final = (
+    links.c.device_id,
+    links.c.user_id,
+    links.c.kind,
+    links.c.source,
+    links.c.since,
+    links.c.until,
+)
+
+
+_READ_ENTITIES: Final = sa.select(*ENTITY_COLUMNS).where(
+    entities.c.tenant_id == TENANT, entities.c.entity_id.in_(IDS)
+)
+#: an assessment does not change the entity, so readers of it need not wait
+_LOCK: Final = (
+    sa.select(entities.c.entity_id)
+    .where(entities.c.tenant_id == TENANT, entities.c.entity_id.in_(IDS))
+    .order_by(entities.c.entity_id)
+    .with_for_update(key_share=True)
+)
+_LINKS_OF_DEVICES: Final = sa.select(*_LINK_COLUMNS).where(
+    links.c.tenant_id == TENANT, links.c.device_id.in_(IDS)
+)
+_LINKS_OF_USERS: Final = sa.select(*_LINK_COLUMNS).where(
+    links.c.tenant_id == TENANT, links.c.user_id.in_(IDS)
+)
+_OF_DEVICES = links.alias("of_devices")
+_LINKS_AROUND: Final = sa.select(*_LINK_COLUMNS).where(
+    links.c.tenant_id == TENANT,
+    sa.or_(
+        links.c.user_id.in_(IDS),
+        links.c.user_id.in_(
+            sa.select(_OF_DEVICES.c.user_id).where(
+                _OF_DEVICES.c.tenant_id == TENANT,
+                _OF_DEVICES.c.device_id.in_(sa.bindparam("device_ids", expanding=True)),
+            )
+        ),
+    ),
+)
+_WRITE_LINKS: Final = upserts(
+    links, ("tenant_id", "device_id", "user_id", "kind", "source"), ("since", "until")
+)
+_FIND_ALIASES: Final = sa.select(aliases.c.kind, aliases.c.alias_key, aliases.c.entity_id).where(
+    aliases.c.tenant_id == TENANT,
+    aliases.c.kind.in_(("user", "device")),
+    aliases.c.alias_key.in_(IDS),
+)
+_IDENTIFIERS: Final = (
+    sa.select(aliases.c.entity_id, aliases.c.subject)
+    .where(aliases.c.tenant_id == TENANT, aliases.c.entity_id.in_(IDS))
+    .order_by(aliases.c.entity_id, aliases.c.alias_key)
+)
+
+
 async def find_aliases(
     connection: AsyncConnection, tenant_id: str, *, alias_keys: Collection[str]
 ) -> dict[tuple[EntityKind, str], str]:
     """Return the entity id of each known name, by kind and alias key."""
-    found: dict[tuple[EntityKind, str], str] = {}
-    for keys in chunks(alias_keys, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(aliases.c.kind, aliases.c.alias_key, aliases.c.entity_id).where(
-                aliases.c.tenant_id == tenant_id,
-                aliases.c.kind.in_(("user", "device")),
-                aliases.c.alias_key.in_(keys),
-            )
-        )
-        found |= {(EntityKind(kind), key): entity_id for kind, key, entity_id in rows}
-    return found
+    rows = await rows_of(connection, _FIND_ALIASES, tenant_id, alias_keys)
+    return {(EntityKind(kind), key): entity_id for kind, key, entity_id in rows}
 
 
 async def identifiers_of(
@@ -97,14 +188,8 @@ async def identifiers_of(
 ) -> dict[str, list[dict[str, object]]]:
     """Return the subject identifiers of each entity as JSON objects, in order of alias key."""
     found: dict[str, list[dict[str, object]]] = {}
-    for ids in chunks(entity_ids, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(aliases.c.entity_id, aliases.c.subject)
-            .where(aliases.c.tenant_id == tenant_id, aliases.c.entity_id.in_(ids))
-            .order_by(aliases.c.entity_id, aliases.c.alias_key)
-        )
-        for entity_id, subject in rows:
-            found.setdefault(entity_id, []).append(subject)
+    for entity_id, subject in await rows_of(connection, _IDENTIFIERS, tenant_id, entity_ids):
+        found.setdefault(entity_id, []).append(subject)
     return found
 
 
@@ -138,7 +223,7 @@ async def add_aliases(
 async def add_entities(connection: AsyncConnection, added: Sequence[Entity]) -> None:
     """Insert new entities."""
     if added:
-        await connection.execute(sa.insert(entities), [_entity_row(entity) for entity in added])
+        await connection.execute(sa.insert(entities), [_entity_row(each) for each in added])
 
 
 async def update_entity(connection: AsyncConnection, entity: Entity) -> None:
@@ -154,53 +239,26 @@ async def update_entity(connection: AsyncConnection, entity: Entity) -> None:
     )
 
 
-async def lock_devices(
-    connection: AsyncConnection, tenant_id: str, *, device_ids: Collection[str]
+async def lock_entities(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
 ) -> None:
-    """Keep others from changing what is known of the devices until the transaction ends.
+    """Keep others from assessing the entities until the transaction ends.
 
     Whoever adds a session on a device and whoever reports on it exclude each other, so one of
     them sees what the other did. SQLite has one writer anyway, so there it costs nothing.
+    INVARIANT: devices are locked before users, and each kind in order of id, so that two
+    transactions never wait for each other.
     """
     if connection.dialect.name == "postgresql":
-        await lock_entities(connection, tenant_id, entity_ids=device_ids)
+        await rows_of(connection, _LOCK, tenant_id, sorted(entity_ids))
 
 
 async def read_entities(
     connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
 ) -> dict[str, Entity]:
     """Return entities by id."""
-    return await _read_entities(connection, tenant_id, entity_ids, locked=False)
-
-
-async def lock_entities(
-    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
-) -> dict[str, Entity]:
-    """Return entities by id and keep others from assessing them until the transaction ends.
-
-    INVARIANT: devices are locked before users, and each kind in order of id, so that two
-    transactions never wait for each other. SQLite has one writer anyway.
-    """
-    return await _read_entities(connection, tenant_id, entity_ids, locked=True)
-
-
-async def _read_entities(
-    connection: AsyncConnection, tenant_id: str, entity_ids: Collection[str], *, locked: bool
-) -> dict[str, Entity]:
-    found: dict[str, Entity] = {}
-    for ids in chunks(sorted(entity_ids), IN_LIST_MAX):
-        statement = (
-            sa.select(*_ENTITY_COLUMNS)
-            .where(entities.c.tenant_id == tenant_id, entities.c.entity_id.in_(ids))
-            .order_by(entities.c.entity_id)
-        )
-        if locked and connection.dialect.name == "postgresql":
-            # An assessment does not change the entity, so foreign readers need not wait.
-            statement = statement.with_for_update(key_share=True)
-        for row in await connection.execute(statement):
-            entity = _entity(row, tenant_id)
-            found[entity.entity_id] = entity
-    return found
+    rows = await rows_of(connection, _READ_ENTITIES, tenant_id, entity_ids)
+    return {row[0]: entity(row, tenant_id) for row in rows}
 
 
 async def find_external(
@@ -226,7 +284,7 @@ async def list_entities(
 ) -> list[Entity]:
     """Return up to `limit` entities with an id above `after`, ascending."""
     rows = await connection.execute(
-        sa.select(*_ENTITY_COLUMNS)
+        sa.select(*ENTITY_COLUMNS)
         .where(
             entities.c.tenant_id == tenant_id,
             entities.c.kind == kind.value,
@@ -235,7 +293,7 @@ async def list_entities(
         .order_by(entities.c.entity_id)
         .limit(limit)
     )
-    return [_entity(row, tenant_id) for row in rows]
+    return [entity(row, tenant_id) for row in rows]
 
 
 async def count_entities(connection: AsyncConnection, tenant_id: str, *, kind: EntityKind) -> int:
@@ -252,49 +310,43 @@ async def links_of_devices(
     connection: AsyncConnection, tenant_id: str, *, device_ids: Collection[str]
 ) -> list[Link]:
     """Return all links of the devices."""
-    return await _links(connection, tenant_id, links.c.device_id, device_ids)
+    rows = await rows_of(connection, _LINKS_OF_DEVICES, tenant_id, device_ids)
+    return [_link(row, tenant_id) for row in rows]
 
 
 async def links_of_users(
     connection: AsyncConnection, tenant_id: str, *, user_ids: Collection[str]
 ) -> list[Link]:
     """Return all links of the users."""
-    return await _links(connection, tenant_id, links.c.user_id, user_ids)
+    rows = await rows_of(connection, _LINKS_OF_USERS, tenant_id, user_ids)
+    return [_link(row, tenant_id) for row in rows]
 
 
-async def _links(
-    connection: AsyncConnection, tenant_id: str, column: sa.Column[Any], ids: Collection[str]
+async def links_around(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    device_ids: Collection[str],
+    user_ids: Collection[str],
 ) -> list[Link]:
-    found: list[Link] = []
-    for some in chunks(ids, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(*_LINK_COLUMNS).where(links.c.tenant_id == tenant_id, column.in_(some))
+    """Return all links of the users and of everybody who is linked to the devices."""
+    if not device_ids:
+        return await links_of_users(connection, tenant_id, user_ids=user_ids)
+    found: dict[Link, None] = {}
+    for some in chunks(device_ids, IN_LIST_MAX):
+        result = await connection.execute(
+            _LINKS_AROUND, {"tenant_id": tenant_id, "ids": list(user_ids), "device_ids": some}
         )
-        found.extend(
-            Link(
-                tenant_id=tenant_id,
-                device_id=device_id,
-                user_id=user_id,
-                kind=LinkKind(kind),
-                source=source,
-                since=since,
-                until=until,
-            )
-            for device_id, user_id, kind, source, since, until in rows
-        )
-    return found
+        found |= dict.fromkeys(_link(row, tenant_id) for row in result)
+    return list(found)
 
 
 async def write_links(connection: AsyncConnection, written: Sequence[Link]) -> None:
     """Insert links, or give known ones their new times."""
     if not written:
         return
-    statement = dialect_insert(connection, links)
     await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["tenant_id", "device_id", "user_id", "kind", "source"],
-            set_={"since": statement.excluded.since, "until": statement.excluded.until},
-        ),
+        _WRITE_LINKS[connection.dialect.name],
         [
             {
                 "tenant_id": link.tenant_id,
@@ -310,25 +362,8 @@ async def write_links(connection: AsyncConnection, written: Sequence[Link]) -> N
     )
 
 
-_ENTITY_COLUMNS: Final = (
-    entities.c.entity_id,
-    entities.c.kind,
-    entities.c.label,
-    entities.c.external_id,
-    entities.c.attributes,
-    entities.c.created_at,
-)
-_LINK_COLUMNS: Final = (
-    links.c.device_id,
-    links.c.user_id,
-    links.c.kind,
-    links.c.source,
-    links.c.since,
-    links.c.until,
-)
-
-
-def _entity(row: Sequence[Any], tenant_id: str) -> Entity:
+def entity(row: Sequence[Any], tenant_id: str) -> Entity:
+    """Make an entity of the columns of ENTITY_COLUMNS."""
     entity_id, kind, label, external_id, attributes, created_at = row
     return Entity(
         tenant_id=tenant_id,
@@ -351,3 +386,16 @@ def _entity_row(entity: Entity) -> Mapping[str, Any]:
         "attributes": {"groups": list(entity.groups)},
         "created_at": entity.created_at,
     }
+
+
+def _link(row: Sequence[Any], tenant_id: str) -> Link:
+    device_id, user_id, kind, source, since, until = row
+    return Link(
+        tenant_id=tenant_id,
+        device_id=device_id,
+        user_id=user_id,
+        kind=LinkKind(kind),
+        source=source,
+        since=since,
+        until=until,
+    )

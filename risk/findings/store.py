@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.catalogue import FINDING_TYPES
+from risk.entities.store import IDS, TENANT, rows_of, upserts
 from risk.level import expires_at
 from risk.model import (
     Clearance,
@@ -26,15 +27,11 @@ from risk.model import (
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
-    chunks,
-    dialect_insert,
     id_column,
     metadata,
     tenant_column,
 )
 from runtime.ids import new_id
-
-IN_LIST_MAX: Final = 500
 
 detections: Final = sa.Table(
     "detections",
@@ -98,23 +95,39 @@ clearances: Final = sa.Table(
 # --- detections ---------------------------------------------------------------------------------
 
 _DETECTION_COLUMNS: Final = tuple(
-    column for column in detections.columns if column.name not in {"tenant_id", "is_latest"}
+    column
+    for column in detections.columns
+    # What the others tell already is not read: it is stored for queries and for people.
+    if column.name not in {"tenant_id", "is_latest", "occurred_at", "expires_at", "mitre"}
 )
+
+
+_ACTIVE: Final = sa.select(*_DETECTION_COLUMNS).where(
+    detections.c.tenant_id == TENANT, detections.c.entity_id.in_(IDS), IS_ACTIVE
+)
+_SUSPECTS: Final = (
+    sa.select(detections.c.entity_id)
+    .distinct()
+    .where(detections.c.tenant_id == TENANT, detections.c.entity_id.in_(IDS), IS_ACTIVE)
+)
+_FOLLOWED: Final = (
+    sa.update(detections)
+    .where(
+        detections.c.tenant_id == sa.bindparam("b_tenant_id"),
+        detections.c.detection_id == sa.bindparam("b_id"),
+        detections.c.revision == sa.bindparam("b_revision"),
+    )
+    .values(is_latest=False)
+)
+_APPEND: Final = sa.insert(detections)
 
 
 async def active_detections(
     connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
 ) -> list[Detection]:
     """Return the latest revision of every active detection about the entities."""
-    found: list[Detection] = []
-    for ids in chunks(entity_ids, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(*_DETECTION_COLUMNS).where(
-                detections.c.tenant_id == tenant_id, detections.c.entity_id.in_(ids), IS_ACTIVE
-            )
-        )
-        found.extend(detection(row, tenant_id) for row in rows)
-    return found
+    rows = await rows_of(connection, _ACTIVE, tenant_id, entity_ids)
+    return [detection(row, tenant_id) for row in rows]
 
 
 async def list_detections(
@@ -146,15 +159,7 @@ async def suspects(
     connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
 ) -> set[str]:
     """Return those of the entities that have an active detection."""
-    found: set[str] = set()
-    for ids in chunks(entity_ids, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(detections.c.entity_id)
-            .distinct()
-            .where(detections.c.tenant_id == tenant_id, detections.c.entity_id.in_(ids), IS_ACTIVE)
-        )
-        found.update(row[0] for row in rows)
-    return found
+    return {row[0] for row in await rows_of(connection, _SUSPECTS, tenant_id, entity_ids)}
 
 
 async def write_detections(connection: AsyncConnection, written: Sequence[Detection]) -> None:
@@ -167,41 +172,59 @@ async def write_detections(connection: AsyncConnection, written: Sequence[Detect
         if each.revision > 1
     ]
     if followed:
-        await connection.execute(
-            sa.update(detections)
-            .where(
-                detections.c.tenant_id == sa.bindparam("b_tenant_id"),
-                detections.c.detection_id == sa.bindparam("b_id"),
-                detections.c.revision == sa.bindparam("b_revision"),
-            )
-            .values(is_latest=False),
-            followed,
-        )
-    await connection.execute(sa.insert(detections), [_detection_row(each) for each in written])
+        await connection.execute(_FOLLOWED, followed)
+    await connection.execute(_APPEND, [_detection_row(each) for each in written])
 
 
 def detection(row: Sequence[Any], tenant_id: str) -> Detection:
     """Make a detection of the columns of `_DETECTION_COLUMNS`."""
-    values = dict(zip((column.name for column in _DETECTION_COLUMNS), row, strict=True))
-    evidence = values.pop("evidence")
-    for derived in ("occurred_at", "expires_at", "mitre"):
-        del values[derived]
-    for name in ("related", "reasons", "clears_on"):
-        values[name] = tuple(values[name])
-    values |= {
-        "mode": SignalMode(values["mode"]),
-        "entity_kind": EntityKind(values["entity_kind"]),
-        "level": Level[values["level"]],
-        "state": DetectionState(values["state"]),
-        "sightings": tuple(
+    (
+        detection_id,
+        revision,
+        name,
+        source_class,
+        mode,
+        entity_kind,
+        entity_id,
+        related,
+        level,
+        confidence,
+        issuer,
+        detected_at,
+        reasons,
+        evidence,
+        clears_on,
+        state,
+        state_at,
+        state_by,
+    ) = row
+    return Detection(
+        tenant_id=tenant_id,
+        detection_id=detection_id,
+        revision=revision,
+        name=name,
+        source_class=source_class,
+        mode=SignalMode(mode),
+        entity_kind=EntityKind(entity_kind),
+        entity_id=entity_id,
+        related=tuple(related),
+        level=Level[level],
+        confidence=confidence,
+        issuer=issuer,
+        sightings=tuple(
             Sighting(
-                signal_id=each["signal_id"],
-                occurred_at=datetime.fromisoformat(each["occurred_at"]),
+                signal_id=seen["signal_id"],
+                occurred_at=datetime.fromisoformat(seen["occurred_at"]),
             )
-            for each in evidence
+            for seen in evidence
         ),
-    }
-    return Detection(tenant_id=tenant_id, **values)
+        detected_at=detected_at,
+        reasons=tuple(reasons),
+        clears_on=tuple(clears_on),
+        state=DetectionState(state),
+        state_at=state_at,
+        state_by=state_by,
+    )
 
 
 def _detection_row(each: Detection) -> dict[str, Any]:
@@ -238,51 +261,50 @@ def _detection_row(each: Detection) -> dict[str, Any]:
 # --- clearances ---------------------------------------------------------------------------------
 
 
+_CLEARANCES: Final = sa.select(
+    clearances.c.entity_id,
+    clearances.c.issuer,
+    clearances.c.remedy,
+    clearances.c.level,
+    clearances.c.mode,
+    clearances.c.occurred_at,
+    clearances.c.signal_id,
+).where(clearances.c.tenant_id == TENANT, clearances.c.entity_id.in_(IDS))
+_WRITE_CLEARANCES: Final = upserts(
+    clearances,
+    ("tenant_id", "entity_id", "remedy", "level", "mode", "issuer"),
+    ("occurred_at", "signal_id"),
+    newer="occurred_at",
+)
+
+
 async def read_clearances(
     connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
 ) -> list[Clearance]:
     """Return the newest word of each kind about the entities."""
-    found: list[Clearance] = []
-    for ids in chunks(entity_ids, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(
-                clearances.c.entity_id,
-                clearances.c.issuer,
-                clearances.c.remedy,
-                clearances.c.level,
-                clearances.c.mode,
-                clearances.c.occurred_at,
-                clearances.c.signal_id,
-            ).where(clearances.c.tenant_id == tenant_id, clearances.c.entity_id.in_(ids))
+    return [
+        Clearance(
+            tenant_id=tenant_id,
+            entity_id=entity_id,
+            issuer=issuer,
+            remedy=remedy,
+            level=Level[level] if level else None,
+            mode=SignalMode(mode),
+            occurred_at=occurred_at,
+            signal_id=signal_id,
         )
-        found.extend(
-            Clearance(
-                tenant_id=tenant_id,
-                entity_id=entity_id,
-                issuer=issuer,
-                remedy=remedy,
-                level=Level[level] if level else None,
-                mode=SignalMode(mode),
-                occurred_at=occurred_at,
-                signal_id=signal_id,
-            )
-            for entity_id, issuer, remedy, level, mode, occurred_at, signal_id in rows
+        for entity_id, issuer, remedy, level, mode, occurred_at, signal_id in await rows_of(
+            connection, _CLEARANCES, tenant_id, entity_ids
         )
-    return found
+    ]
 
 
 async def write_clearances(connection: AsyncConnection, written: Sequence[Clearance]) -> None:
     """Insert words, or move the known ones forward in time; never back."""
     if not written:
         return
-    statement = dialect_insert(connection, clearances)
-    newer = statement.excluded
     await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["tenant_id", "entity_id", "remedy", "level", "mode", "issuer"],
-            set_={"occurred_at": newer.occurred_at, "signal_id": newer.signal_id},
-            where=newer.occurred_at > clearances.c.occurred_at,
-        ),
+        _WRITE_CLEARANCES[connection.dialect.name],
         [
             {
                 "tenant_id": each.tenant_id,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from risk.model import Level
+from risk.entities.model import Entity
+from risk.model import Level, Pin
 
 #: reasons to compute a level again
 BY_TIME: Final = "time"
@@ -25,6 +26,15 @@ class LevelRecord:
     cause_ids: tuple[str, ...]
     computed_at: datetime
 
+    def says_the_same(self, other: LevelRecord) -> bool:
+        """Return whether only the time of computation differs. Raises nothing."""
+        return (self.level, self.score, self.cause_ids, self.reasons) == (
+            other.level,
+            other.score,
+            other.cause_ids,
+            other.reasons,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelChange:
@@ -39,3 +49,12 @@ class LevelChange:
     reasons: tuple[str, ...]
     cause_ids: tuple[str, ...]
     trace_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A user, with the level that was computed last and the pin; None: there is none."""
+
+    user: Entity
+    record: LevelRecord | None
+    pin: Pin | None

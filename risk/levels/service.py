@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -19,12 +19,12 @@ import structlog
 from risk import assessment
 from risk.assessment import Judgement, UserFacts
 from risk.entities import store as entities_store
-from risk.entities.model import Entity, Link
+from risk.entities.model import Link
 from risk.entities.store import Connection
 from risk.findings import store as findings_store
 from risk.levels import store
-from risk.levels.model import BY_TIME, LevelChange, LevelRecord
-from risk.model import Assessment, Clearance, Detection, DetectionState, EntityKind, Level, Pin
+from risk.levels.model import BY_TIME, LevelChange, LevelRecord, Standing
+from risk.model import Assessment, Clearance, Detection, DetectionState, Level
 from risk.policies import store as policies_store
 from risk.policies.model import StoredPolicy
 from runtime.ids import new_id
@@ -46,7 +46,8 @@ class Change:
     """What is new in one tenant. user_ids: whom it may concern. device_ids: involved besides.
 
     found: fresh detections (revision 0). triggers: by user; without one the time is the reason.
-    insist: users whose policy must run even if nothing changed.
+    insist: users whose policy must run even if nothing changed. links: all links of the users,
+    None if they were not read yet.
     """
 
     user_ids: frozenset[str]
@@ -55,18 +56,17 @@ class Change:
     remedied: Sequence[Clearance] = ()
     triggers: Mapping[str, Trigger] = field(default_factory=dict)
     insist: frozenset[str] = frozenset()
+    links: Sequence[Link] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What is stored about the users of a change and about their devices."""
 
-    users: Mapping[str, Entity]
+    people: Mapping[str, Standing]
     links: Mapping[str, Sequence[Link]]
     detections: Sequence[Detection]
     clearances: Sequence[Clearance]
-    pins: Mapping[str, Pin]
-    levels: Mapping[str, LevelRecord]
     policy: StoredPolicy
 
 
@@ -76,30 +76,25 @@ async def read_facts(
     *,
     user_ids: frozenset[str],
     device_ids: frozenset[str] = frozenset(),
-    locked: bool = False,
+    links: Iterable[Link] | None = None,
 ) -> Facts:
     """Read everything a judgement of the users needs, once per table.
 
-    locked: keep others from judging the same users until the transaction ends.
+    links: all links of these users, if the caller has read them already.
     """
-    read = entities_store.lock_entities if locked else entities_store.read_entities
-    users = {
-        entity_id: entity
-        for entity_id, entity in (await read(connection, tenant_id, entity_ids=user_ids)).items()
-        if entity.kind is EntityKind.USER
-    }
-    links: dict[str, list[Link]] = {}
-    for link in await entities_store.links_of_users(connection, tenant_id, user_ids=users):
-        links.setdefault(link.user_id, []).append(link)
-    linked = {link.device_id for some in links.values() for link in some}
-    about = sorted({*users, *device_ids, *linked})
+    people = await store.read_people(connection, tenant_id, user_ids=user_ids)
+    if links is None:
+        links = await entities_store.links_of_users(connection, tenant_id, user_ids=people)
+    of_user: dict[str, list[Link]] = {}
+    for link in links:
+        of_user.setdefault(link.user_id, []).append(link)
+    linked = {link.device_id for some in of_user.values() for link in some}
+    about = sorted({*people, *device_ids, *linked})
     return Facts(
-        users=users,
-        links=links,
+        people=people,
+        links=of_user,
         detections=await findings_store.active_detections(connection, tenant_id, entity_ids=about),
         clearances=await findings_store.read_clearances(connection, tenant_id, entity_ids=about),
-        pins=await store.read_pins(connection, tenant_id, entity_ids=users),
-        levels=await store.read_levels(connection, tenant_id, entity_ids=users),
         policy=await policies_store.read_policy(connection, tenant_id),
     )
 
@@ -116,8 +111,13 @@ async def recompute(
 
     caps: issuer to the highest level its word can lead to. Raises nothing of its own.
     """
+    await entities_store.lock_entities(connection, tenant_id, entity_ids=change.user_ids)
     facts = await read_facts(
-        connection, tenant_id, user_ids=change.user_ids, device_ids=change.device_ids, locked=True
+        connection,
+        tenant_id,
+        user_ids=change.user_ids,
+        device_ids=change.device_ids,
+        links=change.links,
     )
     for broken in facts.policy.skipped:
         log.error("policy_rule.skipped", tenant_id=tenant_id, detail=broken)
@@ -132,7 +132,7 @@ async def recompute(
     concerned = [
         user_id
         for user_id, judgement in judgements.items()
-        if user_id in news or _moved(facts.levels.get(user_id), judgement)
+        if user_id in news or _moved(facts.people[user_id].record, judgement)
     ]
     await findings_store.write_detections(connection, appended)
     await findings_store.write_clearances(connection, change.remedied)
@@ -168,8 +168,8 @@ def judge_user(
         UserFacts(
             user_id=user_id,
             evidence=assessment.evidence_of(user_id, facts.links.get(user_id, ()), standing),
-            pin=facts.pins.get(user_id),
-            groups=facts.users[user_id].groups,
+            pin=facts.people[user_id].pin,
+            groups=facts.people[user_id].user.groups,
             caps=caps,
         ),
         facts.policy.policy,
@@ -183,7 +183,7 @@ def _judge_all(
     grouped = assessment.by_subject(standing)
     return {
         user_id: judge_user(facts, user_id, grouped, caps=caps, now=now)
-        for user_id in sorted(facts.users)
+        for user_id in sorted(facts.people)
     }
 
 
@@ -192,7 +192,7 @@ def _with_news(facts: Facts, appended: Iterable[Detection]) -> frozenset[str]:
     fresh = assessment.by_subject(each for each in appended if each.state is DetectionState.ACTIVE)
     return frozenset(
         user_id
-        for user_id in facts.users
+        for user_id in facts.people
         if assessment.evidence_of(user_id, facts.links.get(user_id, ()), fresh)
     )
 
@@ -215,7 +215,7 @@ async def _write_levels(
     written: list[LevelRecord] = []
     due: dict[str, datetime] = {}
     for user_id, judgement in judgements.items():
-        result, before = judgement.result, facts.levels.get(user_id)
+        result, before = judgement.result, facts.people[user_id].record
         if result.next_change_at is not None:
             due[user_id] = result.next_change_at
         wanted = LevelRecord(
@@ -230,7 +230,7 @@ async def _write_levels(
         if before is None and not result.pinned and not _moved(before, judgement):
             # Nothing was ever said about this user: there is no record to keep.
             continue
-        if before is None or replace(wanted, computed_at=before.computed_at) != before:
+        if before is None or not wanted.says_the_same(before):
             written.append(wanted)
     await store.write_levels(connection, written)
     await store.schedule(connection, tenant_id, due=due, reason=BY_TIME)
@@ -246,11 +246,11 @@ async def _assessments(
 ) -> list[Assessment]:
     if not judgements:
         return []
-    tenant_id = next(iter(facts.users.values())).tenant_id
+    tenant_id = next(iter(facts.people.values())).user.tenant_id
     identifiers = await entities_store.identifiers_of(connection, tenant_id, entity_ids=judgements)
     made: list[Assessment] = []
     for user_id, judgement in judgements.items():
-        before = facts.levels.get(user_id)
+        before = facts.people[user_id].record
         trigger = change.triggers.get(user_id) or Trigger(
             trace_id=new_id("chg"), occurred_at=now, received_at=now
         )
@@ -270,7 +270,7 @@ async def _assessments(
                 rule=judgement.decision.rule,
                 mode=judgement.decision.mode.value,
                 identifiers=tuple(identifiers.get(user_id, ())),
-                label=facts.users[user_id].label,
+                label=facts.people[user_id].user.label,
                 occurred_at=trigger.occurred_at,
                 received_at=trigger.received_at,
             )

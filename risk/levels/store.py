@@ -9,19 +9,17 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from risk.levels.model import LevelChange, LevelRecord
-from risk.model import Level, Pin
+from risk.entities import store as entities_store
+from risk.entities.store import IDS, TENANT, rows_of, upserts
+from risk.levels.model import LevelChange, LevelRecord, Standing
+from risk.model import EntityKind, Level, Pin
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
-    chunks,
-    dialect_insert,
     id_column,
     metadata,
     tenant_column,
 )
-
-IN_LIST_MAX: Final = 500
 
 pins: Final = sa.Table(
     "pins",
@@ -82,35 +80,6 @@ sa.Index("ix_reassessments_due_at", reassessments.c.tenant_id, reassessments.c.d
 # --- pins ---------------------------------------------------------------------------------------
 
 
-async def read_pins(
-    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
-) -> dict[str, Pin]:
-    """Return the pins of the entities."""
-    found: dict[str, Pin] = {}
-    for ids in chunks(entity_ids, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(
-                pins.c.entity_id,
-                pins.c.level,
-                pins.c.until,
-                pins.c.reason,
-                pins.c.set_by,
-                pins.c.set_at,
-            ).where(pins.c.tenant_id == tenant_id, pins.c.entity_id.in_(ids))
-        )
-        for entity_id, level, until, reason, set_by, set_at in rows:
-            found[entity_id] = Pin(
-                tenant_id=tenant_id,
-                entity_id=entity_id,
-                level=Level[level],
-                until=until,
-                reason=reason,
-                set_by=set_by,
-                set_at=set_at,
-            )
-    return found
-
-
 async def write_pin(connection: AsyncConnection, pin: Pin) -> None:
     """Set the pin of an entity in place of the one it had."""
     await remove_pins(connection, pin.tenant_id, entity_ids=[pin.entity_id])
@@ -139,18 +108,62 @@ async def remove_pins(
 # --- levels -------------------------------------------------------------------------------------
 
 
-async def read_levels(
-    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
-) -> dict[str, LevelRecord]:
-    """Return the levels that were computed last."""
-    found: dict[str, LevelRecord] = {}
-    for ids in chunks(entity_ids, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(*_LEVEL_COLUMNS).where(
-                levels.c.tenant_id == tenant_id, levels.c.entity_id.in_(ids)
-            )
+_READ_PEOPLE: Final = (
+    sa.select(
+        *entities_store.ENTITY_COLUMNS,
+        levels.c.level,
+        levels.c.score,
+        levels.c.reasons,
+        levels.c.cause_ids,
+        levels.c.computed_at,
+        pins.c.level,
+        pins.c.until,
+        pins.c.reason,
+        pins.c.set_by,
+        pins.c.set_at,
+    )
+    .select_from(
+        entities_store.entities.outerjoin(
+            levels,
+            sa.and_(
+                levels.c.tenant_id == entities_store.entities.c.tenant_id,
+                levels.c.entity_id == entities_store.entities.c.entity_id,
+            ),
+        ).outerjoin(
+            pins,
+            sa.and_(
+                pins.c.tenant_id == entities_store.entities.c.tenant_id,
+                pins.c.entity_id == entities_store.entities.c.entity_id,
+            ),
         )
-        found |= {row[0]: _record(row, tenant_id) for row in rows}
+    )
+    .where(
+        entities_store.entities.c.tenant_id == TENANT, entities_store.entities.c.entity_id.in_(IDS)
+    )
+)
+_WRITE_LEVELS: Final = upserts(
+    levels,
+    ("tenant_id", "entity_id"),
+    ("level", "score", "reasons", "cause_ids", "computed_at"),
+)
+_APPEND_HISTORY: Final = sa.insert(level_history)
+_SCHEDULE: Final = upserts(reassessments, ("tenant_id", "entity_id", "reason"), ("due_at",))
+
+
+async def read_people(
+    connection: AsyncConnection, tenant_id: str, *, user_ids: Collection[str]
+) -> dict[str, Standing]:
+    """Return users with the level that was computed last and with their pin, by id."""
+    rows = await rows_of(connection, _READ_PEOPLE, tenant_id, user_ids)
+    found: dict[str, Standing] = {}
+    for row in rows:
+        user = entities_store.entity(row[:6], tenant_id)
+        if user.kind is EntityKind.USER:
+            found[user.entity_id] = Standing(
+                user=user,
+                record=_record((user.entity_id, *row[6:11]), tenant_id) if row[6] else None,
+                pin=_pin((user.entity_id, *row[11:]), tenant_id) if row[11] else None,
+            )
     return found
 
 
@@ -158,15 +171,8 @@ async def write_levels(connection: AsyncConnection, written: Sequence[LevelRecor
     """Insert levels, or replace the known ones."""
     if not written:
         return
-    statement = dialect_insert(connection, levels)
     await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["tenant_id", "entity_id"],
-            set_={
-                name: statement.excluded[name]
-                for name in ("level", "score", "reasons", "cause_ids", "computed_at")
-            },
-        ),
+        _WRITE_LEVELS[connection.dialect.name],
         [
             {
                 "tenant_id": each.tenant_id,
@@ -208,7 +214,7 @@ async def write_history(connection: AsyncConnection, written: Sequence[LevelChan
     if not written:
         return
     await connection.execute(
-        sa.insert(level_history),
+        _APPEND_HISTORY,
         [
             {
                 "tenant_id": each.tenant_id,
@@ -286,6 +292,19 @@ def _record(row: Sequence[Any], tenant_id: str) -> LevelRecord:
     )
 
 
+def _pin(row: Sequence[Any], tenant_id: str) -> Pin:
+    entity_id, level, until, reason, set_by, set_at = row
+    return Pin(
+        tenant_id=tenant_id,
+        entity_id=entity_id,
+        level=Level[level],
+        until=until,
+        reason=reason,
+        set_by=set_by,
+        set_at=set_at,
+    )
+
+
 # --- when to compute again ----------------------------------------------------------------------
 
 
@@ -295,12 +314,8 @@ async def schedule(
     """Have the levels of entities computed again at the given times, for one reason each."""
     if not due:
         return
-    statement = dialect_insert(connection, reassessments)
     await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["tenant_id", "entity_id", "reason"],
-            set_={"due_at": statement.excluded.due_at},
-        ),
+        _SCHEDULE[connection.dialect.name],
         [
             {"tenant_id": tenant_id, "entity_id": entity_id, "reason": reason, "due_at": due_at}
             for entity_id, due_at in sorted(due.items())

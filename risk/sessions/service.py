@@ -119,8 +119,8 @@ async def _put_of_tenant(
 ) -> dict[int, PutSessionResult]:
     named = await _resolve(connection, tenant_id, batch)
     # Whoever reports on these devices now has to wait, so it sees the new links or we see its word.
-    await entities_store.lock_devices(
-        connection, tenant_id, device_ids={each for each in named.devices.values() if each}
+    await entities_store.lock_entities(
+        connection, tenant_id, entity_ids={each for each in named.devices.values() if each}
     )
     known = await store.find_sessions(
         connection, tenant_id, keys={(item.iss, item.sid) for item in batch.values()}
