@@ -76,7 +76,7 @@ async def open_node(
 
     operations: what this process executes itself; the processes that only send leave it empty.
     """
-    database = Database.connect(config.database_url)
+    database = Database.connect(config.database_url, owns_writes=config.role == "core")
     notifier = Notifier()
     feed = ConfigFeed(database, notifier)
     box = SecretBox(config.secret_key)

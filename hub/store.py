@@ -1,4 +1,4 @@
-"""Tables and named queries of the hub itself: tenants, clients, audit."""
+"""Tables and named queries of the hub itself: tenants, clients, audit, kept answers."""
 
 from __future__ import annotations
 
@@ -65,6 +65,18 @@ audit: Final = sa.Table(
     sa.UniqueConstraint("tenant_id", "number"),
 )
 
+kept_answers: Final = sa.Table(
+    "kept_answers",
+    metadata,
+    tenant_column(),
+    id_column("client_id"),
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("answer_sealed", sa.Text, nullable=False),
+    sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Index("ix_kept_answers_tenant_id_created_at", "tenant_id", "created_at"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
@@ -116,6 +128,18 @@ class AuditNote:
     detail: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptAnswer:
+    """The answer to a request with an Idempotency-Key. fingerprint: of the request."""
+
+    tenant_id: str
+    client_id: str
+    key: str
+    fingerprint: str
+    answer_sealed: str
+    created_at: datetime
+
+
 async def ensure_tenant(
     connection: AsyncConnection, tenant_id: str, *, name: str, now: datetime
 ) -> bool:
@@ -164,6 +188,37 @@ async def delete_client(connection: AsyncConnection, tenant_id: str, client_id: 
         sa.delete(clients).where(clients.c.tenant_id == tenant_id, clients.c.client_id == client_id)
     )
     return bool(result.rowcount)
+
+
+async def find_answer(
+    connection: AsyncConnection, tenant_id: str, *, client_id: str, key: str, since: datetime
+) -> KeptAnswer | None:
+    """Return the answer that a client's key got at or after `since`, or None."""
+    rows = await connection.execute(
+        sa.select(kept_answers).where(
+            kept_answers.c.tenant_id == tenant_id,
+            kept_answers.c.client_id == client_id,
+            kept_answers.c.key == key,
+            kept_answers.c.created_at >= since,
+        )
+    )
+    found = rows.mappings().first()
+    return None if found is None else KeptAnswer(**found)
+
+
+async def keep_answer(connection: AsyncConnection, answer: KeptAnswer) -> None:
+    """Keep the answer to a request. Raises IntegrityError when the key has one."""
+    await connection.execute(sa.insert(kept_answers).values(asdict(answer)))
+
+
+async def forget_answers(connection: AsyncConnection, tenant_id: str, *, before: datetime) -> int:
+    """Delete a tenant's answers from before a moment; return how many."""
+    result = await connection.execute(
+        sa.delete(kept_answers).where(
+            kept_answers.c.tenant_id == tenant_id, kept_answers.c.created_at < before
+        )
+    )
+    return int(result.rowcount)
 
 
 async def add_audit(connection: AsyncConnection, note: AuditNote, *, now: datetime) -> None:
@@ -218,9 +273,22 @@ def audit_hash(entry: AuditEntry) -> str:
             entry.actor,
             entry.action,
             entry.ref,
-            entry.detail,
+            _numbers_as_text(entry.detail),
             entry.previous_hash,
         ],
         order="sorted",
     )
     return hashlib.sha256(body).hexdigest()
+
+
+def _numbers_as_text(value: Any) -> Any:
+    """Write numbers in one way: databases may give 1e2 back as 100, and the hash must not care."""
+    if isinstance(value, dict):
+        return {name: _numbers_as_text(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers_as_text(inner) for inner in value]
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value

@@ -18,8 +18,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hub.admin.bodies import Body
 from hub.admin.client import AdminClient, LocalClient, RemoteClient
-from hub.admin.kinds import PREFIX, Action, Body, Kind
+from hub.admin.kinds import PREFIX, Action, Kind
 from hub.admin.routes import KINDS
 from hub.app import make_trusted_app
 from hub.bootstrap import MadeUp, prepare, secret_key

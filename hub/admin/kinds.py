@@ -10,79 +10,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-import pydantic
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hub import store
-from hub.node import Node
-from hub.store import AuditNote
-from runtime.caller import Caller
-from runtime.errors import Conflict, Invalid, Refused
+from hub.admin.bodies import JSON_MEDIA_TYPE, Body, parse_body
+from hub.admin.context import Admin, Document, Listing, admin_of
+from hub.admin.writing import Written, write
+from runtime.errors import Invalid, Refused
+
+__all__ = ["Action", "Admin", "Document", "Kind", "Listing", "etag_of", "one_of", "routes_of"]
 
 PAGE_DEFAULT: Final = 50
-PAGE_MAX: Final = 200
-JSON_MEDIA_TYPE: Final = "application/json"
+#: the services below give up to 200 at once, and one more than a page tells whether there is more
+PAGE_MAX: Final = 100
 PREFIX: Final = "/admin/v1"
-
-Document = dict[str, Any]
+CURSOR_CHARACTERS_MAX: Final = 255
 
 
 class PreconditionFailed(Refused):
     """`If-Match` names another state than the present one."""
 
     status = 412
-
-
-class UnsupportedMediaType(Refused):
-    """The body is not JSON."""
-
-    status = 415
-
-
-class Body(pydantic.BaseModel):
-    """A request body: unknown members are refused, so that a typo is not a silent default."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admin:
-    """One admin request: who asks, for which tenant, with what at hand."""
-
-    state: Any
-    node: Node
-    caller: Caller
-
-    @property
-    def tenant_id(self) -> str:
-        """The tenant that is administered."""
-        return self.caller.tenant_id
-
-    @property
-    def now(self) -> datetime:
-        """The present moment."""
-        return self.node.clock.now()
-
-    @property
-    def base(self) -> str:
-        """The tenant's issuer, which its URLs begin with."""
-        issuer: str = self.state.issuer(self.tenant_id)
-        return issuer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """What part of a list is wanted. after: the id the page before ended with."""
-
-    after: str
-    limit: int
-    filters: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +53,9 @@ class Action:
 class Kind:
     """One kind of admin object. What it cannot do is None, and has no route.
 
+    replace: PUT with a `create_body`: what it leaves out falls back to its default.
     example: a request body that works as it stands; the tests send exactly this.
+    id_parameter: `{id:path}` where ids are references that may hold slashes.
     secret_once: members of the POST answer that are never shown again.
     """
 
@@ -114,11 +68,13 @@ class Kind:
     create_body: type[Body] | None = None
     change: Callable[[Admin, str, Any], Awaitable[Document]] | None = None
     change_body: type[Body] | None = None
+    replace: Callable[[Admin, str, Any], Awaitable[Document]] | None = None
     delete: Callable[[Admin, str], Awaitable[None]] | None = None
     filters: tuple[str, ...] = ()
     actions: tuple[Action, ...] = ()
     example: Document | None = None
     secret_once: tuple[str, ...] = field(default=())
+    id_parameter: str = "{id}"
 
 
 def routes_of(kind: Kind) -> list[Route]:
@@ -137,10 +93,12 @@ def routes_of(kind: Kind) -> list[Route]:
         single["GET"] = _read(kind)
     if kind.change is not None:
         single["PATCH"] = _change(kind)
+    if kind.replace is not None:
+        single["PUT"] = _replace(kind)
     if kind.delete is not None:
         single["DELETE"] = _delete(kind)
     if single:
-        routes.append(_routes(f"/{kind.name}/{{id}}", single))
+        routes.append(_routes(f"/{kind.name}/{kind.id_parameter}", single))
     routes += [
         _route(f"/{kind.name}/{{id}}/{action.name}", "POST", _act(kind, action))
         for action in kind.actions
@@ -165,7 +123,7 @@ def _routes(path: str, by_method: Mapping[str, Endpoint]) -> Route:
 
 def _list(kind: Kind) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = _admin(request, write=False)
+        admin = admin_of(request, write=False)
         listing = _listing(request, kind)
         wanted = Listing(after=listing.after, limit=listing.limit + 1, filters=listing.filters)
         found = await kind.list_page(admin, wanted)
@@ -178,7 +136,7 @@ def _list(kind: Kind) -> Endpoint:
 
 def _read(kind: Kind) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = _admin(request, write=False)
+        admin = admin_of(request, write=False)
         assert kind.read is not None  # noqa: S101 - only such kinds have this route
         document = await kind.read(admin, request.path_params["id"])
         return _json(document, etag=etag_of(document))
@@ -188,85 +146,94 @@ def _read(kind: Kind) -> Endpoint:
 
 def _create(kind: Kind) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = _admin(request, write=True)
-        assert kind.create is not None  # noqa: S101 - only such kinds have this route
-        assert kind.create_body is not None  # noqa: S101 - a kind declares both or none
+        admin = admin_of(request, write=True)
+        assert kind.create_body is not None  # noqa: S101 - only such kinds have this route
         body = await parse_body(request, kind.create_body)
-        document = await kind.create(admin, body)
-        await _audit(admin, f"{kind.item}.create", document["id"], body)
-        location = {"location": f"{admin.base}{PREFIX}/{kind.name}/{document['id']}"}
-        return _json(document, status=201, etag=etag_of(document), headers=location)
+
+        async def perform(inside: Admin) -> Written:
+            assert kind.create is not None  # noqa: S101 - a kind declares both or none
+            document = await kind.create(inside, body)
+            location = {"location": f"{admin.base}{PREFIX}/{kind.name}/{document['id']}"}
+            answer = _json(document, status=201, etag=etag_of(document), headers=location)
+            return Written(
+                response=answer, action=f"{kind.item}.create", ref=document["id"], body=body
+            )
+
+        return await write(request, admin, perform)
 
     return endpoint
 
 
 def _change(kind: Kind) -> Endpoint:
+    assert kind.change is not None  # noqa: S101 - only such kinds have this route
+    assert kind.change_body is not None  # noqa: S101 - a kind declares both or none
+    return _changing(kind, "change", kind.change, kind.change_body)
+
+
+def _replace(kind: Kind) -> Endpoint:
+    assert kind.replace is not None  # noqa: S101 - only such kinds have this route
+    model = kind.create_body or kind.change_body
+    assert model is not None  # noqa: S101 - what can be replaced can be written
+    return _changing(kind, "replace", kind.replace, model)
+
+
+def _changing(
+    kind: Kind,
+    name: str,
+    change: Callable[[Admin, str, Any], Awaitable[Document]],
+    model: type[Body],
+) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = _admin(request, write=True)
-        assert kind.change is not None  # noqa: S101 - only such kinds have this route
-        assert kind.change_body is not None  # noqa: S101 - a kind declares both or none
-        body = await parse_body(request, kind.change_body)
+        admin = admin_of(request, write=True)
+        body = await parse_body(request, model)
         object_id = request.path_params["id"]
-        await _check_match(request, kind, admin, object_id)
-        document = await kind.change(admin, object_id, body)
-        await _audit(admin, f"{kind.item}.change", object_id, body)
-        return _json(document, etag=etag_of(document))
+
+        async def perform(inside: Admin) -> Written:
+            await _check_match(request, kind, inside, object_id)
+            document = await change(inside, object_id, body)
+            answer = _json(document, etag=etag_of(document))
+            return Written(response=answer, action=f"{kind.item}.{name}", ref=object_id, body=body)
+
+        return await write(request, admin, perform)
 
     return endpoint
 
 
 def _delete(kind: Kind) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = _admin(request, write=True)
-        assert kind.delete is not None  # noqa: S101 - only such kinds have this route
+        admin = admin_of(request, write=True)
         object_id = request.path_params["id"]
-        await _check_match(request, kind, admin, object_id)
-        await kind.delete(admin, object_id)
-        await _audit(admin, f"{kind.item}.delete", object_id, None)
-        return Response(status_code=204)
+
+        async def perform(inside: Admin) -> Written:
+            assert kind.delete is not None  # noqa: S101 - only such kinds have this route
+            await _check_match(request, kind, inside, object_id)
+            await kind.delete(inside, object_id)
+            answer = Response(status_code=204, headers={"cache-control": "no-store"})
+            return Written(response=answer, action=f"{kind.item}.delete", ref=object_id, body=None)
+
+        return await write(request, admin, perform)
 
     return endpoint
 
 
 def _act(kind: Kind, action: Action) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = _admin(request, write=True)
+        admin = admin_of(request, write=True)
         body = await parse_body(request, action.body) if action.body else None
         object_id = request.path_params.get("id", "")
-        document = await action.perform(admin, object_id, body)
-        await _audit(admin, f"{kind.item}.{action.name}", object_id or kind.name, body)
-        return _json(document)
+
+        async def perform(inside: Admin) -> Written:
+            document = await action.perform(inside, object_id, body)
+            return Written(
+                response=_json(document),
+                action=f"{kind.item}.{action.name}",
+                ref=object_id or kind.name,
+                body=body,
+            )
+
+        return await write(request, admin, perform)
 
     return endpoint
-
-
-def admin_of(request: Request) -> Admin:
-    """Return the context of a request whose caller may do what it asks for."""
-    return Admin(state=request.app.state, node=request.app.state.node, caller=request.state.caller)
-
-
-def _admin(request: Request, *, write: bool) -> Admin:
-    caller: Caller = request.state.caller
-    caller.require(*(("admin.write",) if write else ("admin.read", "admin.write")))
-    return admin_of(request)
-
-
-async def parse_body(request: Request, model: type[Body]) -> Any:
-    """Return the body as `model`. Raises UnsupportedMediaType, Invalid with JSON pointers."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != JSON_MEDIA_TYPE:
-        raise UnsupportedMediaType(f"Send the body as {JSON_MEDIA_TYPE}.")
-    raw = await request.body()
-    try:
-        return model.model_validate(msgspec.json.decode(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid("The body is not JSON.") from error
-    except pydantic.ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        pointers = tuple(
-            ("/" + "/".join(str(part) for part in item["loc"]), item["msg"]) for item in found
-        )
-        raise Invalid("The body is not acceptable.", pointers=pointers) from error
 
 
 def etag_of(document: Document) -> str:
@@ -291,42 +258,16 @@ def _listing(request: Request, kind: Kind) -> Listing:
         name = min(unknown)
         raise Invalid("Unknown query parameter.", pointers=((name, "unknown"),))
     limit = query.get("limit", str(PAGE_DEFAULT))
-    if not (limit.isascii() and limit.isdigit() and 0 < int(limit[:6]) <= PAGE_MAX):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 0 < int(limit) <= PAGE_MAX):  # noqa: PLR2004 - as many digits as PAGE_MAX has
         raise Invalid("Bad page size.", pointers=(("limit", f"1 to {PAGE_MAX}"),))
+    after = query.get("cursor", "")
+    if len(after) > CURSOR_CHARACTERS_MAX:
+        raise Invalid("Bad cursor.", pointers=(("cursor", "as given in next_cursor"),))
     return Listing(
-        after=query.get("cursor", ""),
+        after=after,
         limit=int(limit),
         filters={name: query[name] for name in kind.filters if name in query},
     )
-
-
-async def _audit(admin: Admin, action: str, ref: str, body: Body | None) -> None:
-    detail = _masked(body.model_dump(mode="json", exclude_unset=True)) if body else {}
-    note = AuditNote(
-        tenant_id=admin.tenant_id,
-        actor=admin.caller.client_id,
-        action=action,
-        ref=ref[:255],
-        detail=detail,
-    )
-    async with admin.node.database.transaction() as connection:
-        await store.add_audit(connection, note, now=admin.now)
-    admin.node.notifier.wake("config")
-
-
-#: what a request may carry that nobody may read again
-_SECRETS: Final = frozenset({"authorization_header", "token", "secret", "scim_token"})
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: "***" if name in _SECRETS and inner else _masked(inner)
-            for name, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [_masked(inner) for inner in value]
-    return value
 
 
 def one_of(text: str | None, choices: type, name: str) -> Any:
@@ -338,11 +279,6 @@ def one_of(text: str | None, choices: type, name: str) -> Any:
     except ValueError as error:
         known = ", ".join(member.value for member in choices)  # type: ignore[attr-defined]  # an enum
         raise Invalid("Unknown filter value.", pointers=((name, f"one of {known}"),)) from error
-
-
-def conflict(detail: str) -> Conflict:
-    """Return the refusal for a name that is taken."""
-    return Conflict(detail)
 
 
 def _json(

@@ -18,8 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from hub.admin.bodies import Body
 from hub.admin.described import DESCRIBED, Described
-from hub.admin.kinds import PREFIX, Action, Body, Kind
+from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
 from hub.admin.routes import KINDS
 from hub.auth import SCOPES
 from hub.errors import PROBLEM_MEDIA_TYPE
@@ -28,7 +29,11 @@ JSON: Final = "application/json"
 _PARAMETER: Final = re.compile(r"\{([a-z_]+)\}")
 _PAGING: Final = (
     {"name": "cursor", "in": "query", "schema": {"type": "string"}},
-    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 200}},
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": PAGE_MAX},
+    },
 )
 
 

@@ -13,7 +13,8 @@ import transmitters.service
 import transmitters.store
 from actions.model import Attempt, Cause, Containment, ContainmentState, Task, TaskState
 from hub import store
-from hub.admin.kinds import Action, Admin, Body, Document, Kind, Listing, one_of
+from hub.admin.bodies import Body
+from hub.admin.kinds import Action, Admin, Document, Kind, Listing, one_of
 from receivers.model import SignalState, StoredSignal
 from runtime import store as runtime_store
 from runtime.errors import Invalid, NotFound

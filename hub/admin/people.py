@@ -8,7 +8,8 @@ from pydantic import Field
 
 import receivers.store
 import risk.entities.service as entities
-from hub.admin.kinds import Admin, Body, Document, Kind, Listing
+from hub.admin.bodies import Body
+from hub.admin.kinds import Admin, Document, Kind, Listing
 from risk.entities.model import EntityView
 from risk.entities.service import EntityFacts
 from risk.model import EntityKind
@@ -133,6 +134,7 @@ KINDS: Final = (
         summary="people, by their subject identifiers",
         list_page=list_users,
         read=read_user,
+        id_parameter="{id:path}",
         create=create_user,
         create_body=UserBody,
         example={
@@ -151,6 +153,7 @@ KINDS: Final = (
         summary="devices, and who owns them",
         list_page=list_devices,
         read=read_device,
+        id_parameter="{id:path}",
         create=create_device,
         create_body=DeviceBody,
         example={

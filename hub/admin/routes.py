@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from hub.admin import operations, people, registry
+from hub.admin import apps, clients, operations, people, policies, providers
 from hub.admin.kinds import Kind, routes_of
 
-KINDS: Final[tuple[Kind, ...]] = (*registry.KINDS, *people.KINDS, *operations.KINDS)
+KINDS: Final[tuple[Kind, ...]] = (
+    *clients.KINDS,
+    *providers.KINDS,
+    *apps.KINDS,
+    *policies.KINDS,
+    *people.KINDS,
+    *operations.KINDS,
+)
 ROUTES: Final = tuple(route for kind in KINDS for route in routes_of(kind))

@@ -279,6 +279,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "event_id", name="pk_events"),
     )
     op.create_table(
+        "kept_answers",
+        sa.Column("tenant_id", sa.String(64), nullable=False),
+        sa.Column("client_id", sa.String(64), nullable=False),
+        sa.Column("key", sa.String(255), nullable=False),
+        sa.Column("fingerprint", sa.String(64), nullable=False),
+        sa.Column("answer_sealed", sa.Text(), nullable=False),
+        sa.Column("created_at", UTC, nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "client_id", "key", name="pk_kept_answers"),
+    )
+    op.create_index(
+        "ix_kept_answers_tenant_id_created_at", "kept_answers", ["tenant_id", "created_at"]
+    )
+    op.create_table(
         "lease_members",
         sa.Column("tenant_id", sa.String(64), nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
@@ -592,6 +605,7 @@ def downgrade() -> None:
     op.drop_table("level_history")
     op.drop_table("leases")
     op.drop_table("lease_members")
+    op.drop_table("kept_answers")
     op.drop_table("events")
     op.drop_table("entities")
     op.drop_table("detections")
