@@ -20,6 +20,8 @@ from transmitters.delivery.model import (
     LONE_ATTEMPTS_MAX,
     OVERDUE_MAX_S,
     REFUSED_ATTEMPTS_MAX,
+    PollPage,
+    PollTurn,
     PushSettlement,
     SETRefusal,
     decide_push,
@@ -343,3 +345,21 @@ def test_an_ordering_key_is_never_too_long_to_be_indexed() -> None:
     assert bounded_ordering_key("usr_1") == "usr_1"
     assert len(bounded_ordering_key(long)) <= ORDERING_KEY_CHARACTERS_MAX
     assert bounded_ordering_key(long) != bounded_ordering_key(long + "y")
+
+
+def test_hot_writes_survive_the_way_between_processes() -> None:
+    turn = PollTurn(
+        tenant_id="default",
+        stream_id="str_1",
+        client_id="cli_1",
+        kid="set-1",
+        sets_max=5,
+        at=NOW,
+        jitter=0.5,
+        acks=("a",),
+        refusals=(SETRefusal(jti="b", err="invalid_key", detail="why"),),
+    )
+    page = PollPage(known=True, pending=(pending(toe=7),), more_available=True)
+    for message in (turn, page, settlement(PushClass.TRANSIENT)):
+        packed = msgspec.msgpack.encode(message)
+        assert msgspec.msgpack.decode(packed, type=type(message)) == message

@@ -6,12 +6,14 @@ The receivers are real HTTP servers on loopback, reached through the guarded cli
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 from aiohttp import web
 
 from runtime.clock import Clock, SystemClock
@@ -355,6 +357,27 @@ async def test_work_is_only_taken_from_the_buckets_asked_for(world: World, pushe
     assert await pusher.source.due(others, now, 64, ()) == []
     (work,) = await pusher.source.due([bucket], now, 64, ())
     assert (pusher.source.bucket(work), pusher.source.lane(work)) == (bucket, work.lane)
+
+
+async def test_a_search_reads_small_streams_together_and_a_long_queue_by_its_share(
+    world: World, pusher: Pusher
+) -> None:
+    small = [await world.push_stream("http://127.0.0.1:1/ssf") for _ in range(3)]
+    await world.publish(event())
+    long = await world.push_stream("http://127.0.0.1:1/ssf")
+    queued = [event(f"usr_{n}", only_stream_id=long.stream_id) for n in range(3 * STREAM_WINDOW)]
+    await world.publish(*queued)
+    statements: list[str] = []
+    sa.event.listen(
+        world.db.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _cur, statement, *_: statements.append(statement),
+    )
+    works = await pusher.due()
+    taken = Tally(work.target.stream_id for work in works)
+    assert taken == {long.stream_id: STREAM_WINDOW, **{one.stream_id: 1 for one in small}}
+    # One for the streams, one for the small ones, one for the long one.
+    assert len([statement for statement in statements if "SELECT" in statement]) == 3
 
 
 @pytest.mark.requirement("SSF-STAT-4", "SSF-OP-41")

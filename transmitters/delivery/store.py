@@ -10,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from runtime.database import chunks
+from runtime.queue import BUCKETS
 from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.delivery.model import (
     PushTarget,
@@ -60,23 +61,36 @@ def _set_columns(delivery: Any) -> tuple[Any, ...]:
     return (*own, *_EVENT_COLUMNS)
 
 
+# Scalar subqueries on purpose: PostgreSQL turns EXISTS into joins over all that is queued, and
+# without fresh statistics it does so just when much has been queued.
+
+
 def _is_head(delivery: Any) -> sa.ColumnElement[bool]:
     """Nothing older of the same stream and ordering key is pending."""
-    return ~sa.exists().where(*_older_pending(delivery, deliveries.alias("older")))
+    older = deliveries.alias("older")
+    oldest = sa.select(sa.func.min(older.c.jti)).where(_same_lane(older, delivery))
+    is_oldest: sa.ColumnElement[bool] = (
+        delivery.c.jti == oldest.correlate(delivery).scalar_subquery()
+    )
+    return is_oldest
 
 
 def _waits_for_older(delivery: Any, now: datetime) -> sa.ColumnElement[bool]:
     """Something older of the same stream and ordering key is pending, but hidden now."""
     older = deliveries.alias("older")
-    return sa.exists().where(*_older_pending(delivery, older), older.c.due_at > now)
+    hidden = (
+        sa.select(older.c.jti)
+        .where(_same_lane(older, delivery), older.c.jti < delivery.c.jti, older.c.due_at > now)
+        .limit(1)
+    )
+    return hidden.correlate(delivery).scalar_subquery().is_not(None)
 
 
-def _older_pending(delivery: Any, older: Any) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
+def _same_lane(older: Any, delivery: Any) -> sa.ColumnElement[bool]:
+    return sa.and_(
         older.c.tenant_id == delivery.c.tenant_id,
         older.c.stream_id == delivery.c.stream_id,
         older.c.ordering_key == delivery.c.ordering_key,
-        older.c.jti < delivery.c.jti,
         is_pending(older),
     )
 
@@ -113,29 +127,34 @@ async def system_push_targets(
     Spans tenants. Costs two index probes per stream, however much is queued.
     """
     due = deliveries.alias("due")
-    is_due = sa.and_(
-        due.c.tenant_id == streams.c.tenant_id,
-        due.c.stream_id == streams.c.stream_id,
-        is_pending(due),
-        due.c.due_at <= now,
-        _is_head(due),
+    due_jtis = (
+        sa.select(due.c.jti)
+        .where(
+            due.c.tenant_id == streams.c.tenant_id,
+            due.c.stream_id == streams.c.stream_id,
+            is_pending(due),
+            due.c.due_at <= now,
+            _is_head(due),
+        )
+        .order_by(due.c.jti)
+        .limit(1)
+        .correlate(streams)
     )
-    share_ends = sa.select(due.c.jti).where(is_due).order_by(due.c.jti).limit(1).offset(share - 1)
     query = (
         sa.select(
-            *_TARGET_COLUMNS,
-            share_ends.correlate(streams).scalar_subquery().label("share_ends"),
+            *_TARGET_COLUMNS, due_jtis.offset(share - 1).scalar_subquery().label("share_ends")
         )
         .where(
-            streams.c.bucket.in_(sorted(buckets)),
             streams.c.method == DeliveryMethod.PUSH.value,
             streams.c.status == StreamStatus.ENABLED.value,
             sa.or_(streams.c.backoff_until.is_(None), streams.c.backoff_until <= now),
-            sa.exists().where(is_due).correlate(streams),
+            due_jtis.scalar_subquery().is_not(None),
         )
         .order_by(streams.c.tenant_id, streams.c.stream_id)
         .limit(limit)
     )
+    if len(buckets) < BUCKETS:
+        query = query.where(streams.c.bucket.in_(sorted(buckets)))
     if after is not None:
         query = query.where(sa.tuple_(streams.c.tenant_id, streams.c.stream_id) > after)
     rows = (await connection.execute(query)).mappings()
@@ -299,7 +318,7 @@ def _visible(delivery: Any, tenant_id: str, stream_id: str, now: datetime) -> An
         of_stream(delivery, tenant_id, stream_id),
         is_pending(delivery),
         delivery.c.due_at <= now,
-        ~_waits_for_older(delivery, now),
+        sa.not_(_waits_for_older(delivery, now)),
     )
 
 
