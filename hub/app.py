@@ -97,6 +97,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         keys=SigningKeys(node.keyring),
         box=node.box,
         issuer=issuer,
+        subject_format_of=partial(_subject_format, node),
         allow_http=node.config.dev_insecure,
     )
     app.state.risk = RiskDeps(
@@ -110,6 +111,16 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         app_issuer=partial(_app_issuer, node),
         put_session=PUT_SESSION,
     )
+
+
+async def _subject_format(node: Node, tenant_id: str, app_id: str) -> str | None:
+    """Return how SETs on the app's streams name their subject: the format it understands best."""
+    async with node.database.snapshot() as connection:
+        try:
+            app = await actions.registry.service.get_app(connection, tenant_id, app_id)
+        except NotFound:
+            return None
+    return app.subject_formats[0]
 
 
 async def _app_issuer(node: Node, tenant_id: str, app_id: str) -> str | None:

@@ -24,6 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
+from runtime.sqlite import InlineConnection
+
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import Dialect
 
@@ -31,6 +33,8 @@ SQLITE_BUSY_TIMEOUT_MS: Final = 10_000
 SQLITE_CACHE_KIB: Final = 65_536
 SQLITE_WAL_AUTOCHECKPOINT_PAGES: Final = 4_000
 POOL_SIZE: Final = 5
+#: write connections of a process to one SQLite file: transactions take turns
+WRITERS: Final = 1
 POOL_WAIT_S: Final = 10.0
 STATEMENT_TIMEOUT_MS: Final = 30_000
 #: SQLite bounds the parameters of a statement
@@ -111,8 +115,9 @@ def id_column(name: str, *, primary_key: bool = True) -> sa.Column[str]:
 class Database:
     """A pool of connections to one database."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, reader: AsyncEngine | None = None) -> None:
         self._engine = engine
+        self._reader = reader or engine
         self.dialect: Literal["sqlite", "postgresql"] = (
             "postgresql" if engine.dialect.name == "postgresql" else "sqlite"
         )
@@ -120,19 +125,24 @@ class Database:
         self._write_turn = asyncio.Lock() if self.dialect == "sqlite" else None
 
     @classmethod
-    def connect(cls, url: str, *, pool_size: int = POOL_SIZE) -> Database:
-        """Open `sqlite:///path` or `postgresql://…`. Raises ValueError on another scheme."""
+    def connect(
+        cls, url: str, *, pool_size: int = POOL_SIZE, owns_writes: bool = False
+    ) -> Database:
+        """Open `sqlite:///path` or `postgresql://…`. Raises ValueError on another scheme.
+
+        owns_writes: this process is the SQLite file's hot writer, so that its writes hardly ever
+        wait for a lock and run in the event loop (`runtime.sqlite`).
+        """
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
         if backend == "sqlite":
-            engine = _sqlite_engine(parsed.set(drivername="sqlite+aiosqlite"), pool_size)
-        elif backend == "postgresql":
-            engine = _postgresql_engine(parsed.set(drivername="postgresql+asyncpg"), pool_size)
-        else:
-            raise ValueError(
-                f"DATABASE_URL: {backend!r} is not supported: use sqlite or postgresql"
-            )
-        return cls(engine)
+            parsed = parsed.set(drivername="sqlite+aiosqlite")
+            reader = _sqlite_engine(parsed, pool_size, inline=True)
+            engine = _sqlite_engine(parsed, WRITERS, inline=owns_writes)
+            return cls(engine, reader=reader)
+        if backend == "postgresql":
+            return cls(_postgresql_engine(parsed.set(drivername="postgresql+asyncpg"), pool_size))
+        raise ValueError(f"DATABASE_URL: {backend!r} is not supported: use sqlite or postgresql")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -161,7 +171,8 @@ class Database:
         span = _Span(self, intent)
         marker = _span.set(span)
         try:
-            async with self._engine.connect() as connection:
+            engine = self._reader if intent == "read" else self._engine
+            async with engine.connect() as connection:
                 await connection.execution_options(signalhub_intent=intent)
                 async with connection.begin():
                     yield connection
@@ -173,6 +184,8 @@ class Database:
     async def close(self) -> None:
         """Close all connections. Raises nothing."""
         await self._engine.dispose()
+        if self._reader is not self._engine:
+            await self._reader.dispose()
 
     @property
     def engine(self) -> AsyncEngine:
@@ -215,9 +228,15 @@ async def insert_new(
     """
     if not rows:
         return set()
-    # A multi-row INSERT … RETURNING costs twice the time of the driver's executemany, which
-    # returns nothing; one look at the keys afterwards tells new rows from repeats.
-    await connection.execute(dialect_insert(connection, table).on_conflict_do_nothing(), rows)
+    # The driver's executemany costs half of a multi-row INSERT … RETURNING but returns nothing.
+    # When it counted as many rows as it was given all are new; else a look at the keys tells.
+    result = await connection.execute(
+        dialect_insert(connection, table).on_conflict_do_nothing(),
+        rows,
+        execution_options={"preserve_rowcount": True},
+    )
+    if result.rowcount == len(rows):
+        return {row[key] for row in rows}
     inserted: set[str] = set()
     for tenant_id in {row["tenant_id"] for row in rows}:
         keys = [row[key] for row in rows if row["tenant_id"] == tenant_id]
@@ -256,14 +275,19 @@ def _json_dumps(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _sqlite_engine(url: sa.URL, pool_size: int) -> AsyncEngine:
+def _sqlite_engine(url: sa.URL, pool_size: int, *, inline: bool) -> AsyncEngine:
+    driver = {"async_creator_fn": InlineConnection.open} if inline else {}
     engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_S,
         poolclass=sa.pool.AsyncAdaptedQueuePool,
-        connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
+        connect_args={
+            "timeout": SQLITE_BUSY_TIMEOUT_MS / 1000,
+            "isolation_level": None,
+            **driver,
+        },
         json_serializer=_json_dumps,
         json_deserializer=msgspec.json.decode,
     )
