@@ -27,11 +27,6 @@ from actions.model import (
 )
 from actions.webhook import BODY_BYTES_MAX
 
-LISTED_MAX: Final = 40
-CAUSES_TOLD_MAX: Final = 10
-NAME_CHARACTERS_MAX: Final = 80
-SUMMARY_CHARACTERS_MAX: Final = 200
-
 
 class Event(StrEnum):
     """The notification types of this package; requirement WH-9."""
@@ -39,6 +34,22 @@ class Event(StrEnum):
     OPENED = "containment.opened"
     UPDATED = "containment.updated"
     CLOSED = "containment.closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much of a story is told: numbers of items, and characters of their texts."""
+
+    actions: int
+    told: int
+    causes: int
+    name_characters: int
+    summary_characters: int
+
+
+FULL: Final = Limits(actions=40, told=15, causes=10, name_characters=80, summary_characters=200)
+#: at six octets per character (JSON's longest escape) still far below 20 kB
+SHORT: Final = Limits(actions=3, told=3, causes=3, name_characters=30, summary_characters=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +74,14 @@ class Story:
 
 def render_notification(story: Story) -> bytes:
     """Return the JSON body, below 20 kB whatever the story holds. Requirement WH-6."""
-    body = msgspec.json.encode(_document(story, listed_max=LISTED_MAX))
+    body = msgspec.json.encode(_document(story, FULL))
     if len(body) >= BODY_BYTES_MAX:
-        # Long names in many-byte scripts; the short form is bounded by its parts.
-        body = msgspec.json.encode(_document(story, listed_max=3))
+        # Long texts in scripts of many octets per character.
+        body = msgspec.json.encode(_document(story, SHORT))
     return body
 
 
-def _document(story: Story, *, listed_max: int) -> dict[str, Any]:
+def _document(story: Story, limits: Limits) -> dict[str, Any]:
     containment = story.containment
     steps = [step for step in story.steps if step.task.kind is not TaskKind.NOTIFY]
     return {
@@ -79,46 +90,46 @@ def _document(story: Story, *, listed_max: int) -> dict[str, Any]:
         "data": {
             "containment_id": containment.containment_id,
             "user_id": containment.user_id,
-            "label": _short(containment.label, NAME_CHARACTERS_MAX),
+            "label": _short(containment.label, limits.name_characters),
             "state": containment.state.value,
             "level": containment.level,
             "trace_id": containment.trace_id,
             "opened_at": _iso(containment.opened_at),
             "signal_received_at": _iso(containment.signal_received_at),
             "closed_at": _iso(containment.closed_at) if containment.closed_at else None,
-            "causes": [_render_cause(cause) for cause in story.causes[: min(10, listed_max)]],
-            "actions": [_render_step(step) for step in steps[:listed_max]],
-            "message": message(story, listed_max=min(listed_max, 15)),
-            "user_message": user_message(story),
+            "causes": [_render_cause(cause, limits) for cause in story.causes[: limits.causes]],
+            "actions": [_render_step(step, limits) for step in steps[: limits.actions]],
+            "message": message(story, limits),
+            "user_message": user_message(story, limits),
         },
     }
 
 
-def message(story: Story, *, listed_max: int = 15) -> str:
-    """Return the text for the people who watch: who, why, what was done. At most about 5 kB."""
-    who = _short(story.containment.label, NAME_CHARACTERS_MAX) or story.containment.user_id
-    done = _done_text(story.steps, listed_max=listed_max)
+def message(story: Story, limits: Limits = FULL) -> str:
+    """Return the text for the people who watch: who, why, what was done."""
+    who = _short(story.containment.label, limits.name_characters) or story.containment.user_id
+    done = _done_text(story.steps, limits)
     match story.event:
         case Event.OPENED:
-            why = _why(_active(story.causes))
+            why = _why(_active(story.causes), limits)
             what = "is contained" if story.containment.actions & DISRUPTIVE else "needs a look"
             return f"{who} {what}: risk {story.containment.level}{why}. {done}"
         case Event.UPDATED:
-            why = _why(_active(story.causes))
-            note = _short(story.note, SUMMARY_CHARACTERS_MAX * 2)
+            why = _why(_active(story.causes), limits)
+            note = _short(story.note, limits.summary_characters * 2)
             return f"{who}: {note} The containment stays open{why}. {done}".replace("  ", " ")
         case Event.CLOSED:
-            why = _why(story.causes)
+            why = _why(story.causes, limits)
             return (
                 f"{who} is no longer contained: everything that led to it is cleared{why}. {done}"
             )
 
 
-def user_message(story: Story) -> str:
+def user_message(story: Story, limits: Limits = FULL) -> str:
     """Return the text for the user: one short, plain paragraph, no internals."""
     match story.event:
         case Event.OPENED | Event.UPDATED:
-            cause = _first_summary(_active(story.causes))
+            cause = _first_summary(_active(story.causes), limits)
             return (
                 f"We saw a sign that your account may be at risk{cause}."
                 f"{_consequence(story.containment)} Your security team can help."
@@ -139,16 +150,16 @@ def _consequence(containment: Containment) -> str:
     return f" To protect you, {' and '.join(parts)}." if parts else ""
 
 
-def describe(step: Step) -> str:
+def describe(step: Step, limits: Limits = FULL) -> str:
     """Return one step as a clause, with what it proves or why it failed."""
-    name = _short(step.target_name, NAME_CHARACTERS_MAX)
+    name = _short(step.target_name, limits.name_characters)
     task = step.task
     what = _WHAT[task.kind].format(name=name)
     if task.state is TaskState.DONE:
         how = " (effective)" if task.proves is Proof.EFFECTIVE else ""
         return f"{what}{how}"
     if task.state is TaskState.FAILED:
-        return f"FAILED: {what}: {_short(task.result.detail, SUMMARY_CHARACTERS_MAX)}"
+        return f"FAILED: {what}: {_short(task.result.detail, limits.summary_characters)}"
     state = "cancelled" if task.state is TaskState.CANCELLED else "under way"
     return f"{what} ({state})"
 
@@ -163,27 +174,28 @@ _WHAT: Final = {
 }
 
 
-def _done_text(steps: Sequence[Step], *, listed_max: int) -> str:
+def _done_text(steps: Sequence[Step], limits: Limits) -> str:
     told = [step for step in steps if step.task.kind is not TaskKind.NOTIFY]
     told = [step for step in told if step.task.state is not TaskState.CANCELLED]
     if not told:
         return "Nothing had to be changed."
-    more = f", and {len(told) - listed_max} more" if len(told) > listed_max else ""
-    return "Done: " + "; ".join(describe(step) for step in told[:listed_max]) + more + "."
+    more = f", and {len(told) - limits.told} more" if len(told) > limits.told else ""
+    clauses = [describe(step, limits) for step in told[: limits.told]]
+    return "Done: " + "; ".join(clauses) + more + "."
 
 
-def _why(causes: Sequence[Cause]) -> str:
+def _why(causes: Sequence[Cause], limits: Limits) -> str:
     if not causes:
         return ""
-    told = [_short(cause.summary or cause.name, SUMMARY_CHARACTERS_MAX) for cause in causes]
-    more = f", and {len(told) - CAUSES_TOLD_MAX} more" if len(told) > CAUSES_TOLD_MAX else ""
-    return " (" + "; ".join(told[:CAUSES_TOLD_MAX]) + more + ")"
+    told = [_short(cause.summary or cause.name, limits.summary_characters) for cause in causes]
+    more = f", and {len(told) - limits.causes} more" if len(told) > limits.causes else ""
+    return " (" + "; ".join(told[: limits.causes]) + more + ")"
 
 
-def _first_summary(causes: Sequence[Cause]) -> str:
+def _first_summary(causes: Sequence[Cause], limits: Limits) -> str:
     for cause in causes:
         if cause.summary:
-            return f" ({_short(cause.summary, SUMMARY_CHARACTERS_MAX)})"
+            return f" ({_short(cause.summary, limits.summary_characters)})"
     return ""
 
 
@@ -191,23 +203,23 @@ def _active(causes: Sequence[Cause]) -> list[Cause]:
     return [cause for cause in causes if cause.cleared_at is None]
 
 
-def _render_cause(cause: Cause) -> dict[str, Any]:
+def _render_cause(cause: Cause, limits: Limits) -> dict[str, Any]:
     return {
         "detection_id": cause.detection_id,
-        "name": _short(cause.name, NAME_CHARACTERS_MAX),
-        "issuer": _short(cause.issuer, SUMMARY_CHARACTERS_MAX),
-        "summary": _short(cause.summary, SUMMARY_CHARACTERS_MAX),
+        "name": _short(cause.name, limits.name_characters),
+        "issuer": _short(cause.issuer, limits.summary_characters),
+        "summary": _short(cause.summary, limits.summary_characters),
         "cleared": cause.cleared_at is not None,
     }
 
 
-def _render_step(step: Step) -> dict[str, Any]:
+def _render_step(step: Step, limits: Limits) -> dict[str, Any]:
     task = step.task
     method = task.payload.method
     return {
         "task_id": task.task_id,
         "action": task.kind.value,
-        "target": _short(step.target_name, NAME_CHARACTERS_MAX),
+        "target": _short(step.target_name, limits.name_characters),
         "method": method or (LogoutMethod.SSF.value if not task.app_id else None),
         "state": task.state.value,
         "proves": task.proves.value,

@@ -73,8 +73,9 @@ class Performed:
 class SigningKeys:
     """Parsed signing keys by purpose; a key is parsed once."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, *, held_max: int = KEYS_HELD_MAX) -> None:
         self._keyring = keyring
+        self._held_max = held_max
         self._parsed: OrderedDict[tuple[str, str], SigningKey] = OrderedDict()
 
     async def current(self, tenant_id: str, purpose: str) -> SigningKey:
@@ -83,7 +84,7 @@ class SigningKeys:
         place = (tenant_id, str(jwk.get("kid")))
         if place not in self._parsed:
             self._parsed[place] = signing_key(jwk)
-            while len(self._parsed) > KEYS_HELD_MAX:
+            while len(self._parsed) > self._held_max:
                 self._parsed.popitem(last=False)
         return self._parsed[place]
 

@@ -129,10 +129,12 @@ async def settle_tasks(connection: Connection, settlements: Sequence[TaskSettlem
     )
     progress = _Progress()
     counted: list[TaskSettlement] = []
-    for one in good:
+    answers: list[bool] = []
+    for one in settlements:
         key = (one.tenant_id, one.task_id)
-        before = progress.tasks.get(key) or tasks.get(key)
+        before = (progress.tasks.get(key) or tasks.get(key)) if one.fence in valid else None
         after = settle_task(before, one) if before else None
+        answers.append(after is not None)
         if before and after:
             progress.note(before, after)
             counted.append(one)
@@ -140,8 +142,7 @@ async def settle_tasks(connection: Connection, settlements: Sequence[TaskSettlem
         await _write(connection, progress, counted)
         now = max(one.at for one in counted)
         await move_on(connection, held, progress.finished, now=now)
-    accepted = {id(one) for one in counted}
-    return [id(one) in accepted for one in settlements]
+    return answers
 
 
 SETTLE_TASKS: Final = Operation(

@@ -18,6 +18,7 @@ from actions.model import (
     TaskKind,
     TaskState,
 )
+from actions.performing import SigningKeys
 from actions.registry import service as registry
 from tests.actions import kit
 from tests.actions.conftest import SECRET, Hub, contained, pick
@@ -270,3 +271,75 @@ async def test_what_an_admin_changed_meanwhile_counts(
     (task,) = [one.task for one in (await hub.only()).tasks if one.task.app_id]
     assert task.state is TaskState.FAILED
     assert services.paths("/apps/") == []
+
+
+async def test_a_known_earlier_member_needs_no_second_look(hub: Hub, services: Services) -> None:
+    await contained(hub, services)
+    (look,) = await hub.due()
+    known = type(look.task.payload)(group_id=kit.GROUP, scim_user_id="2a91", was_member=True)
+
+    (settlement,) = await hub.perform(replace(look, task=replace(look.task, payload=known)))
+
+    assert settlement.outcome == "done"
+    assert services.calls == []
+
+
+async def test_an_idp_whose_scim_setting_went_fails_with_that_reason(
+    hub: Hub, services: Services
+) -> None:
+    await contained(hub, services)
+    (look,) = await hub.due()
+
+    (settlement,) = await hub.perform(replace(look, app=None))
+    (removal,) = await hub.perform(
+        replace(look, app=None, task=replace(look.task, kind=TaskKind.QUARANTINE_REMOVE))
+    )
+
+    assert settlement.state == removal.state == "failed"
+    assert "no usable SCIM setting" in settlement.result.detail
+
+
+async def test_a_user_without_a_name_for_the_directory_is_not_looked_up(
+    hub: Hub, services: Services
+) -> None:
+    await contained(hub, services)
+    (look,) = await hub.due()
+    nameless = replace(look.containment, identifiers=({"format": "phone_number"},))
+
+    (settlement,) = await hub.perform(replace(look, containment=nameless))
+
+    assert "looked up as userName" in settlement.result.detail
+    assert services.calls == []
+
+
+@pytest.mark.requirement("SCC-10", "SCC-17")
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ({"/scim/v2/Groups/": [400]}, "permanent"),
+        ({"/scim/v2/Groups/": [204], "/scim/v2/Users/": [500]}, "transient"),
+        ({"/scim/v2/Users/": [500], "/scim/v2/Groups?": [500]}, "done"),
+    ],
+)
+async def test_a_removal_is_done_when_reading_back_does_not_contradict_it(
+    hub: Hub, services: Services, answers: dict[str, list[int]], outcome: str
+) -> None:
+    await contained(hub, services)
+    await hub.work_off()
+    await hub.plan(kit.clean())
+    services.answers = answers
+    removal = [w for w in await hub.due() if w.task.kind is TaskKind.QUARANTINE_REMOVE]
+
+    (settlement,) = await hub.perform(*removal)
+
+    assert settlement.outcome == outcome
+
+
+async def test_parsed_keys_are_kept_up_to_a_limit(hub: Hub) -> None:
+    keyring = hub.source._tools.keys._keyring
+    keys = SigningKeys(keyring, held_max=1)
+
+    first = await keys.current(kit.TENANT, "gtr")
+    assert await keys.current(kit.TENANT, "gtr") is first
+    await keys.current(kit.TENANT, "logout")
+    assert await keys.current(kit.TENANT, "gtr") is not first

@@ -192,6 +192,26 @@ def test_a_containment_without_steps_says_so() -> None:
 
 
 @pytest.mark.requirement("WH-6")
+def test_even_the_longest_texts_stay_below_twenty_kilobytes() -> None:
+    longest = "\x01" * 5000
+    plain = story(Event.UPDATED)
+    causes = tuple(
+        Cause(detection_id=f"det_{number}", name=longest, issuer=longest, summary=longest)
+        for number in range(200)
+    )
+    failed = replace(plain.steps[2].task, result=TaskResult(detail=longest))
+    told = replace(
+        plain,
+        containment=replace(plain.containment, label=longest, trace_id="t" * 128),
+        causes=causes,
+        steps=(Step(task=failed, target_name=longest),) * 100,
+        note=longest,
+    )
+
+    assert len(render_notification(told)) < webhook.BODY_BYTES_MAX
+
+
+@pytest.mark.requirement("WH-6")
 @given(
     label=st.text(max_size=5000),
     texts=st.lists(st.text(max_size=2000), max_size=60),

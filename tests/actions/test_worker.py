@@ -13,9 +13,14 @@ from actions.model import (
     TaskState,
 )
 from actions.performing import Work
+from runtime.clock import SystemClock
+from runtime.notify import Notifier
+from runtime.queue import Lanes, LeaseKeeper
+from runtime.writer import LocalWriter
 from tests.actions import kit
 from tests.actions.conftest import Hub, contained, pick
 from tests.actions.services import Services
+from tests.runtime.background import LIMIT_S, running
 
 
 async def test_a_contained_user_is_quarantined_then_logged_out_everywhere_then_told(
@@ -205,3 +210,31 @@ async def test_lanes_run_side_by_side(hub: Hub, services: Services) -> None:
     async with asyncio.timeout(10):
         await hub.settle(*await hub.perform(*works))
     assert len(services.effects) == 5
+
+
+async def test_the_real_loop_carries_a_containment_out_and_undoes_it(
+    hub: Hub, services: Services
+) -> None:
+    """Leases, lanes and group commit as in the delivery process; only the pipeline is played."""
+    clock, notifier = SystemClock(), Notifier()
+    hub.clock.at = clock.now()
+    writer = LocalWriter(hub.database, notifier)
+    leases = LeaseKeeper("tasks", "w", writer=writer, clock=clock)
+    lanes = Lanes(hub.source, leases=leases, writer=writer, notifier=notifier, clock=clock)
+    await contained(hub, services)
+
+    async def until(state: ContainmentState, told: int) -> None:
+        while await hub.state() is not state or len(services.paths("/hook")) < told:
+            seen = notifier.count("tasks")
+            hub.clock.at = clock.now()
+            await hub.publish()
+            await notifier.wait("tasks", 0.05, since=seen)
+
+    async with running(writer.run(), lanes.run()), asyncio.timeout(LIMIT_S):
+        await until(ContainmentState.OPEN, told=1)
+        assert services.members == {"2a91"}
+        await hub.plan(kit.clean())
+        await until(ContainmentState.CLOSED, told=2)
+
+    assert services.members == set()
+    assert services.effects.count("/apps/pay/gtr") == 1
