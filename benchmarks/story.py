@@ -45,6 +45,7 @@ STEP_S: Final = 30.0
 ASK_AGAIN_S: Final = 0.002
 #: event times have whole seconds, and a clean event must be younger than a compromised one
 EVENT_STEP_S: Final = 1.1
+LOG_LINES_SHOWN: Final = 20
 PLACES: Final = ("idp", *APPS)
 
 
@@ -258,12 +259,17 @@ def main() -> int:
     parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     command = shlex.join(["python", "-m", "benchmarks.story", *sys.argv[1:]])
+    result = None
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
         try:
             result = asyncio.run(measure(options.stories, Path(made), command=command))
-        except StepFailed as failure:
-            print(f"FAILED: {failure}", file=sys.stderr)
-            return 1
+        except* StepFailed as failures:
+            for failure in failures.exceptions:
+                print(f"FAILED: {failure}", file=sys.stderr)
+            log = (Path(made) / "hub.log").read_text(errors="replace").splitlines()
+            print("\n".join(log[-LOG_LINES_SHOWN:]), file=sys.stderr)
+    if result is None:
+        return 1
     print(report_text(result))
     if options.keep_result:
         print(f"written to {write_result('story', result)}")
