@@ -18,6 +18,7 @@ from rich.text import Text
 from hub.demo.processes import StepFailed
 from hub.demo.story import Moment, Story
 from hub.demo.world import World
+from runtime.errors import Unavailable
 
 LIMIT_S: Final = 55.0
 WHO_CHARACTERS: Final = 12
@@ -41,7 +42,7 @@ async def _play(*, as_json: bool, keep: bool) -> int:
                 console.print("Starting a hub, an MDM vendor, an IdP, four apps and a webhook …")
                 await world.start()
                 await story.play()
-        except StepFailed as step:
+        except (StepFailed, Unavailable) as step:
             failure = str(step)
         except TimeoutError:
             failure = f"the demo did not end within {LIMIT_S:g} s"
@@ -86,9 +87,7 @@ def _print(console: Console, moment: Moment) -> None:
 async def _stay(console: Console, world: World) -> None:
     console.print("Everything keeps running; end it with Ctrl-C.")
     console.print(f"  hub       {world.hub.issuer}  (admin token {world.hub.admin_token})")
-    for name in ("vendor", "idp", "webhook"):
-        console.print(f"  {name:<9} {getattr(world, name).url}")
-    for name, peer in world.apps.items():
-        console.print(f"  {name:<9} {peer.url}")
+    for name in ("vendor", "idp", "webhook", *world.apps):
+        console.print(f"  {name:<9} {world.peer(name).url}")
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         await asyncio.Event().wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,11 +19,19 @@ import msgspec
 from runtime.errors import Unavailable
 from runtime.outbound import EgressRules, OutboundRequest, StreamingOutbound
 
-START_S: Final = 30.0
+#: ten times what a start takes on an idle machine; tests share theirs
+START_S: Final = 60.0
 STOP_S: Final = 15.0
 LOOK_AGAIN_S: Final = 0.02
 REQUEST_S: Final = 40.0
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+#: below the ports that systems hand out by themselves, so that nobody takes a hub's port while
+#: it is down
+PORTS: Final = range(20_000, 32_000)
+PORTS_TRIED_MAX: Final = 200
+READY: Final = 200
+UNAVAILABLE: Final = 503
+SUPERVISOR: Final = "supervisor"
 
 
 class StepFailed(Exception):  # noqa: N818 - what the reader of the timeline is told
@@ -71,8 +80,14 @@ class Http:
     async def ask(
         self, method: str, url: str, body: object = None, *, token: str | None = None
     ) -> Any:
-        """Send one request that must succeed; return its JSON. Raises StepFailed."""
+        """Send one request that must succeed; return its JSON.
+
+        Raises StepFailed when it is refused, Unavailable when nobody answers or the answer is to
+        come again later.
+        """
         reply = await self.request(method, url, body, token=token)
+        if reply.status == UNAVAILABLE:
+            raise Unavailable(f"{method} {url} answered 503")
         if reply.status >= 400:  # noqa: PLR2004 - HTTP's own boundary
             raise StepFailed(f"{method} {url} answered {reply.status}: {reply.json}")
         return reply.json
@@ -103,37 +118,64 @@ async def _holds(condition: Callable[[], Awaitable[bool]]) -> bool:
 
 
 class HubProcess:
-    """`signalhub serve` as a child, restartable on the same address and data."""
+    """`signalhub serve` as a child, restartable on the same address and data.
 
-    def __init__(self, folder: Path, *, admin_token: str, environment: Mapping[str, str]) -> None:
+    The settings that `environment` leaves out are those of a first start: an embedded database in
+    `folder`. With a database of its own it is told its issuer too, as an operator would.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        admin_token: str,
+        environment: Mapping[str, str],
+        name: str = "hub",
+    ) -> None:
         self.port = _free_port()
-        self.issuer = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}"
         self.admin_token = admin_token
-        self.log = folder / "hub.log"
+        self.log = folder / f"{name}.log"
+        own = {}
+        if "SIGNALHUB_DATABASE_URL" in environment:
+            own = {"SIGNALHUB_ISSUER": self.url, "SIGNALHUB_DEV_INSECURE": "true"}
         self._environment = {
-            **{name: text for name, text in os.environ.items() if not _is_setting(name)},
+            **{text: value for text, value in os.environ.items() if not _is_setting(text)},
             "SIGNALHUB_PORT": str(self.port),
             "SIGNALHUB_DATABASE_URL": f"sqlite:///{folder}/hub.db",
             "SIGNALHUB_DATA_DIR": str(folder / "data"),
             "SIGNALHUB_ADMIN_TOKEN": admin_token,
+            **own,
             **environment,
         }
+        self.issuer = self._environment.get("SIGNALHUB_ISSUER", self.url)
         self._process: asyncio.subprocess.Process | None = None
+        self._log_start = 0
+
+    async def migrate(self) -> None:
+        """Bring the database to the present schema. Raises StepFailed."""
+        process = await self._run("migrate")
+        if await process.wait():
+            raise StepFailed(f"signalhub migrate ended with {process.returncode}; see {self.log}")
 
     async def start(self, http: Http) -> None:
-        """Start and wait until it is ready."""
+        """Start and wait until it is ready. Raises StepFailed."""
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        self._process = await self._run("serve")
+        await self.ready(http)
+
+    async def _run(self, command: str) -> asyncio.subprocess.Process:
         with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "hub.cli",
-                "serve",
+                command,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        await self.ready(http)
 
     async def ready(self, http: Http) -> None:
         """Wait until the hub answers that it is ready. Raises StepFailed when it ended."""
@@ -141,7 +183,7 @@ class HubProcess:
         async def is_ready() -> bool:
             if self._process is not None and self._process.returncode is not None:
                 raise StepFailed(f"the hub ended with {self._process.returncode}; see {self.log}")
-            return (await http.request("GET", f"{self.issuer}/readyz")).status == 200  # noqa: PLR2004
+            return (await http.request("GET", f"{self.url}/readyz")).status == READY
 
         await until("the hub is ready", is_ready)
 
@@ -149,20 +191,52 @@ class HubProcess:
         """Return process id to role (supervisor, core, api, delivery) of what runs now."""
         if self._process is None:
             return {}
-        found = {self._process.pid: "supervisor"}
-        for line in self.log.read_bytes().splitlines():
-            if b'"process.started"' in line:
-                event = msgspec.json.decode(line)
-                if _is_alive(event["pid"]):
-                    found[event["pid"]] = event["role"]
-        return found
+        found = {self._process.pid: SUPERVISOR, **self._children()}
+        return {pid: role for pid, role in found.items() if is_running(pid)}
 
-    async def kill(self) -> None:
-        """Kill the supervisor and everything it started, without warning."""
-        for pid in self.processes():
+    def _children(self) -> dict[int, str]:
+        """Return the last process of each role and index since this start, running or not."""
+        latest: dict[tuple[str, int], int] = {}
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            for line in log:
+                if b'"process.started"' in line and line.endswith(b"\n"):
+                    event = msgspec.json.decode(line)
+                    latest[event["role"], event["index"]] = event["pid"]
+        return {pid: role for (role, _), pid in latest.items()}
+
+    async def kill(self, role: str | None = None) -> None:
+        """Kill without warning: one process of a role, or the supervisor and all it started.
+
+        With the supervisor alone its children end by themselves; this waits until they have.
+        Raises StepFailed when a process of the role does not come up or children stay.
+        """
+        if role in {None, SUPERVISOR}:
+            await self._kill_supervisor(children=role is None)
+            return
+        victims: list[int] = []
+
+        async def is_there() -> bool:
+            victims[:] = [pid for pid, each in self.processes().items() if each == role]
+            return bool(victims)
+
+        await until(f"a process of role {role} runs", is_there)
+        kill(victims[0])
+
+    async def _kill_supervisor(self, *, children: bool) -> None:
+        if self._process is None:
+            return
+        kill(self._process.pid)
+        await self._process.wait()
+        # Nobody starts another one now, so what the log names is all there is.
+        orphans = list(self._children())
+        for pid in orphans if children else ():
             kill(pid)
-        if self._process is not None:
-            await self._process.wait()
+
+        async def are_gone() -> bool:
+            return not any(is_running(pid) for pid in orphans)
+
+        await until("all processes of the hub are gone", are_gone)
 
     async def stop(self) -> None:
         """Ask it to end, and insist after a while."""
@@ -185,8 +259,10 @@ class PeerProcess:
         self._process = process
 
     @classmethod
-    async def start(cls, role: str, **options: object) -> PeerProcess:
-        """Start `role` (vendor, idp, app) with the given options."""
+    async def start(
+        cls, role: str, *, environment: Mapping[str, str] | None = None, **options: object
+    ) -> PeerProcess:
+        """Start `role` (vendor, idp, app) with the given options. Raises StepFailed."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -194,12 +270,19 @@ class PeerProcess:
             role,
             "--config",
             msgspec.json.encode(options).decode(),
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )
         assert process.stdout is not None  # noqa: S101 - PIPE was asked for
-        async with asyncio.timeout(START_S):
-            line = await process.stdout.readline()
+        line = b""
+        try:
+            async with asyncio.timeout(START_S):
+                line = await process.stdout.readline()
+        finally:
+            # Also when the world's start was given up meanwhile.
+            if not line:
+                kill(process.pid)
         if not line:
             raise StepFailed(f"the {role} did not start")
         return cls(msgspec.json.decode(line), process)
@@ -219,12 +302,19 @@ def kill(pid: int) -> None:
         return
 
 
-def _is_alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Return whether a process runs; one that is dead and not yet collected does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return True
+    state = Path(f"/proc/{pid}/stat")
+    try:
+        # The state follows the name, which is in brackets and may hold anything.
+        return state.read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        # No /proc on this system, or it ended between the two looks.
+        return not Path("/proc/self/stat").exists()
 
 
 def _is_setting(name: str) -> bool:
@@ -232,6 +322,13 @@ def _is_setting(name: str) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for _ in range(PORTS_TRIED_MAX):
+        port = random.choice(PORTS)  # noqa: S311 - any port will do
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise StepFailed("no free port")

@@ -1,8 +1,9 @@
 """What happens in the demo, and what has to be true after each step.
 
 Compromised device -> HIGH -> quarantined -> all sessions gone, bystander untouched, re-login
-denied -> device clean -> restored, and everybody told. The two causes come in the two shapes that
-real products send: a vendor-private event with its old-style subject, and final CAEP.
+denied -> device clean -> restored, and everybody told. There are two causes, on two devices: one
+clean device restores nobody whose other device is bad. They come in the two shapes that real
+products send: a vendor-private event with its old-style subject, and final CAEP.
 """
 
 from __future__ import annotations
@@ -13,12 +14,26 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hub.demo.processes import StepFailed, until
-from hub.demo.world import APPS, LAPTOP, PHONE, QUARANTINE, RAVI, SALES, TINA, World
+from hub.demo.world import (
+    APPS,
+    IDP,
+    LAPTOP,
+    PHONE,
+    PLACES,
+    QUARANTINE,
+    RAVI,
+    RAVI_PATEL,
+    SALES,
+    TINA,
+    TINA_SMITH,
+    World,
+)
 
 #: generous: a step that takes this long has failed, it is not slow
 STEP_S: Final = 20.0
 REFUSED: Final = frozenset({401, 403})
 LAPTOP_SUBJECT: Final = {"format": "opaque", "id": LAPTOP}
+PHONE_SUBJECT: Final = {"format": "opaque", "id": PHONE}
 TINA_SUBJECT: Final = {"format": "email", "email": TINA}
 
 
@@ -60,8 +75,9 @@ class Story:
 
     async def morning(self) -> None:
         """Everybody is signed in everywhere."""
-        await self.world.sign_everybody_in()
-        for where in ("idp", *APPS):
+        for person in (TINA_SMITH, RAVI_PATEL):
+            await self.world.sign_in(person)
+        for where in PLACES:
             await self._expect_alive(where, TINA, 2)
             await self._expect_alive(where, RAVI, 1)
         risk = await self.world.risk(TINA)
@@ -90,11 +106,11 @@ class Story:
         """Quarantined first, then logged out everywhere; nobody else is touched."""
         await until("Tina is in quarantine", self._in_quarantine, limit_s=STEP_S)
         self.note("IdP", f"has Tina in {QUARANTINE}", "SCIM, by Signalhub")
-        for where in ("idp", *APPS):
+        for where in PLACES:
             await until(f"Tina has no session at {where}", self._signed_out(where), limit_s=STEP_S)
-            how = "Global Token Revocation" if where == "idp" else LOGOUT_NAMES[APPS[where]]
+            how = "Global Token Revocation" if where == IDP else LOGOUT_NAMES[APPS[where]]
             self.note(where, "has ended both of Tina's sessions", how)
-        for where in ("idp", *APPS):
+        for where in PLACES:
             await self._expect_alive(where, RAVI, 1)
         self.note("Ravi Patel", "is still signed in everywhere", "not his device")
         await self._old_sessions_are_refused()
@@ -104,9 +120,9 @@ class Story:
         self.note("SecOps", "is told", message)
 
     async def second_cause(self) -> None:
-        """The same device is reported not compliant, in final CAEP: it joins the containment."""
+        """Her phone is reported not compliant, in final CAEP: it joins the containment."""
         await self._compliance("compliant", "not-compliant")
-        self.note("Example MDM", f"reports {LAPTOP} not compliant", "CAEP device-compliance-change")
+        self.note("Example MDM", f"reports {PHONE} not compliant", "CAEP device-compliance-change")
 
         async def has_two_causes() -> bool:
             return len((await self._containment())["causes"]) == 2  # noqa: PLR2004
@@ -115,7 +131,7 @@ class Story:
         self.note("Signalhub", "adds the cause to the open containment", "one per person")
 
     async def first_cause_cleared(self) -> None:
-        """The malware is gone, but the device is still not compliant: nothing is undone."""
+        """The laptop is clean, but the phone is still not compliant: nothing is undone."""
         await self.world.emit(
             shape="device-risk-change",
             user=TINA_SUBJECT,
@@ -132,13 +148,13 @@ class Story:
         await until("one of two causes is cleared", one_is_cleared, limit_s=STEP_S)
         _check((await self._containment())["state"] == "open", "the containment stays open")
         _check(TINA in await self.world.members(QUARANTINE), "Tina stays in quarantine")
-        self.note("Signalhub", "keeps Tina contained", "the device is still not compliant")
+        self.note("Signalhub", "keeps Tina contained", "her phone is still not compliant")
 
     async def device_clean(self) -> None:
-        """The device is compliant again: the last cause is gone."""
+        """The phone is compliant again: the last cause is gone."""
         self._signal_at = time.monotonic()
         await self._compliance("not-compliant", "compliant")
-        self.note("Example MDM", f"reports {LAPTOP} compliant", "remediated")
+        self.note("Example MDM", f"reports {PHONE} compliant", "remediated")
 
     async def restored(self) -> None:
         """Everything we did is undone, nothing else; everybody is told."""
@@ -166,7 +182,7 @@ class Story:
         sent = await self.world.emit(
             shape="device-compliance-change",
             user=TINA_SUBJECT,
-            device=LAPTOP_SUBJECT,
+            device=PHONE_SUBJECT,
             previous_status=previous,
             status=current,
         )
@@ -210,13 +226,12 @@ class Story:
 
     def _login_urls(self) -> list[tuple[str, str]]:
         apps = [(name, f"{peer.url}/login") for name, peer in self.world.apps.items()]
-        return [("idp", f"{self.world.idp.url}/login"), *apps]
+        return [(IDP, f"{self.world.idp.url}/login"), *apps]
 
     async def _containment(self) -> Any:
-        user_id = self.world.user_ids[TINA]
-        listed = await self.world.admin("GET", f"/admin/v1/containments?user={user_id}")
-        _check(len(listed["items"]) == 1, "there is one containment")
-        return await self.world.admin("GET", f"/admin/v1/containments/{listed['items'][0]['id']}")
+        listed = await self.world.containments(TINA)
+        _check(len(listed) == 1, "there is one containment")
+        return await self.world.admin("GET", f"/admin/v1/containments/{listed[0]['id']}")
 
     async def _message(self, kind: str) -> str:
         found: list[str] = []
@@ -227,7 +242,7 @@ class Story:
             found[:] = [
                 body["data"].get("user_message" if kind.endswith("closed") else "message", "")
                 for body in bodies
-                if body["type"] == kind
+                if body["type"] == kind and body["data"]["user_id"] == self.world.user_ids[TINA]
             ]
             return bool(found)
 

@@ -1,6 +1,7 @@
 """The demo's world: a hub, an MDM vendor, an IdP, four apps and a SecOps webhook.
 
-Tina has two devices and a session on each at every app; Ravi, a bystander, has one device.
+Tina has two devices and a session on each at every app; Ravi, a bystander, has one device. More
+people can join.
 """
 
 from __future__ import annotations
@@ -8,49 +9,105 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from hub.demo.processes import Http, HubProcess, PeerProcess
+from runtime.clock import CLOCK_FILE_VARIABLE, SystemClock, epoch_s
 
 TINA: Final = "tina.smith@mediaxmedia.example"
 RAVI: Final = "ravi.patel@mediaxmedia.example"
 LAPTOP: Final = "TINA-LAPTOP-01"
 PHONE: Final = "TINA-PHONE-02"
 RAVIS_LAPTOP: Final = "RAVI-LAPTOP-07"
-DEVICES: Final = {TINA: (LAPTOP, PHONE), RAVI: (RAVIS_LAPTOP,)}
 #: app name -> how it is told to log a user out
 APPS: Final = {"mail": "gtr", "crm": "bcl", "files": "push", "wiki": "poll"}
+IDP: Final = "idp"
+#: where people have sessions
+PLACES: Final = (IDP, *APPS)
 QUARANTINE: Final = "grp-quarantine"
 SALES: Final = "grp-sales"
+#: Devices are looked at from time to time, so what is reported now happened a while ago. Event
+#: times have whole seconds and tell which of two events is newer, so no two here are equal.
+FOUND_LATER_S: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Somebody with devices; the email address names the person everywhere."""
+
+    label: str
+    email: str
+    devices: tuple[str, ...]
+
+
+TINA_SMITH: Final = Person(label="Tina Smith", email=TINA, devices=(LAPTOP, PHONE))
+RAVI_PATEL: Final = Person(label="Ravi Patel", email=RAVI, devices=(RAVIS_LAPTOP,))
+
+
+class Hub(Protocol):
+    """What the world needs of a hub: one process tree, or several behind one address."""
+
+    issuer: str
+    admin_token: str
+    log: Path
+
+    async def start(self, http: Http) -> None:
+        """Start and wait until it is ready."""
+        ...
+
+    async def stop(self) -> None:
+        """End it."""
+        ...
 
 
 class World:
-    """Everything that runs in the demo, introduced to each other."""
+    """Everything that runs in the demo, introduced to each other.
 
-    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
+    hub: a hub that is configured already; else `environment` says how its settings differ from
+    those of a first start. movable_clock: everybody follows `move_clock`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        hub: Hub | None = None,
+        environment: Mapping[str, str] | None = None,
+        movable_clock: bool = False,
+    ) -> None:
         self.folder = folder
         self.http = Http()
-        self.hub = HubProcess(
-            folder, admin_token=secrets.token_urlsafe(32), environment=environment or {}
+        self._clock_file = folder / "clock"
+        self._clock_offset_s = 0.0
+        self._peer_environment: dict[str, str] = {}
+        if movable_clock:
+            self._clock_file.write_text("0")
+            self._peer_environment[CLOCK_FILE_VARIABLE] = str(self._clock_file)
+        self.hub: Hub = hub or HubProcess(
+            folder,
+            admin_token=secrets.token_urlsafe(32),
+            environment={**(environment or {}), **self._peer_environment},
         )
         self.vendor: PeerProcess
         self.idp: PeerProcess
         self.webhook: PeerProcess
         self.apps: dict[str, PeerProcess] = {}
         self.user_ids: dict[str, str] = {}
-        #: (app or "idp", user, device) -> session id
+        #: (app or "idp", user, device) -> id of the session opened last
         self.sessions: dict[tuple[str, str, str], str] = {}
+        self._event_time = epoch_s(SystemClock().now()) - FOUND_LATER_S
 
     async def start(self) -> None:
-        """Start all processes side by side, then introduce them."""
+        """Start all processes side by side, then introduce them. Raises StepFailed."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.hub.start(self.http))
-            vendor = group.create_task(self._peer("vendor", "mdm", issuer=None))
-            idp = group.create_task(self._peer("idp", "idp"))
-            webhook = group.create_task(self._peer("app", "secops", mode="webhook"))
+            vendor = group.create_task(self.start_peer("vendor", "mdm"))
+            idp = group.create_task(self.start_peer("idp", "idp"))
+            webhook = group.create_task(self.start_peer("app", "secops", mode="webhook"))
             apps = {
-                name: group.create_task(self._peer("app", name, mode=mode))
+                name: group.create_task(self.start_peer("app", name, mode=mode))
                 for name, mode in APPS.items()
             }
         self.vendor, self.idp, self.webhook = vendor.result(), idp.result(), webhook.result()
@@ -69,10 +126,17 @@ class World:
         )
         await self.http.close()
 
-    async def _peer(self, role: str, name: str, **options: object) -> PeerProcess:
+    async def start_peer(self, role: str, name: str, **options: object) -> PeerProcess:
+        """Start one more peer, with its ledger in the world's folder."""
         ledger = str(self.folder / f"{name}.ledger.jsonl")
-        given = {key: value for key, value in options.items() if value is not None}
-        return await PeerProcess.start(role, name=name, ledger=ledger, **given)
+        return await PeerProcess.start(
+            role, environment=self._peer_environment, name=name, ledger=ledger, **options
+        )
+
+    def move_clock(self, seconds: float) -> None:
+        """Move everybody's clock forward."""
+        self._clock_offset_s += seconds
+        self._clock_file.write_text(str(self._clock_offset_s))
 
     # What an admin does once, in the order of the README.
 
@@ -85,9 +149,11 @@ class World:
         await self.admin(
             "POST", "/admin/v1/policies:preset", {"name": "standard", "mode": "enforce"}
         )
-        await self._introduce_people()
-        await self._introduce_vendor()
+        await self.introduce_vendor(self.vendor, "Example MDM")
         await self._introduce_idp()
+        for person in (TINA_SMITH, RAVI_PATEL):
+            await self.enrol(person)
+        await self.add_group(SALES, [TINA])
         for name, mode in APPS.items():
             await self._introduce_app(name, mode)
         await self.admin(
@@ -99,40 +165,59 @@ class World:
             },
         )
 
-    async def _introduce_people(self) -> None:
-        for email, label in ((TINA, "Tina Smith"), (RAVI, "Ravi Patel")):
-            user = await self.admin(
+    async def enrol(self, person: Person) -> None:
+        """Make a person known to the hub, with devices, and to the IdP."""
+        user = await self.admin("POST", "/admin/v1/users", self.described(person))
+        self.user_ids[person.email] = user["id"]
+        for device in person.devices:
+            await self.admin(
                 "POST",
-                "/admin/v1/users",
+                "/admin/v1/devices",
                 {
-                    "label": label,
-                    "identifiers": [
-                        {"format": "email", "email": email},
-                        {"format": "iss_sub", "iss": self.idp.urls["issuer"], "sub": email},
-                    ],
+                    "label": device,
+                    "identifiers": [{"format": "opaque", "id": device}],
+                    "owner": user["id"],
                 },
             )
-            self.user_ids[email] = user["id"]
-            for device in DEVICES[email]:
-                await self.admin(
-                    "POST",
-                    "/admin/v1/devices",
-                    {
-                        "label": device,
-                        "identifiers": [{"format": "opaque", "id": device}],
-                        "owner": user["id"],
-                    },
-                )
+        await self.enrol_at_idp(person)
 
-    async def _introduce_vendor(self) -> None:
+    def described(self, person: Person) -> dict[str, object]:
+        """Return what the hub's admin says of a person."""
+        return {
+            "label": person.label,
+            "identifiers": [
+                {"format": "email", "email": person.email},
+                {"format": "iss_sub", "iss": self.idp.urls["issuer"], "sub": person.email},
+            ],
+        }
+
+    async def enrol_at_idp(self, person: Person) -> None:
+        """Make a person known to the IdP alone."""
+        email = person.email
+        await self.http.ask(
+            "POST",
+            f"{self.idp.url}/control/users",
+            {"id": email, "user_name": email, "email": email, "sub": email},
+        )
+
+    async def add_group(self, group: str, members: list[str]) -> None:
+        """Make a group at the IdP, or set who is in it."""
+        await self.http.ask(
+            "POST",
+            f"{self.idp.url}/control/groups",
+            {"id": group, "display_name": group, "members": members},
+        )
+
+    async def introduce_vendor(self, vendor: PeerProcess, name: str) -> None:
+        """Make a vendor a provider of the hub, and tell it where to push."""
         secret = f"Bearer {secrets.token_urlsafe(24)}"
         provider = await self.admin(
             "POST",
             "/admin/v1/providers",
             {
-                "name": "Example MDM",
-                "issuer": self.vendor.urls["issuer"],
-                "jwks_uri": self.vendor.urls["jwks_uri"],
+                "name": name,
+                "issuer": vendor.urls["issuer"],
+                "jwks_uri": vendor.urls["jwks_uri"],
                 "audiences": [self.hub.issuer],
                 "authorization_header": secret,
                 "legacy_subject": True,
@@ -140,7 +225,7 @@ class World:
             },
         )
         await self.configure(
-            self.vendor,
+            vendor,
             push_url=provider["events_url"],
             authorization=secret,
             audience=self.hub.issuer,
@@ -166,22 +251,11 @@ class World:
                 },
             },
         )
-        token = await self._client("idp", ["sessions.write", "sessions.read"], idp["id"])
+        token = await self.add_client("idp", ["sessions.write", "sessions.read"], idp["id"])
         await self.configure(
             self.idp, hub=self.hub.issuer, hub_token=token, quarantine_group=QUARANTINE
         )
-        for email in DEVICES:
-            await self.http.ask(
-                "POST",
-                f"{self.idp.url}/control/users",
-                {"id": email, "user_name": email, "email": email, "sub": email},
-            )
-        for group, members in ((QUARANTINE, []), (SALES, [TINA])):
-            await self.http.ask(
-                "POST",
-                f"{self.idp.url}/control/groups",
-                {"id": group, "display_name": group, "members": members},
-            )
+        await self.add_group(QUARANTINE, [])
 
     async def _introduce_app(self, name: str, mode: str) -> None:
         peer = self.apps[name]
@@ -203,12 +277,15 @@ class World:
         )
         settings: dict[str, object] = {"hub": self.hub.issuer, "idp": self.idp.url}
         if mode in {"push", "poll"}:
-            settings["hub_token"] = await self._client(name, ["ssf.read", "ssf.manage"], app["id"])
+            settings["hub_token"] = await self.add_client(
+                name, ["ssf.read", "ssf.manage"], app["id"]
+            )
         await self.configure(peer, **settings)
         if mode in {"push", "poll"}:
             await self.http.ask("POST", f"{peer.url}/control/connect", {})
 
-    async def _client(self, name: str, scopes: list[str], app_id: str) -> str:
+    async def add_client(self, name: str, scopes: list[str], app_id: str) -> str:
+        """Give an app a client at the hub; return its token."""
         client = await self.admin(
             "POST", "/admin/v1/clients", {"name": name, "scopes": scopes, "app_id": app_id}
         )
@@ -221,28 +298,44 @@ class World:
 
     # What people and vendors do.
 
-    async def sign_everybody_in(self) -> None:
-        """Open a session at the IdP and at every app, for every person on every device."""
-        for user, devices in DEVICES.items():
-            for device in devices:
-                session = await self.http.ask(
-                    "POST", f"{self.idp.url}/control/sessions", {"user": user, "device": device}
-                )
-                self.sessions["idp", user, device] = session["sid"]
-                for name, peer in self.apps.items():
-                    opened = await self.http.ask(
-                        "POST", f"{peer.url}/control/sessions", {"user": user, "device": device}
-                    )
-                    self.sessions[name, user, device] = opened["sid"]
+    async def sign_in(self, person: Person) -> None:
+        """Open a session at the IdP and at every app, on every device of a person."""
+        for place in PLACES:
+            for device in person.devices:
+                await self.open_session(place, person.email, device)
 
-    async def emit(self, **order: object) -> Any:
-        """Let the vendor sign and push a SET; return what it saw."""
-        return await self.http.ask("POST", f"{self.vendor.url}/control/emit", order)
+    async def open_session(self, place: str, user: str, device: str) -> str:
+        """Open one session; return its id."""
+        opened = await self.http.ask(
+            "POST", f"{self.peer(place).url}/control/sessions", {"user": user, "device": device}
+        )
+        sid: str = opened["sid"]
+        self.sessions[place, user, device] = sid
+        return sid
 
-    async def alive(self, where: str, user: str) -> int:
+    async def emit(self, *, by: PeerProcess | None = None, **order: object) -> Any:
+        """Let the vendor, or another one, sign and push a SET; return what it saw."""
+        vendor = by or self.vendor
+        self._event_time += 1
+        order = {"event_timestamp": self._event_time, **order}
+        return await self.http.ask("POST", f"{vendor.url}/control/emit", order)
+
+    def peer(self, name: str) -> PeerProcess:
+        """Return a peer by name: vendor, webhook, idp or an app."""
+        found: PeerProcess = self.apps[name] if name in self.apps else getattr(self, name)
+        return found
+
+    async def alive(self, place: str, user: str) -> int:
         """Return how many live sessions `user` has at the IdP or an app, by its own account."""
-        peer = self.idp if where == "idp" else self.apps[where]
-        return len(await self.http.ask("GET", f"{peer.url}/sessions?user={user}"))
+        return len(await self.http.ask("GET", f"{self.peer(place).url}/sessions?user={user}"))
+
+    async def ledger(self, name: str, **wanted: object) -> list[dict[str, Any]]:
+        """Return the entries of a peer's ledger, filtered as its README says."""
+        query = "&".join(f"{member}={text}" for member, text in wanted.items())
+        entries: list[dict[str, Any]] = await self.http.ask(
+            "GET", f"{self.peer(name).url}/ledger?{query}"
+        )
+        return entries
 
     async def members(self, group: str) -> list[str]:
         """Return who is in a group of the IdP."""
@@ -253,3 +346,10 @@ class World:
     async def risk(self, user: str) -> Any:
         """Return the user's risk as the hub tells it."""
         return await self.admin("GET", f"/api/v1/users/{self.user_ids[user]}/risk")
+
+    async def containments(self, user: str) -> list[dict[str, Any]]:
+        """Return the user's containments, newest first."""
+        user_id = self.user_ids[user]
+        listed = await self.admin("GET", f"/admin/v1/containments?user={user_id}&limit=100")
+        found: list[dict[str, Any]] = listed["items"]
+        return found
