@@ -1,6 +1,6 @@
 """The application of an api process: one route table, pure ASGI middleware, dependencies.
 
-TenantFront ─▶ BearerAuthentication ─▶ ErrorBoundary ─▶ BodyLimit ─▶ routes (hot ones first)
+TenantFront ─▶ BearerAuthentication ─▶ ErrorBoundary ─▶ RequestLimits ─▶ routes (hot ones first)
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 import actions.registry.service
@@ -23,7 +24,7 @@ from hub.admin import openapi
 from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
 from hub.errors import ErrorBoundary, render_exception
-from hub.limits import BodyLimit
+from hub.limits import RequestLimits
 from hub.node import Node
 from hub.operations import PUT_SESSION
 from hub.store import Tenant
@@ -67,12 +68,14 @@ def _make_inner_app(node: Node, outbound: Outbound) -> ASGIApp:
             *health.ROUTES,
             openapi.ROUTE,
         ],
+        # Inside Starlette's own outermost middleware, which would answer every error with 500.
+        middleware=[Middleware(ErrorBoundary), Middleware(RequestLimits)],
         exception_handlers={HTTPException: render_exception},
     )
     # /ssf/streams/ is not /ssf/streams: a redirect would lose the body of a POST.
     app.router.redirect_slashes = False
     _place_dependencies(app, node, outbound)
-    return ErrorBoundary(BodyLimit(app))
+    return app
 
 
 def _tenants(node: Node) -> ConfigCache[dict[str, Tenant]]:

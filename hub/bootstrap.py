@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from hub import store
 from hub.auth import SCOPES, token_hash
-from hub.migrate import check_schema, migrate
+from hub.migrate import check_schema, migrate, open_database
 from hub.node import ProcessConfig
-from hub.settings import Settings, SettingsError
-from hub.store import Client
+from hub.settings import SECRET_KEY_CHARACTERS_MIN, Settings, SettingsError
+from hub.store import AuditNote, Client
 from hub.tenancy import DEFAULT_TENANT
 from runtime import ids
 from runtime.clock import system_clock
@@ -51,22 +53,39 @@ def secret_key(settings: Settings, made_up: MadeUp) -> str:
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not file.exists():
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as handle:
-                handle.write(secrets.token_urlsafe(48))
+            _write_once(file, secrets.token_urlsafe(48))
             made_up.say("secret key", f"kept in {file}; back it up, sealed secrets need it")
-        return file.read_text().strip()
+        key = file.read_text().strip()
     except OSError as error:
         raise SettingsError(
             f"SIGNALHUB_DATA_DIR: {settings.data_dir} is not usable ({error.strerror}); "
             "set it to a folder this user may write, or set SIGNALHUB_SECRET_KEY"
         ) from error
+    if len(key) < SECRET_KEY_CHARACTERS_MIN:
+        raise SettingsError(
+            f"{file} holds no key of at least {SECRET_KEY_CHARACTERS_MIN} characters: put the one "
+            "from your backup there; sealed secrets do not open with another"
+        )
+    return key
+
+
+def _write_once(file: Path, text: str) -> None:
+    """Write a private file that is either whole or absent; one that appeared meanwhile stays."""
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(descriptor, "w") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        with suppress(FileExistsError):
+            os.link(name, file)
+    finally:
+        Path(name).unlink()
 
 
 async def prepare(settings: Settings, key: str, made_up: MadeUp) -> None:
     """Make the database ready: schema, tenant `default`, signing keys, a first admin."""
-    database = Database.connect(settings.database_url)
-    try:
+    async with open_database(settings.database_url) as database:
         if settings.embedded:
             await migrate(database)
         else:
@@ -81,8 +100,6 @@ async def prepare(settings: Settings, key: str, made_up: MadeUp) -> None:
         if kids:
             made_up.say("signing keys", ", ".join(kids))
         await _ensure_admin(settings, database, made_up)
-    finally:
-        await database.close()
 
 
 async def _ensure_admin(settings: Settings, database: Database, made_up: MadeUp) -> None:
@@ -99,22 +116,31 @@ async def _ensure_admin(settings: Settings, database: Database, made_up: MadeUp)
         bootstrap = [client for client in clients if client.name == ADMIN_CLIENT]
         for client in bootstrap:
             await store.delete_client(connection, DEFAULT_TENANT, client.client_id)
-        await store.add_client(
-            connection,
-            Client(
-                tenant_id=DEFAULT_TENANT,
-                client_id=ids.new_id("cli"),
-                name=ADMIN_CLIENT,
-                token_hash=token_hash(token),
-                scopes=tuple(sorted(SCOPES)),
-                app_id=None,
-                created_at=now,
-            ),
+        client = Client(
+            tenant_id=DEFAULT_TENANT,
+            client_id=ids.new_id("cli"),
+            name=ADMIN_CLIENT,
+            token_hash=token_hash(token),
+            scopes=tuple(sorted(SCOPES)),
+            app_id=None,
+            created_at=now,
         )
+        await store.add_client(connection, client)
+        await store.add_audit(connection, _note_of(client), now=now)
         await bump(connection, DEFAULT_TENANT, "clients")
     if given is None:
         made_up.admin_token = token
         made_up.say("admin token (shown once)", token)
+
+
+def _note_of(client: Client) -> AuditNote:
+    return AuditNote(
+        tenant_id=client.tenant_id,
+        actor="bootstrap",
+        action="client.create",
+        ref=client.client_id,
+        detail={"name": client.name, "scopes": list(client.scopes)},
+    )
 
 
 def listen(settings: Settings) -> socket.socket:

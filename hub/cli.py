@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
-from hub.settings import Settings, SettingsError, load_settings
+from hub.settings import SettingsError, load_settings
 
 OWN_COMMANDS: Final = frozenset({"serve", "migrate", "simulate", "demo", "version"})
 
@@ -64,9 +63,19 @@ def migrate(
     to: Annotated[str, typer.Option(help="Revision to reach.")] = "head",
 ) -> None:
     """Bring the database to this release's schema. Safe to repeat."""
-    from hub.migrate import migrate as run  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
 
-    revision = asyncio.run(_with_database(load_settings(), run, to))
+    from hub.migrate import migrate as run  # noqa: PLC0415
+    from hub.migrate import open_database  # noqa: PLC0415
+
+    async def migrate_to() -> str:
+        async with open_database(load_settings().database_url) as database:
+            return await run(database, to=to)
+
+    try:
+        revision = asyncio.run(migrate_to())
+    except CommandError as error:
+        fail(str(error))
     typer.echo(f"The database is at revision {revision}.")
 
 
@@ -101,16 +110,6 @@ def version() -> None:
     from importlib.metadata import version as installed  # noqa: PLC0415
 
     typer.echo(installed("signalhub"))
-
-
-async def _with_database(settings: Settings, run: Callable[..., Any], to: str) -> Any:
-    from runtime.database import Database  # noqa: PLC0415
-
-    database = Database.connect(settings.database_url)
-    try:
-        return await run(database, to=to)
-    finally:
-        await database.close()
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ The text never holds keys, tokens, subjects or traces.
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
+import sqlalchemy.exc
 import structlog
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +25,11 @@ from ssf.errors import LocalProtocolError, SharedSignalsError
 
 PROBLEM_TYPE_BASE: Final = "https://signalhub.dev/problems/"
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+UUID_URN: Final = "urn:uuid:"
+BAD_REQUEST: Final = 400
+INTERNAL_ERROR: Final = 500
+UNAVAILABLE: Final = 503
+RETRY_AFTER_S: Final = 5.0
 SLUGS: Final = {
     400: "invalid-request",
     401: "unauthorized",
@@ -63,69 +72,121 @@ SSF_CODES: Final = {
     429: "too_many_requests",
 }
 
+#: how a database that is locked, overloaded, restarting or gone shows itself
+_OUTAGES: Final = (
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.TimeoutError,
+    ConnectionError,
+    TimeoutError,
+)
+
 log = structlog.get_logger()
 
 
 def problem_response(
+    scope: Scope,
     status: int,
     detail: str,
     *,
-    headers: dict[str, str] | None = None,
-    ssf: bool = False,
+    headers: Mapping[str, str] | None = None,
     pointers: tuple[tuple[str, str], ...] = (),
 ) -> Response:
-    """Return a problem+json answer. Source: RFC 9457; requirements PD-1 to PD-5."""
-    slug = SLUGS.get(status, "invalid-request")
+    """Return a problem+json answer to a request. Source: RFC 9457; requirements PD-1 to PD-5."""
+    slug = SLUGS.get(status, "invalid-request" if status < INTERNAL_ERROR else "internal")
+    instance = _instance(scope)
     body: dict[str, Any] = {
         "type": PROBLEM_TYPE_BASE + slug,
         "title": TITLES.get(status, "Error"),
         "status": status,
         "detail": detail,
-        "instance": ids.new_uuid_urn(),
+        "instance": instance,
     }
     if pointers:
         body["errors"] = [
             {"pointer" if name.startswith("/") else "parameter": name, "detail": text}
             for name, text in pointers
         ]
-    if ssf:
+    if scope["path"].startswith("/ssf/"):
         body |= {"err": SSF_CODES.get(status, "internal"), "description": detail}
+    request_id = instance.removeprefix(UUID_URN)
     return Response(
         msgspec.json.encode(body),
         status_code=status,
         media_type=PROBLEM_MEDIA_TYPE,
-        headers={"cache-control": "no-store", **(headers or {})},
+        headers={"cache-control": "no-store", "x-request-id": request_id, **(headers or {})},
     )
 
 
-def response_of(error: Exception, *, path: str) -> Response:
-    """Return the answer to a request that ended in `error`."""
-    ssf = path.startswith("/ssf/")
+def response_of(error: Exception, scope: Scope) -> Response:
+    """Return the answer to a request that ended in `error`. scope: with the tenant taken off."""
     if isinstance(error, Refused):
         return problem_response(
-            error.status,
-            error.detail,
-            headers=_challenge(error),
-            ssf=ssf,
-            pointers=error.pointers,
+            scope, error.status, error.detail, headers=_challenge(error), pointers=error.pointers
         )
     if isinstance(error, Unavailable):
-        retry_after = {"retry-after": str(max(1, round(error.retry_after_s)))}
-        return problem_response(503, error.detail, headers=retry_after, ssf=ssf)
+        return _unavailable(scope, error.detail, error.retry_after_s)
     if isinstance(error, HTTPException):
-        detail = TITLES.get(error.status_code, error.detail)
-        return problem_response(
-            error.status_code, f"{detail}.", headers=dict(error.headers or {}), ssf=ssf
-        )
+        return problem_response(scope, error.status_code, _detail_of(error), headers=error.headers)
     if isinstance(error, SharedSignalsError) and not isinstance(error, LocalProtocolError):
-        return problem_response(error.status_hint, error.description, ssf=ssf)
-    log.error("request.failed", path=path, exc_info=error)
-    return problem_response(500, "The hub failed; the log has the reason.", ssf=ssf)
+        return problem_response(scope, error.status_hint, error.description)
+    if isinstance(error, ClientDisconnect):
+        # Nobody reads this answer, but it is no fault of ours either.
+        return problem_response(scope, BAD_REQUEST, "The body ended early.")
+    return _response_of_trouble(error, scope)
+
+
+def _response_of_trouble(error: Exception, scope: Scope) -> Response:
+    """Answer what no rule foresaw: the database, or a bug."""
+    if is_data_error(error):
+        log.warning("request.failed", path=scope["path"], error=type(error).__name__)
+        return problem_response(scope, BAD_REQUEST, "A value in the request cannot be stored.")
+    if isinstance(error, _OUTAGES):
+        log.warning("request.failed", path=scope["path"], error=type(error).__name__)
+        return _unavailable(scope, "The database is not reachable.", RETRY_AFTER_S)
+    response = problem_response(scope, INTERNAL_ERROR, "The hub failed; the log has the reason.")
+    request_id = response.headers["x-request-id"]
+    log.error("request.failed", path=scope["path"], request_id=request_id, exc_info=error)
+    return response
 
 
 async def render_exception(request: Request, error: Exception) -> Response:
     """Answer an exception that reached Starlette's own handling."""
-    return response_of(error, path=request.url.path)
+    return response_of(error, request.scope)
+
+
+def is_data_error(error: Exception) -> bool:
+    """Tell a value that the database cannot hold (SQLSTATE class 22, or 54) from other trouble."""
+    if not isinstance(error, sqlalchemy.exc.DBAPIError):
+        return False
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    return isinstance(error, sqlalchemy.exc.DataError) or sqlstate[:2] in {"22", "54"}
+
+
+def _unavailable(scope: Scope, detail: str, retry_after_s: float) -> Response:
+    headers = {"retry-after": str(max(1, round(retry_after_s)))}
+    return problem_response(scope, UNAVAILABLE, detail, headers=headers)
+
+
+def _detail_of(error: HTTPException) -> str:
+    """Return our own text where there is one, else the fixed title of the status."""
+    title = TITLES.get(error.status_code, "Error")
+    try:
+        is_own = error.detail != HTTPStatus(error.status_code).phrase
+    except ValueError:
+        is_own = False
+    return error.detail if is_own and error.detail else f"{title}."
+
+
+def _instance(scope: Scope) -> str:
+    """Return the URN of a request: of its X-Request-ID where that is a UUID, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            try:
+                return uuid.UUID(value.decode("ascii")).urn
+            except ValueError:
+                break
+    return ids.new_uuid_urn()
 
 
 class ErrorBoundary:
@@ -151,13 +212,23 @@ class ErrorBoundary:
         except Exception as error:
             if started:
                 raise
-            await response_of(error, path=scope["path"])(scope, receive, send)
+            await response_of(error, scope)(scope, receive, send)
 
 
 def _challenge(error: Refused) -> dict[str, str]:
-    """Return the `WWW-Authenticate` header of 401 and 403. Source: RFC 6750 §3; INT-29, OA-3."""
-    if isinstance(error, Unauthorized):
-        return {"www-authenticate": f'Bearer error="{error.code}"' if error.code else "Bearer"}
-    if isinstance(error, Forbidden) and error.scope:
-        return {"www-authenticate": f'Bearer error="insufficient_scope", scope="{error.scope}"'}
-    return {}
+    """Return the `WWW-Authenticate` header that goes with a refusal.
+
+    Source: RFC 6750 §3, which wants a parameter after the scheme; requirements INT-29, OA-3.
+    """
+    if isinstance(error, Forbidden):
+        code = "insufficient_scope" if error.scope else None
+    elif isinstance(error, Unauthorized):
+        code = error.code
+    else:
+        code = getattr(error, "code", None)
+    if code is None and not isinstance(error, Unauthorized):
+        return {}
+    challenge = 'Bearer realm="signalhub"' + (f', error="{code}"' if code else "")
+    if isinstance(error, Forbidden):
+        challenge += f', scope="{error.scope}"'
+    return {"www-authenticate": challenge}

@@ -18,6 +18,7 @@ from runtime.caller import Caller
 from runtime.ipc import CoreClient
 
 READY_S: Final = 2.0
+DETAIL_SCOPES: Final = ("admin.read", "admin.write")
 METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -27,12 +28,17 @@ async def healthz(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Answer 200 when requests can be served: database and core reachable; else 503."""
+    """Answer 200 when requests can be served: database and core reachable; else 503.
+
+    Which of them is missing is told to who may read the admin API (contracts §8).
+    """
     node: Node = request.app.state.node
+    caller: Caller = request.state.caller
     checks = {"database": await _database_answers(node), "core": await _core_answers(node)}
     ready = all(checks.values())
+    details = {} if caller.scopes.isdisjoint(DETAIL_SCOPES) else {"checks": checks}
     return JSONResponse(
-        {"status": "ready" if ready else "not ready", "checks": checks},
+        {"status": "ready" if ready else "not ready", **details},
         status_code=200 if ready else 503,
         headers={"cache-control": "no-store"},
     )
@@ -41,7 +47,7 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Answer all processes' metrics in Prometheus's text form; needs `admin.read`."""
     caller: Caller = request.state.caller
-    caller.require("admin.read", "admin.write")
+    caller.require(*DETAIL_SCOPES)
     if METRICS_DIR_VARIABLE in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library's own

@@ -9,25 +9,37 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: routes with a tighter bound check it themselves (SETs: 64 KiB)
 BODY_BYTES_MAX: Final = 1024 * 1024
+BAD_REQUEST: Final = 400
 TOO_LARGE: Final = 413
+LENGTH_DIGITS_MAX: Final = 18
 
 
-class BodyLimit:
-    """Pure ASGI middleware: a body above the limit is refused with 413, announced or chunked."""
+class RequestLimits:
+    """Pure ASGI middleware: bounds the body with 413, announced or chunked, and refuses NUL.
+
+    No path or parameter of ours holds NUL, and not every database can be asked for one.
+    """
 
     def __init__(self, app: ASGIApp, *, bytes_max: int = BODY_BYTES_MAX) -> None:
         self._app = app
         self._bytes_max = bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count what is read; raises HTTPException inside the application that reads it."""
-        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "DELETE"}:
+        """Check address and size; raises HTTPException, for the body when it is being read."""
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        read = 0
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            raise HTTPException(BAD_REQUEST, "NUL is not allowed in an address.")
+        if scope["method"] in {"GET", "HEAD", "DELETE"}:
+            await self._app(scope, receive, send)
+            return
+        announced, read = _announced(scope), 0
 
         async def counted() -> Message:
             nonlocal read
+            if announced > self._bytes_max:
+                raise HTTPException(TOO_LARGE)
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._bytes_max:
@@ -35,3 +47,11 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+def _announced(scope: Scope) -> int:
+    """Return the length that the request announces, 0 without one."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:LENGTH_DIGITS_MAX])
+    return 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import asyncpg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -12,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import migrations
+from hub.settings import SettingsError
 from runtime.database import Database
 
 HEAD: Final = "head"
@@ -19,6 +23,37 @@ HEAD: Final = "head"
 
 class SchemaMismatch(Exception):  # noqa: N818 - says what it is
     """The database's schema is not the one this release needs."""
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """Open the database for a command and close it at the end.
+
+    Raises SettingsError when it cannot be reached or its URL makes no sense; never shows the URL,
+    which may hold a password.
+    """
+    try:
+        database = Database.connect(url)
+    except (ValueError, sa.exc.ArgumentError) as error:
+        raise SettingsError(
+            "SIGNALHUB_DATABASE_URL: sqlite:///path or postgresql://user:password@host/name"
+        ) from error
+    try:
+        yield database
+    except (OSError, sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        raise _unreachable(error) from error
+    except asyncpg.PostgresError as error:
+        # What PostgreSQL says while connecting comes without SQLAlchemy's wrapping.
+        raise _unreachable(error) from error
+    finally:
+        await database.close()
+
+
+def _unreachable(error: Exception) -> SettingsError:
+    return SettingsError(
+        f"SIGNALHUB_DATABASE_URL: the database is not reachable ({type(error).__name__}); check "
+        "that it runs, that the address and the password are right and that the database exists"
+    )
 
 
 async def migrate(database: Database, *, to: str = HEAD) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -103,25 +104,56 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order: what the command line says, the environment, the file."""
-        file = Path(os.environ.get(CONFIG_FILE_VARIABLE, "signalhub.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+        file = TomlConfigSettingsSource(settings_cls, toml_file=_config_file())
+        return init_settings, env_settings, file
 
 
 def load_settings(**given: Any) -> Settings:
     """Return the settings; `given` (from the command line) wins. Raises SettingsError."""
     _refuse_unknown_variables()
+    _check_file()
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         lines = [
-            f"{PREFIX}{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            _told(item["loc"], item["msg"])
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("; ".join(lines)) from error
     if settings.issuer is None:
+        if "dev_insecure" in settings.model_fields_set and not settings.dev_insecure:
+            raise SettingsError(
+                f"{PREFIX}ISSUER: must be set, because {PREFIX}DEV_INSECURE is false"
+            )
         # Nothing configured, loopback only: the development mode of a first start (contracts §12).
         return settings.model_copy(update={"dev_insecure": True})
     return settings
+
+
+def _told(place: tuple[int | str, ...], message: str) -> str:
+    """Return one problem as the operator reads it: which variable, and what is wrong."""
+    text = message.removeprefix("Value error, ")
+    if place:
+        return f"{PREFIX}{'.'.join(str(part) for part in place).upper()}: {text}"
+    # A rule over several settings begins with the name of the one to change.
+    name, _, rest = text.partition(":")
+    return f"{PREFIX}{name.upper()}:{rest}"
+
+
+def _config_file() -> Path:
+    return Path(os.environ.get(CONFIG_FILE_VARIABLE, "signalhub.toml"))
+
+
+def _check_file() -> None:
+    """Refuse a file that is named and missing, or that is no TOML. Raises SettingsError."""
+    file = _config_file()
+    try:
+        tomllib.loads(file.read_text())
+    except FileNotFoundError as error:
+        if CONFIG_FILE_VARIABLE in os.environ:
+            raise SettingsError(f"{CONFIG_FILE_VARIABLE}: there is no file {file}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: not readable as TOML ({error})") from error
 
 
 def is_loopback(host: str) -> bool:

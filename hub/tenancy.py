@@ -19,6 +19,8 @@ from hub.store import Tenant
 from runtime.feed import ConfigCache
 
 DEFAULT_TENANT: Final = "default"
+#: the same words as for a path that nobody serves: a stranger learns no tenant's name (PD-7)
+NOT_FOUND: Final = "Not found."
 TENANT_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _PREFIXED: Final = re.compile(r"/t/([^/]+)(/.*)?")
 _WELL_KNOWN: Final = re.compile(r"(/\.well-known/[^/]+)/t/([^/]+)(/.*)?")
@@ -37,10 +39,10 @@ class TenantFront:
             await self._app(scope, receive, send)
             return
         tenant_id, path = split_tenant(scope["path"])
-        if tenant_id != DEFAULT_TENANT and not await self._is_active(tenant_id):
-            await problem_response(404, "No such resource.")(scope, receive, send)
-            return
         inner = {**scope, "tenant": tenant_id, "path": path, "raw_path": path.encode()}
+        if tenant_id != DEFAULT_TENANT and not await self._is_active(tenant_id):
+            await problem_response(inner, 404, NOT_FOUND)(scope, receive, send)
+            return
         await self._app(inner, receive, send)
 
     async def _is_active(self, tenant_id: str) -> bool:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+from urllib.parse import unquote
 
 import msgspec
 from starlette.types import ASGIApp, Message
 
 from hub.tenancy import DEFAULT_TENANT
+from runtime.errors import Unavailable
 from runtime.outbound import EgressRules, OutboundRequest, PinnedOutbound
 
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -43,7 +45,7 @@ class RemoteClient:
         self._outbound = PinnedOutbound(EgressRules(dev_insecure=True, allow=EVERYWHERE))
 
     async def request(self, method: str, path: str, body: object = None) -> Reply:
-        """Send one request. Raises Unavailable."""
+        """Send one request. Raises Unavailable, also when the answer is no JSON."""
         answer = await self._outbound.send(
             OutboundRequest(
                 method=method,
@@ -56,7 +58,12 @@ class RemoteClient:
                 body_bytes_max=ANSWER_BYTES_MAX,
             )
         )
-        document = msgspec.json.decode(answer.body) if answer.body else None
+        try:
+            document = msgspec.json.decode(answer.body) if answer.body else None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unavailable(
+                f"{self._url} answered {answer.status} without JSON: is it the hub's issuer URL?"
+            ) from error
         return Reply(status=answer.status, document=document)
 
     async def close(self) -> None:
@@ -89,7 +96,8 @@ class LocalClient:
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": self._prefix + path,
+            # As servers do: the path is what the percent signs stand for.
+            "path": self._prefix + unquote(path),
             "raw_path": (self._prefix + path).encode(),
             "root_path": "",
             "query_string": query.encode(),

@@ -3,8 +3,7 @@
 Works on the database of the settings; with `--url` and `--token` on a running hub.
 """
 
-from __future__ import annotations
-
+# No deferred annotations here: the command line is read from them, and some name a kind's filters.
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -20,10 +19,11 @@ from rich.table import Table
 
 from hub.admin.bodies import Body
 from hub.admin.client import AdminClient, LocalClient, RemoteClient
-from hub.admin.kinds import PREFIX, Action, Kind
+from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
 from hub.admin.routes import KINDS
 from hub.app import make_trusted_app
 from hub.bootstrap import MadeUp, prepare, secret_key
+from hub.migrate import SchemaMismatch
 from hub.node import ProcessConfig, open_node
 from hub.settings import load_settings
 from hub.tenancy import DEFAULT_TENANT
@@ -45,6 +45,7 @@ COLUMNS: Final = (
     "scopes", "created_at",
 )  # fmt: skip
 ERROR: Final = 400
+LIST_ITEMS_MAX: Final = 1_000
 
 
 def register(app: typer.Typer) -> None:
@@ -67,9 +68,9 @@ def _group(kind: Kind) -> typer.Typer:
             list[str] | None, typer.Option(help=f"Filter NAME=VALUE: {', '.join(kind.filters)}.")
         ] = None,
     ) -> None:
-        query = dict(part.split("=", 1) for part in where or [] if "=" in part)
-        path = f"{PREFIX}/{kind.name}" + (f"?{urlencode(query)}" if query else "")
-        _show(_call("GET", path, None, url=url, token=token, tenant=tenant), as_json=as_json)
+        query = _query(kind, where or [])
+        document = _call_list(f"{PREFIX}/{kind.name}", query, url=url, token=token, tenant=tenant)
+        _show(document, as_json=as_json)
 
     if kind.read is not None:
 
@@ -181,18 +182,33 @@ def _add_preset(group: typer.Typer, kind: Kind) -> None:
 
 def parse_fields(body: type[Body], fields: Sequence[str], file: Path | None) -> dict[str, Any]:
     """Return a request body from NAME=VALUE words, over the members of a JSON file."""
-    document: dict[str, Any] = msgspec.json.decode(file.read_bytes()) if file else {}
+    document = _read_body(file) if file else {}
     for word in fields:
         name, separator, text = word.partition("=")
         if not separator or name not in body.model_fields:
             _fail(f"{word!r} is not NAME=VALUE; members are {_members(body)}")
-        document[name] = _value(text, str(body.model_fields[name].annotation))
+        document[name] = _value(name, text, str(body.model_fields[name].annotation))
     return document
 
 
-def _value(text: str, annotation: str) -> Any:
+def _read_body(file: Path) -> dict[str, Any]:
+    try:
+        document = msgspec.json.decode(file.read_bytes())
+    except OSError as error:
+        _fail(f"{file}: {error.strerror}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _fail(f"{file} is not JSON: {error}")
+    if not isinstance(document, dict):
+        _fail(f"{file} is not a JSON object")
+    return document
+
+
+def _value(name: str, text: str, annotation: str) -> Any:
     if text[:1] in {"{", "["} or text in {"true", "false", "null"}:
-        return msgspec.json.decode(text)
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            _fail(f"{name}: not JSON: {error}")
     if "list[" in annotation:
         return [part for part in text.split(",") if part]
     if "int" in annotation and text.lstrip("-").isdigit():
@@ -205,6 +221,34 @@ def _members(body: type[Body]) -> str:
         f"{name} (needed)" if field.is_required() else name
         for name, field in body.model_fields.items()
     )
+
+
+def _query(kind: Kind, where: Sequence[str]) -> dict[str, str]:
+    query: dict[str, str] = {}
+    for word in where:
+        name, separator, value = word.partition("=")
+        if not separator or name not in kind.filters:
+            known = ", ".join(kind.filters) or "none"
+            _fail(f"--where {word!r} is not NAME=VALUE; filters are {known}")
+        query[name] = value
+    return query
+
+
+def _call_list(
+    path: str, query: dict[str, str], *, url: str | None, token: str | None, tenant: str
+) -> Any:
+    """Return a list whole, page by page, up to LIST_ITEMS_MAX items."""
+    items: list[Any] = []
+    page: dict[str, Any] = {}
+    cursor: dict[str, str] = {}
+    while len(items) < LIST_ITEMS_MAX:
+        words = urlencode({**query, **cursor, "limit": PAGE_MAX})
+        page = _call("GET", f"{path}?{words}", None, url=url, token=token, tenant=tenant)
+        items += page["items"]
+        if not page["next_cursor"]:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    return {**page, "items": items}
 
 
 def _call(
@@ -224,9 +268,11 @@ def _call(
         reply = asyncio.run(run())
     except Unavailable as error:
         _fail(error.detail)
+    except SchemaMismatch as error:
+        _fail(str(error))
     if reply.status >= ERROR:
-        problem = reply.document or {}
-        lines = [f"{problem.get('status', reply.status)} {problem.get('detail', 'refused')}"]
+        problem = reply.document if isinstance(reply.document, dict) else {}
+        lines = [f"{reply.status} {problem.get('detail', 'refused')}"]
         lines += [
             f"  {item.get('pointer') or item.get('parameter')}: {item['detail']}"
             for item in problem.get("errors", [])
@@ -283,7 +329,7 @@ def _show(document: Any, *, as_json: bool) -> None:
         table.add_row(*(_cell(item.get(name)) for name in columns))
     Console(soft_wrap=True).print(table if items else "none")
     if document["next_cursor"]:
-        typer.echo("there are more: use the API's cursor, or --json", err=True)
+        typer.echo(f"these are the first {len(items)}; the API has them all", err=True)
 
 
 def _cell(value: Any) -> str:

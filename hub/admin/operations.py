@@ -353,7 +353,7 @@ KINDS: Final = (
     ),
     Kind(
         name="unmatched",
-        item="signal",
+        item="unmatched",
         summary="signals whose subject nobody knows yet",
         list_page=list_unmatched,
     ),
