@@ -55,7 +55,7 @@ async def test_a_compromised_device_raises_its_owner_and_the_clean_device_restor
 
 
 @pytest.mark.parametrize(
-    "about,iss",
+    ("about", "iss"),
     [
         pytest.param(pair(TINA, LAPTOP), EDR, id="from another issuer"),
         pytest.param(pair(TINA, PHONE), MDM, id="about another device"),
