@@ -1,17 +1,18 @@
 """The application of an api process: one route table, pure ASGI middleware, dependencies.
 
-TenantFront ─▶ BearerAuthentication ─▶ ErrorBoundary ─▶ RequestLimits ─▶ routes (hot ones first)
+ErrorBoundary ─▶ TenantFront ─▶ BearerAuthentication ─▶ RequestLimits ─▶ routes (hot ones first)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 import actions.registry.service
@@ -24,6 +25,7 @@ from hub.admin import openapi
 from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
 from hub.errors import ErrorBoundary, render_exception
+from hub.intake import IntakeFront
 from hub.limits import RequestLimits
 from hub.node import Node
 from hub.operations import PUT_SESSION
@@ -32,6 +34,7 @@ from hub.tenancy import TenantFront, tenant_issuer
 from receivers.keys import IssuerKeys
 from receivers.service import ReceiversDeps
 from risk.deps import RiskDeps
+from risk.model import Assessment
 from runtime.caller import Caller
 from runtime.errors import NotFound
 from runtime.feed import ConfigCache
@@ -45,20 +48,24 @@ CLI_CLIENT: Final = "cli"
 
 def make_app(node: Node, outbound: Outbound) -> ASGIApp:
     """Return the application that serves everything this hub serves over HTTP."""
+    routed = _make_routed_app(node, outbound)
     callers: ConfigCache[Mapping[str, Caller]] = ConfigCache(
         node.feed, "clients", partial(_load_callers, node)
     )
-    inner = BearerAuthentication(_make_inner_app(node, outbound), callers=callers)
-    return TenantFront(inner, tenants=_tenants(node))
+    authenticated = BearerAuthentication(RequestLimits(routed), callers=callers)
+    inner = ErrorBoundary(IntakeFront(authenticated, state_of=routed))
+    # Outermost once more: finding tenant and caller may need the database.
+    return ErrorBoundary(TenantFront(inner, tenants=_tenants(node)))
 
 
 def make_trusted_app(node: Node, outbound: Outbound) -> ASGIApp:
     """Return the application for the command line: whoever has the database may do everything."""
-    inner = TrustedCaller(_make_inner_app(node, outbound), client_id=CLI_CLIENT)
+    routed = _make_routed_app(node, outbound)
+    inner = ErrorBoundary(TrustedCaller(RequestLimits(routed), client_id=CLI_CLIENT))
     return TenantFront(inner, tenants=_tenants(node))
 
 
-def _make_inner_app(node: Node, outbound: Outbound) -> ASGIApp:
+def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
     app = Starlette(
         routes=[
             *receivers.routes.ROUTES,
@@ -68,8 +75,6 @@ def _make_inner_app(node: Node, outbound: Outbound) -> ASGIApp:
             *health.ROUTES,
             openapi.ROUTE,
         ],
-        # Inside Starlette's own outermost middleware, which would answer every error with 500.
-        middleware=[Middleware(ErrorBoundary), Middleware(RequestLimits)],
         exception_handlers={HTTPException: render_exception},
     )
     # /ssf/streams/ is not /ssf/streams: a redirect would lose the body of a POST.
@@ -109,11 +114,17 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         clock=node.clock,
         lock=pipeline.lock_tenants,
         caps=pipeline.caps_of,
-        respond=pipeline.respond,
+        respond=_respond,
         responded=partial(node.notifier.wake_all, pipeline.TOPICS),
         app_issuer=partial(_app_issuer, node),
         put_session=PUT_SESSION,
     )
+
+
+async def _respond(
+    connection: AsyncConnection, assessments: Sequence[Assessment], *, now: datetime
+) -> None:
+    await pipeline.respond(connection, assessments, now=now)
 
 
 async def _subject_format(node: Node, tenant_id: str, app_id: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,10 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+#: starts a loop of the process; it is cancelled when the node closes
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """The resources of one process."""
@@ -65,7 +69,7 @@ class Node:
     box: SecretBox
     keyring: Keyring
     writer: Writer
-    spawn: Callable[[Awaitable[None]], asyncio.Task[None]]
+    spawn: Spawn
 
 
 @asynccontextmanager
@@ -84,8 +88,8 @@ async def open_node(
         async with asyncio.TaskGroup() as group:
             tasks: list[asyncio.Task[None]] = []
 
-            def spawn(work: Awaitable[None]) -> asyncio.Task[None]:
-                task = group.create_task(_run(work))
+            def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+                task = group.create_task(work)
                 tasks.append(task)
                 return task
 
@@ -109,16 +113,12 @@ async def open_node(
         await database.close()
 
 
-async def _run(work: Awaitable[None]) -> None:
-    await work
-
-
 async def _open_writer(
     config: ProcessConfig,
     database: Database,
     notifier: Notifier,
     operations: tuple[Operation[Any, Any], ...],
-    spawn: Callable[[Awaitable[None]], asyncio.Task[None]],
+    spawn: Spawn,
 ) -> Writer:
     """Return where hot writes go: on SQLite the core process, else this process itself."""
     if database.dialect == "postgresql":
