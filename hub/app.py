@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 import actions.registry.service
@@ -75,6 +76,8 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *health.ROUTES,
             openapi.ROUTE,
         ],
+        # Inside Starlette's own outermost middleware, which would answer every refusal with 500.
+        middleware=[Middleware(ErrorBoundary)],
         exception_handlers={HTTPException: render_exception},
     )
     # /ssf/streams/ is not /ssf/streams: a redirect would lose the body of a POST.

@@ -6,6 +6,7 @@ One per SQLite file; on PostgreSQL every node has one and the holder of the leas
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
@@ -29,6 +30,7 @@ from hub.pipeline import (
 )
 from receivers.model import PendingSignal, SignalMark, SignalState
 from runtime.queue import Fence, LeaseKeeper, fences_valid
+from runtime.writer import LocalWriter
 
 LOOK_AGAIN_S: Final = 0.25
 SCHEDULE_S: Final = 0.5
@@ -36,6 +38,9 @@ PURGE_S: Final = 60.0
 #: the change feed is re-read with an overlap of 10 s; entries live a good deal longer
 CHANGES_KEPT: Final = timedelta(minutes=10)
 LOCAL_TASKS_MAX: Final = 64
+#: while intake queues it gets this many times the pipeline's time, a turn lasting at most a while
+INTAKE_SHARE: Final = 4.0
+INTAKE_TURN_MAX_S: Final = 0.5
 REASSESS_MAX: Final = 64
 #: the one bucket that stands for "runs the pipeline"
 LEADER_BUCKET: Final = 0
@@ -77,6 +82,7 @@ class Core:
         if not waiting:
             self._one_by_one = 0
             return False
+        started = time.monotonic()
         try:
             await self._handle(fence, limit)
         except Exception:
@@ -89,7 +95,18 @@ class Core:
                 self._one_by_one = BATCH_SIGNALS_MAX
         if self._one_by_one and limit == 1:
             self._one_by_one -= 1
+        await self._let_intake_pass(time.monotonic() - started)
         return True
+
+    async def _let_intake_pass(self, took_s: float) -> None:
+        """Hold the pipeline back while intake queues: what is accepted first can wait to be read.
+
+        A flood then fills the inbox at nearly the speed of the disk, and the pipeline keeps a
+        fifth of the writer; without a flood it waits for nobody.
+        """
+        writer = self._node.writer
+        if isinstance(writer, LocalWriter) and writer.is_crowded:
+            await asyncio.sleep(min(INTAKE_SHARE * took_s, INTAKE_TURN_MAX_S))
 
     async def _handle(self, fence: Fence, limit: int) -> None:
         node = self._node
@@ -97,8 +114,8 @@ class Core:
             if not await fences_valid(connection, {fence}):
                 return
             batch = await receivers.store.pending_signals(connection, limit)
-            await handle_signals(connection, batch, now=node.clock.now())
-        node.notifier.wake_all(TOPICS)
+            topics = await handle_signals(connection, batch, now=node.clock.now())
+        node.notifier.wake_all(topics)
 
     async def _set_aside(self, signal: PendingSignal) -> None:
         mark = SignalMark(
@@ -141,8 +158,8 @@ class Core:
             assessments = await risk.service.reassess_due(
                 connection, now, limit=REASSESS_MAX, caps=caps, tenant_ids=tenant_ids
             )
-            await respond(connection, assessments, now=now)
-        node.notifier.wake_all(TOPICS)
+            topics = await respond(connection, assessments, now=now)
+        node.notifier.wake_all(topics)
         return True
 
     async def purge(self, _fence: Fence) -> bool:

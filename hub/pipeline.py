@@ -52,8 +52,10 @@ _signal_seconds = Histogram(
 
 async def handle_signals(
     connection: AsyncConnection, pending: Sequence[PendingSignal], *, now: datetime
-) -> int:
-    """Take one batch of the inbox through risk, response and publication; return its size.
+) -> frozenset[str]:
+    """Take one batch of the inbox through risk, response and publication.
+
+    Returns the topics to wake after the commit.
 
     A signal that cannot be read is marked `failed` with the reason and stops nobody else.
     """
@@ -67,35 +69,41 @@ async def handle_signals(
             unreadable.append(_failed(row, error.description))
     caps = await caps_of(connection, {signal.tenant_id for signal in signals})
     result = await risk.service.assess(connection, signals, caps=caps, now=now)
-    await respond(connection, result.assessments, now=now)
+    topics = await respond(connection, result.assessments, now=now)
     marks = [*unreadable, *(_inbox_mark(mark) for mark in result.marks)]
     await receivers.store.mark_signals(connection, marks, now)
     for mark in marks:
         _assessed_total.labels(mark.state).inc()
-    return len(pending)
+    return topics
 
 
 async def respond(
     connection: AsyncConnection, assessments: Sequence[Assessment], *, now: datetime
-) -> None:
-    """Plan what policy ordered and publish what changed, in the transaction of the assessment."""
+) -> frozenset[str]:
+    """Plan what policy ordered and publish what changed, in the transaction of the assessment.
+
+    Returns the topics to wake after the commit: a wake-up that finds nothing costs its receiver
+    several queries.
+    """
     if not assessments:
-        return
+        return frozenset()
     orders = [order_of(assessment) for assessment in assessments]
     counts = {
         tenant_id: await risk.service.count_users(connection, tenant_id)
         for tenant_id in {order.tenant_id for order in orders}
     }
-    await actions.service.plan(connection, orders, user_counts=counts, now=now)
+    planned = await actions.service.plan(connection, orders, user_counts=counts, now=now)
     events = [
         risk_event_of(assessment)
         for assessment in assessments
         if assessment.previous_level != assessment.level and assessment.identifiers
     ]
-    await transmitters.service.publish(connection, events, now)
+    published = await transmitters.service.publish(connection, events, now)
     for assessment in assessments:
         _signal_seconds.observe(max(0.0, (now - assessment.received_at).total_seconds()))
-        log.info(
+        # What changes nothing is no news.
+        moved = assessment.level is not assessment.previous_level or assessment.actions
+        (log.info if moved else log.debug)(
             "event.assessed",
             tenant_id=assessment.tenant_id,
             user_id=assessment.user_id,
@@ -107,6 +115,8 @@ async def respond(
             actions=sorted(assessment.actions),
             would_have=sorted(assessment.would_have),
         )
+    woken = {"tasks"} if any(plan.tasks_enqueued for plan in planned) else set()
+    return frozenset(woken | ({"deliveries", "polls"} if published else set()))
 
 
 async def publish_logouts(

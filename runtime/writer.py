@@ -15,6 +15,7 @@ again, and theirs, until the bad item is alone and answers its own waiter.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -32,6 +33,9 @@ from runtime.notify import TOPICS, Notifier
 
 QUEUE_ITEMS_MAX: Final = 10_000
 BATCH_ITEMS_MAX: Final = 256
+#: a batch of this many says that callers are queueing
+CROWDED_ITEMS: Final = 8
+CROWDED_FOR_S: Final = 0.1
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -101,6 +105,12 @@ class LocalWriter:
         self._queue_items_max = queue_items_max
         self._arrived = asyncio.Event()
         self._stopped = False
+        self._crowded_at = float("-inf")
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether batches have been coming full of late: then other writers hold back."""
+        return time.monotonic() - self._crowded_at < CROWDED_FOR_S
 
     async def submit(self, operation: Operation[ItemT, ResultT], item: ItemT) -> ResultT:
         """Write one item; return after COMMIT. Errors as in `Writer`."""
@@ -148,6 +158,8 @@ class LocalWriter:
 
     async def _commit(self, batch: list[_Entry]) -> None:
         _batches.observe(len(batch))
+        if len(batch) >= CROWDED_ITEMS:
+            self._crowded_at = time.monotonic()
         try:
             with _commit_seconds.time():
                 results = await self._write(batch)
