@@ -23,7 +23,8 @@ from runtime.outbound import EgressRules, OutboundRequest, StreamingOutbound
 START_S: Final = 60.0
 STOP_S: Final = 15.0
 LOOK_AGAIN_S: Final = 0.02
-REQUEST_S: Final = 40.0
+#: longer than a vendor tries to deliver one SET while it is waited for
+REQUEST_S: Final = 120.0
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 #: below the ports that systems hand out by themselves, so that nobody takes a hub's port while
 #: it is down
@@ -121,7 +122,8 @@ class HubProcess:
     """`signalhub serve` as a child, restartable on the same address and data.
 
     The settings that `environment` leaves out are those of a first start: an embedded database in
-    `folder`. With a database of its own it is told its issuer too, as an operator would.
+    `folder`. A database that `environment` names is migrated first, and the hub is told its issuer,
+    as an operator would do.
     """
 
     def __init__(
@@ -137,7 +139,8 @@ class HubProcess:
         self.admin_token = admin_token
         self.log = folder / f"{name}.log"
         own = {}
-        if "SIGNALHUB_DATABASE_URL" in environment:
+        self._has_to_migrate = "SIGNALHUB_DATABASE_URL" in environment
+        if self._has_to_migrate:
             own = {"SIGNALHUB_ISSUER": self.url, "SIGNALHUB_DEV_INSECURE": "true"}
         self._environment = {
             **{text: value for text, value in os.environ.items() if not _is_setting(text)},
@@ -152,14 +155,13 @@ class HubProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
 
-    async def migrate(self) -> None:
-        """Bring the database to the present schema. Raises StepFailed."""
-        process = await self._run("migrate")
-        if await process.wait():
-            raise StepFailed(f"signalhub migrate ended with {process.returncode}; see {self.log}")
-
     async def start(self, http: Http) -> None:
         """Start and wait until it is ready. Raises StepFailed."""
+        if self._has_to_migrate:
+            migration = await self._run("migrate")
+            if await migration.wait():
+                raise StepFailed(f"signalhub migrate ended badly; see {self.log}")
+            self._has_to_migrate = False
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._process = await self._run("serve")
         await self.ready(http)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
+from urllib.parse import urlencode
 
 from hub.demo.processes import Http, HubProcess, PeerProcess
 from runtime.clock import CLOCK_FILE_VARIABLE, SystemClock, epoch_s
@@ -313,7 +314,7 @@ class World:
         self.sessions[place, user, device] = sid
         return sid
 
-    async def emit(self, *, by: PeerProcess | None = None, **order: object) -> Any:
+    async def emit(self, *, by: PeerProcess | None = None, **order: Any) -> Any:
         """Let the vendor, or another one, sign and push a SET; return what it saw."""
         vendor = by or self.vendor
         self._event_time += 1
@@ -331,9 +332,8 @@ class World:
 
     async def ledger(self, name: str, **wanted: object) -> list[dict[str, Any]]:
         """Return the entries of a peer's ledger, filtered as its README says."""
-        query = "&".join(f"{member}={text}" for member, text in wanted.items())
         entries: list[dict[str, Any]] = await self.http.ask(
-            "GET", f"{self.peer(name).url}/ledger?{query}"
+            "GET", f"{self.peer(name).url}/ledger?{urlencode(wanted)}"
         )
         return entries
 
