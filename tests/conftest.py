@@ -10,15 +10,20 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from runtime.database import Database, metadata
+from hypothesis import settings
 from sqlalchemy.ext.asyncio import create_async_engine
 
-import actions.store
-import hub.store
-import receivers.store
-import risk.store
-import runtime.store
-import transmitters.store  # noqa: F401 - each declares its tables on the shared metadata
+import actions.store  # noqa: F401 - each store declares its tables on the shared metadata
+import hub.store  # noqa: F401
+import receivers.store  # noqa: F401
+import risk.store  # noqa: F401
+import runtime.store  # noqa: F401
+import transmitters.store  # noqa: F401
+from runtime.database import Database, metadata
+
+# Time limits per example mean nothing on a machine that runs other tests too.
+settings.register_profile("signalhub", deadline=None)
+settings.load_profile("signalhub")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,94 @@
+"""The rules of the house that no other tool checks: who may import what, how large things grow."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("ssf", "runtime", "receivers", "transmitters", "risk", "actions", "hub", "conformance")
+MODULE_LINES_MAX = 420
+
+#: library -> where it may be imported, as path patterns
+HOMES = {
+    "sqlalchemy": ("*/store.py", "runtime/*.py", "hub/**/*.py"),
+    "alembic": ("hub/migrate.py", "hub/cli.py"),
+    "starlette": ("*/routes.py", "hub/**/*.py", "conformance/**/*.py"),
+    "uvicorn": ("hub/api.py", "conformance/**/*.py"),
+    "httpx2": ("runtime/outbound.py", "conformance/**/*.py"),
+    "aiohttp": ("runtime/outbound.py", "conformance/**/*.py"),
+    "jwcrypto": ("ssf/*.py", "runtime/secrets.py", "runtime/keyring.py", "conformance/**/*.py"),
+    "pydantic": ("hub/**/*.py",),
+}
+
+
+@cache
+def modules() -> tuple[tuple[Path, ast.Module], ...]:
+    return tuple(
+        (file.relative_to(ROOT), ast.parse(file.read_text()))
+        for package in PACKAGES
+        for file in sorted((ROOT / package).rglob("*.py"))
+    )
+
+
+def imported_libraries(tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_is_imported_only_where_it_is_at_home(library: str) -> None:
+    strangers = [
+        str(path)
+        for path, tree in modules()
+        if library in imported_libraries(tree)
+        and not any(matches(path, home) for home in HOMES[library])
+    ]
+    assert strangers == []
+
+
+def matches(path: Path, pattern: str) -> bool:
+    """Tell whether a path fits: `x/**/` is x and all below, `*/` is any folder."""
+    folder, _, name = pattern.rpartition("/")
+    if not path.match(name):
+        return False
+    if folder.endswith("/**"):
+        return path.parts[0] == folder.removesuffix("/**")
+    return folder == "*" or str(path.parent) == folder
+
+
+def test_no_middleware_that_costs_a_task_per_request() -> None:
+    users = [
+        str(path)
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "starlette.middleware.base"
+    ]
+    assert users == []
+
+
+def test_modules_stay_readable() -> None:
+    grown = {
+        str(path): lines
+        for path, _ in modules()
+        if (lines := len((ROOT / path).read_text().splitlines())) > MODULE_LINES_MAX
+    }
+    assert grown == {}
+
+
+def test_the_deprecated_jose_of_authlib_is_used_nowhere() -> None:
+    users = [
+        str(path)
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("authlib.jose")
+    ]
+    assert users == []
