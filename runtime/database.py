@@ -37,8 +37,6 @@ POOL_SIZE: Final = 5
 WRITERS: Final = 1
 POOL_WAIT_S: Final = 10.0
 STATEMENT_TIMEOUT_MS: Final = 30_000
-#: SQLite bounds the parameters of a statement
-KEYS_PER_STATEMENT: Final = 500
 #: tenant of rows that belong to the installation: leases and the like
 SYSTEM_TENANT: Final = "*"
 
@@ -228,24 +226,20 @@ async def insert_new(
     """
     if not rows:
         return set()
-    # The driver's executemany costs half of a multi-row INSERT … RETURNING but returns nothing.
-    # When it counted as many rows as it was given all are new; else a look at the keys tells.
-    result = await connection.execute(
-        dialect_insert(connection, table).on_conflict_do_nothing(),
-        rows,
-        execution_options={"preserve_rowcount": True},
-    )
-    if result.rowcount == len(rows):
-        return {row[key] for row in rows}
-    inserted: set[str] = set()
-    for tenant_id in {row["tenant_id"] for row in rows}:
-        keys = [row[key] for row in rows if row["tenant_id"] == tenant_id]
-        for part in chunks(keys, KEYS_PER_STATEMENT):
-            query = sa.select(table.c[key]).where(
-                table.c.tenant_id == tenant_id, table.c[key].in_(part)
+    statement = dialect_insert(connection, table).on_conflict_do_nothing()
+    if connection.dialect.name == "sqlite":
+        # executemany costs half of INSERT … RETURNING but says only how many rows were new. That
+        # is enough unless there is a repeat, which is rare; then it is undone and done the long
+        # way. (Looking the keys up afterwards would take an older row of that key for a new one.)
+        async with connection.begin_nested() as attempt:
+            result = await connection.execute(
+                statement, rows, execution_options={"preserve_rowcount": True}
             )
-            inserted.update((await connection.execute(query)).scalars())
-    return inserted
+            if result.rowcount == len(rows):
+                return {row[key] for row in rows}
+            await attempt.rollback()
+    found = await connection.execute(statement.returning(table.c[key]), rows)
+    return set(found.scalars())
 
 
 async def serialize(connection: AsyncConnection, *names: str) -> None:

@@ -202,6 +202,7 @@ async def lease_epochs(
             leases.c.tenant_id == SYSTEM_TENANT,
             leases.c.kind == kind,
             leases.c.bucket.in_(list(buckets)),
+            leases.c.bucket != GRANT_LOCK_BUCKET,
         )
         .with_for_update(read=True)
     )

@@ -138,8 +138,9 @@ async def test_fresh_sees_what_was_committed_just_before_the_call(local: Databas
     loads, feed = Loads(), ConfigFeed(local, Notifier())
     cache = ConfigCache(feed, "apps", loads.load)
     for expected in range(1, 6):
-        await feed.refresh()
-        await _change(local)
+        async with local.transaction() as connection:
+            await bump(connection, "default", "apps")
+            await feed.refresh()  # sees the old state, a moment before the commit
         assert await cache.get("default", fresh=True) == expected
 
 
