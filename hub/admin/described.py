@@ -12,7 +12,7 @@ _SSF_ERRORS: Final = {
     401: "no valid access token",
     403: "the token lacks the scope",
 }
-_OBJECT: Final = {"type": "object"}
+_OBJECT: Final[dict[str, Any]] = {"type": "object"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +154,152 @@ _RECEIVERS: Final = (
     ),
 )
 
+_RISK_ERRORS: Final = {
+    400: "not acceptable",
+    401: "no valid access token",
+    403: "the token lacks the scope",
+}
+_NO_USER: Final = {404: "no such user"}
+_READ_RISK: Final = ("risk.read", "risk.write")
+_READ_SESSIONS: Final = ("sessions.write", "sessions.evaluate", "risk.read")
+_PAGING: Final = ("cursor", "limit")
+
+_RISK: Final = (
+    Described(
+        path="/api/v1/users/{user}/risk",
+        method="GET",
+        operation_id="read_user_risk",
+        summary="A user's level in the short form. user: usr_…, email:…, ext:… or iss_sub:…|….",
+        tag="risk",
+        scopes=_READ_RISK,
+        answers={200: "the level", **_RISK_ERRORS, **_NO_USER},
+    ),
+    Described(
+        path="/api/v1/users/{user}/risk",
+        method="PUT",
+        operation_id="set_user_risk",
+        summary="Set a user's level; the answer shows the effective one and why.",
+        tag="risk",
+        scopes=("risk.write",),
+        body={
+            "type": "object",
+            "required": ["riskLevel"],
+            "properties": {
+                "riskLevel": {"enum": ["LOW", "MEDIUM", "HIGH"]},
+                "riskReason": {"type": "string", "maxLength": 500},
+            },
+        },
+        example={"riskLevel": "HIGH", "riskReason": "Reported by the user."},
+        answers={200: "set again", 201: "set for the first time", **_RISK_ERRORS, **_NO_USER},
+    ),
+    Described(
+        path="/v1/risk/users",
+        method="GET",
+        operation_id="list_user_risks",
+        summary="Users by level, with reasons.",
+        tag="risk",
+        scopes=_READ_RISK,
+        query=("level", "since", *_PAGING),
+        answers={200: "a page", **_RISK_ERRORS},
+    ),
+    Described(
+        path="/v1/risk/users/{user}",
+        method="GET",
+        operation_id="read_user_risk_in_full",
+        summary="A user's level with reasons and causes.",
+        tag="risk",
+        scopes=_READ_RISK,
+        answers={200: "the level", **_RISK_ERRORS, **_NO_USER},
+    ),
+    Described(
+        path="/v1/risk/users/{user}/history",
+        method="GET",
+        operation_id="list_user_risk_history",
+        summary="How a user's level changed, newest first.",
+        tag="risk",
+        scopes=_READ_RISK,
+        query=_PAGING,
+        answers={200: "a page", **_RISK_ERRORS, **_NO_USER},
+    ),
+    Described(
+        path="/v1/risk/users/{user}/explain",
+        method="GET",
+        operation_id="explain_user_risk",
+        summary="Why a user has this level: the evidence, what counts, what would end it.",
+        tag="risk",
+        scopes=_READ_RISK,
+        answers={200: "the explanation", **_RISK_ERRORS, **_NO_USER},
+    ),
+    Described(
+        path="/v1/detections",
+        method="GET",
+        operation_id="list_detections",
+        summary="Detections, newest first; of one user or device, in one state.",
+        tag="risk",
+        scopes=_READ_RISK,
+        query=("user", "device", "state", *_PAGING),
+        answers={200: "a page", **_RISK_ERRORS, 404: "no such user or device"},
+    ),
+)
+
+_SESSION_KEY: Final = ("iss",)
+_SESSIONS: Final = (
+    Described(
+        path="/v1/sessions/{sid}",
+        method="PUT",
+        operation_id="put_session",
+        summary="Register a session, or say something new about it. iss: for a client without app.",
+        tag="sessions",
+        scopes=("sessions.write",),
+        body=_OBJECT,
+        example={
+            "iss": "https://login.customer.example",
+            "user": {"format": "email", "email": "rosa.lind@customer.example"},
+            "device": "LT-0091-77",
+            "started_at": "2026-03-02T16:20:00Z",
+            "amr": ["pwd", "hwk"],
+        },
+        answers={
+            200: "known before",
+            201: "registered",
+            **_RISK_ERRORS,
+            404: "no such user or device",
+            409: "ended, or of another user",
+        },
+    ),
+    Described(
+        path="/v1/sessions/{sid}",
+        method="GET",
+        operation_id="read_session",
+        summary="Read one session.",
+        tag="sessions",
+        scopes=_READ_SESSIONS,
+        query=_SESSION_KEY,
+        answers={200: "the session", **_RISK_ERRORS, 404: "no such session"},
+    ),
+    Described(
+        path="/v1/sessions/{sid}",
+        method="DELETE",
+        operation_id="end_session",
+        summary="End a session.",
+        tag="sessions",
+        scopes=("sessions.write",),
+        query=_SESSION_KEY,
+        answers={204: "ended", **_RISK_ERRORS, 404: "no such session"},
+    ),
+    Described(
+        path="/v1/sessions",
+        method="GET",
+        operation_id="list_sessions",
+        summary="A user's sessions, newest first.",
+        tag="sessions",
+        scopes=_READ_SESSIONS,
+        required_query=("user",),
+        query=_PAGING,
+        answers={200: "a page", **_RISK_ERRORS, **_NO_USER},
+    ),
+)
+
 _HEALTH: Final = (
     Described(
         path="/healthz",
@@ -191,4 +337,4 @@ _HEALTH: Final = (
     ),
 )
 
-DESCRIBED: Final = (*_RECEIVERS, *_SSF, *_HEALTH)
+DESCRIBED: Final = (*_RECEIVERS, *_SSF, *_RISK, *_SESSIONS, *_HEALTH)

@@ -35,6 +35,18 @@ _PAGING: Final = (
         "schema": {"type": "integer", "minimum": 1, "maximum": PAGE_MAX},
     },
 )
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A repeat within a day gets the first answer and does nothing again.",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "Refuse with 412 unless the object is still the one with this ETag.",
+    "schema": {"type": "string"},
+}
 
 
 async def get_openapi(request: Request) -> Response:
@@ -115,10 +127,11 @@ def _add_kind(kind: Kind, paths: dict[str, Any], schemas: dict[str, Any]) -> Non
         collection["post"] = _operation(
             kind, f"create_{kind.item}", f"Add a {kind.item}.", {201: "added"}, body=name
         )
+        collection["post"]["parameters"] = [_IDEMPOTENCY_KEY]
         if kind.example is not None:
             content = collection["post"]["requestBody"]["content"][JSON]
             content["example"] = kind.example
-    if kind.read or kind.change or kind.delete:
+    if kind.read or kind.change or kind.replace or kind.delete:
         _add_single(kind, paths.setdefault(f"{path}/{{id}}", {}), schemas)
     for action in kind.actions:
         _add_action(kind, action, paths, schemas)
@@ -134,13 +147,21 @@ def _add_single(kind: Kind, single: dict[str, Any], schemas: dict[str, Any]) -> 
         single["patch"] = _operation(
             kind, f"change_{kind.item}", f"Change a {kind.item}.", {200: "changed"}, body=name
         )
+    if kind.replace is not None:
+        name = _add_schema(kind.create_body or kind.change_body or Body, schemas)
+        single["put"] = _operation(
+            kind, f"replace_{kind.item}", f"Replace a {kind.item}.", {200: "replaced"}, body=name
+        )
     if kind.delete:
         single["delete"] = _operation(
             kind, f"delete_{kind.item}", f"Delete a {kind.item}.", {204: "deleted"}
         )
-    for operation in single.values():
+    for method, operation in single.items():
         operation["parameters"] = _path_parameters("{id}")
         operation["responses"]["404"] = _answer(404, "no such object", None)
+        if method != "get":
+            operation["parameters"].append(_IF_MATCH)
+            operation["responses"]["412"] = _answer(412, "the object has changed", None)
 
 
 def _add_action(kind: Kind, action: Action, paths: dict[str, Any], schemas: dict[str, Any]) -> None:
@@ -150,12 +171,11 @@ def _add_action(kind: Kind, action: Action, paths: dict[str, Any], schemas: dict
     operation = _operation(
         kind, f"{action.name}_{kind.item}", action.summary, {200: "done"}, body=body
     )
-    if not action.on_kind:
-        operation["parameters"] = _path_parameters("{id}")
+    parameters = [] if action.on_kind else _path_parameters("{id}")
+    operation["parameters"] = [*parameters, _IDEMPOTENCY_KEY]
     if action.example is not None:
         operation["requestBody"]["content"][JSON]["example"] = action.example
     operation["responses"]["404"] = _answer(404, "no such object", None)
-    operation["responses"]["409"] = _answer(409, "not in a state that allows it", None)
     paths.setdefault(path, {})["post"] = operation
 
 
@@ -180,7 +200,11 @@ def _operation(
             "403": _answer(403, "the token lacks the scope", None),
         },
     }
+    if write:
+        operation["responses"]["409"] = _answer(409, "contradicts what is stored", None)
     if body is not None:
+        operation["responses"]["413"] = _answer(413, "too large", None)
+        operation["responses"]["415"] = _answer(415, "not JSON", None)
         schema = {"$ref": f"#/components/schemas/{body}"}
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     return operation

@@ -1,0 +1,158 @@
+"""Who may ask: bearer tokens, their errors, and the order of checks."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+
+from tests.hub.conftest import ONE_ENGINE, Hub
+
+CHALLENGE = 'Bearer realm="signalhub"'
+pytestmark = ONE_ENGINE
+
+
+@pytest.mark.requirement("OA-3", "INT-29", "SSF-AUTH-1")
+async def test_without_a_token_the_challenge_names_no_error(hub: Hub) -> None:
+    async with hub.client() as client:
+        for path in ("/ssf/streams", "/admin/v1/apps", "/v1/risk/users", "/metrics"):
+            answer = await client.get(path)
+
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == CHALLENGE
+
+
+@pytest.mark.requirement("OA-3", "INT-28", "INT-29")
+@pytest.mark.parametrize(
+    "value", ["Bearer nonsense", "Bearer ", "bearer shc_x", f"Bearer {'x' * 5000}", "Bearer é"]
+)
+async def test_a_token_we_do_not_know_is_invalid(hub: Hub, value: str) -> None:
+    async with hub.client() as client:
+        answer = await client.get(
+            "/ssf/streams", headers=[(b"authorization", value.encode("latin-1"))]
+        )
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == f'{CHALLENGE}, error="invalid_token"'
+
+
+@pytest.mark.requirement("INT-26")
+async def test_another_scheme_is_no_token(hub: Hub) -> None:
+    token = await hub.token()
+    async with hub.client() as client:
+        answer = await client.get("/ssf/streams", headers={"authorization": f"Basic {token}"})
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == CHALLENGE
+
+
+@pytest.mark.requirement("INT-29", "OA-3")
+async def test_a_missing_scope_is_named(hub: Hub) -> None:
+    async with hub.client(await hub.token("ssf.read")) as client:
+        answer = await client.get("/admin/v1/apps")
+
+    assert answer.status_code == 403
+    assert answer.headers["www-authenticate"] == (
+        f'{CHALLENGE}, error="insufficient_scope", scope="admin.read"'
+    )
+
+
+@pytest.mark.requirement("INT-26", "INT-27")
+@pytest.mark.parametrize("name", ["access_token", "%61ccess%5Ftoken"])
+@pytest.mark.parametrize("path", ["/ssf/streams", "/healthz", "/nowhere"])
+async def test_a_token_in_the_query_is_refused_even_when_it_is_good(
+    hub: Hub, name: str, path: str
+) -> None:
+    token = await hub.token()
+    async with hub.client(token) as client:
+        answer = await client.get(f"{path}?stream_id=x&{name}={token}")
+
+    assert answer.status_code == 400
+    assert answer.headers["www-authenticate"] == f'{CHALLENGE}, error="invalid_request"'
+    assert token not in answer.text
+
+
+async def test_a_parameter_that_only_looks_like_a_token_passes(admin: httpx2.AsyncClient) -> None:
+    answer = await admin.get("/ssf/streams?my_access_token=1")
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.requirement("OA-3")
+async def test_two_authorization_headers_are_refused(hub: Hub) -> None:
+    token = await hub.token()
+    both = [("authorization", f"Bearer {token}"), ("authorization", f"Bearer {token}")]
+    async with hub.client() as client:
+        answer = await client.get("/ssf/streams", headers=both)
+
+    assert answer.status_code == 400
+    assert answer.headers["www-authenticate"] == f'{CHALLENGE}, error="invalid_request"'
+
+
+@pytest.mark.requirement("SSF-OP-52", "EGW-8")
+async def test_the_method_is_checked_before_the_token(hub: Hub) -> None:
+    async with hub.client() as client:
+        answer = await client.request("DELETE", "/ssf/status")
+
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) >= {"GET"}
+
+
+@pytest.mark.requirement("SSF-OP-52", "EGW-8")
+async def test_the_token_is_checked_before_the_body_and_the_body_before_the_stream(
+    hub: Hub,
+) -> None:
+    broken = {"content": b"{", "headers": {"content-type": "application/json"}}
+    async with hub.client() as stranger:
+        assert (await stranger.post("/ssf/poll/str_none", **broken)).status_code == 401
+    async with hub.client(await hub.token("risk.read")) as reader:
+        assert (await reader.post("/ssf/poll/str_none", **broken)).status_code == 403
+    async with hub.client(await hub.token("ssf.read")) as poller:
+        assert (await poller.post("/ssf/poll/str_none", **broken)).status_code == 400
+        assert (await poller.post("/ssf/poll/str_none", json={})).status_code == 404
+
+
+@pytest.mark.requirement("INT-28")
+async def test_a_token_stops_working_when_its_client_is_deleted(
+    hub: Hub, admin: httpx2.AsyncClient
+) -> None:
+    made = (
+        await admin.post("/admin/v1/clients", json={"name": "x", "scopes": ["ssf.read"]})
+    ).json()
+    async with hub.client(made["token"]) as client:
+        assert (await client.get("/ssf/streams")).status_code == 200
+        assert (await admin.delete(f"/admin/v1/clients/{made['id']}")).status_code == 204
+        await hub.node.feed.refresh()
+
+        assert (await client.get("/ssf/streams")).status_code == 401
+
+
+async def test_a_client_cannot_delete_itself(hub: Hub) -> None:
+    async with hub.client(await hub.token(name="me")) as client:
+        (own,) = (await client.get("/admin/v1/clients")).json()["items"]
+        answer = await client.delete(f"/admin/v1/clients/{own['id']}")
+
+        assert answer.status_code == 409
+        assert (await client.get("/admin/v1/clients")).status_code == 200
+
+
+@pytest.mark.requirement("INT-23", "INT-25", "SSF-AUTH-6")
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/ssf/streams", {"ssf.read", "ssf.manage"}),
+        ("GET", "/ssf/status?stream_id=str_none", {"ssf.read", "ssf.manage"}),
+        ("POST", "/ssf/streams", {"ssf.manage"}),
+        ("DELETE", "/ssf/streams?stream_id=str_none", {"ssf.manage"}),
+        ("POST", "/ssf/poll/str_none", {"ssf.read", "ssf.manage", "ssf.manage.poll"}),
+    ],
+)
+async def test_stream_operations_take_exactly_their_scopes(
+    hub: Hub, method: str, path: str, allowed: set[str]
+) -> None:
+    from tests.hub.conftest import ALL_SCOPES  # noqa: PLC0415
+
+    for scope in ALL_SCOPES:
+        async with hub.client(await hub.token(scope)) as client:
+            answer = await client.request(method, path, json={} if method == "POST" else None)
+
+        assert (answer.status_code != 403) == (scope in allowed), scope
