@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.exc import IntegrityError
 
 from runtime.database import Database, chunks
 from tests.runtime import ledger
@@ -52,7 +54,7 @@ async def test_every_connection_is_durable_and_patient(
     assert await _pragma(database, pragma) == value
 
 
-async def test_writers_of_two_processes_never_fail_with_locked(
+async def test_writers_of_two_database_objects_never_fail_with_locked(
     database: Database, neighbour: Database
 ) -> None:
     async with asyncio.timeout(LIMIT_S * 2):
@@ -61,6 +63,44 @@ async def test_writers_of_two_processes_never_fail_with_locked(
             *(_add(neighbour, f"b{number}") for number in range(40)),
         )
     assert len(await ledger.names(database)) == 80
+
+
+@pytest.mark.scenario
+@pytest.mark.parametrize("owns_writes", [False, True], ids=["threaded", "in-place"])
+async def test_writers_of_two_processes_never_fail_with_locked(
+    database: Database, tmp_path: Path, *, owns_writes: bool
+) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    here = Database.connect(url, owns_writes=owns_writes)
+    other = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.runtime.busy_writer", url, "b", "40"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    async with asyncio.timeout(LIMIT_S * 3):
+        assert await other.stdout.readline() == b"ready\n"
+        other.stdin.write(b"go\n")
+        for number in range(40):
+            await _add(here, f"a{number}")
+        await other.communicate()
+    await here.close()
+    assert other.returncode == 0
+    assert len(await ledger.names(database)) == 80
+
+
+async def test_writes_in_place_obey_the_same_rules(tmp_path: Path) -> None:
+    """The driver without a thread: commit, roll back, and go on after an error."""
+    here = Database.connect(f"sqlite:///{tmp_path}/in-place.db", owns_writes=True)
+    await ledger.create(here)
+    await _add(here, "a")
+    with pytest.raises(IntegrityError):
+        await _add(here, "a")
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.gather(*(_add(here, f"b{number}") for number in range(20)))
+    assert len(await ledger.names(here)) == 21
+    await here.close()
 
 
 async def test_readers_do_not_wait_for_a_writer_of_another_process(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -41,10 +42,16 @@ def logs() -> Iterator[list[EventDict]]:
 async def local(tmp_path: Path) -> AsyncIterator[Database]:
     """A SQLite file with the tables of `runtime` alone."""
     opened = Database.connect(f"sqlite:///{tmp_path}/hub.db")
+    # Quick commits: some tests are about what happens within milliseconds of one.
+    sa.event.listen(opened.engine.sync_engine, "connect", _commit_without_waiting_for_the_disk)
     async with opened.transaction() as connection:
         await connection.run_sync(metadata.create_all, tables=[store.config_versions])
     yield opened
     await opened.close()
+
+
+def _commit_without_waiting_for_the_disk(connection: Any, _record: object) -> None:
+    connection.cursor().execute("PRAGMA synchronous=OFF")
 
 
 @pytest.fixture
