@@ -61,14 +61,16 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """One load run against one server.
 
-    cpu_us_per_request: all processes of the server. drained_s: from the last answer until the
-    hub's inbox was empty; None for servers without one.
+    cpu_us_per_request: all processes of the server, with what followed until the inbox was empty.
+    cpu_us_while_loaded: the same, up to the last answer only. drained_s: from the last answer until
+    the hub's inbox was empty; None for servers without one.
     """
 
     number: int
     target: str
     load: LoadReport
     cpu_us_per_request: float
+    cpu_us_while_loaded: float
     drained_s: float | None
 
 
@@ -242,6 +244,7 @@ def _run_round(number: int, target: Target, count: int) -> Round:
     report = run_load(target.take(count))
     target.accepted += report.statuses.get(ACCEPTED, 0)
     ended = time.monotonic()
+    cpu_loaded = cpu_s(target.pid)
     drained_s = None
     if target.database is not None:
         _wait_until_drained(target.database)
@@ -254,6 +257,7 @@ def _run_round(number: int, target: Target, count: int) -> Round:
         target=target.name,
         load=report,
         cpu_us_per_request=cpu_us,
+        cpu_us_while_loaded=(cpu_loaded - cpu_before) / count * 1_000_000,
         drained_s=drained_s,
     )
 
@@ -297,12 +301,22 @@ def report_text(result: IntakeResult) -> str:
                 f"{median:,.0f}",
                 f"{statistics.median(r.load.latency_ms.p50 for r in rounds):.1f}",
                 f"{statistics.median(r.load.latency_ms.p99 for r in rounds):.1f}",
+                f"{statistics.median(r.cpu_us_while_loaded for r in rounds):,.0f}",
                 f"{statistics.median(r.cpu_us_per_request for r in rounds):,.0f}",
                 f"{max(drained):.1f}" if drained else "",
                 " ".join(sorted({f"{s}" for r in rounds for s in r.load.statuses})),
             )
         )
-    header = ("target", "req/s", "p50 ms", "p99 ms", "CPU us/req", "drained s", "statuses")
+    header = (
+        "target",
+        "req/s",
+        "p50 ms",
+        "p99 ms",
+        "CPU us",
+        "with drain",
+        "drained s",
+        "statuses",
+    )
     lines = [table(header, rows), ""]
     lines += [
         f"{name}: {result.of_noop[name]:.0%} of the no-op route (target {TARGET_OF_NOOP:.0%}), "
