@@ -187,8 +187,13 @@ class Database:
 
     @property
     def engine(self) -> AsyncEngine:
-        """The engine itself, for migrations and for listening to notifications only."""
+        """The engine that writes, for a database that joins its transactions, and for tests."""
         return self._engine
+
+    @property
+    def reader(self) -> AsyncEngine:
+        """The engine that reads: on SQLite another one than the writing one. For tests."""
+        return self._reader
 
 
 def _writes_already(database: Database) -> bool:

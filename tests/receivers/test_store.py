@@ -333,11 +333,12 @@ async def test_the_search_for_pending_signals_reads_the_partial_index_only(
 async def test_queries_of_the_hot_path_are_counted(intake: Intake, provider: Provider) -> None:
     """One statement for a batch of the inbox; two and one per waiting tenant to find work."""
     statements: list[str] = []
-    sa.event.listen(
-        intake.database.engine.sync_engine,
-        "before_cursor_execute",
-        lambda _c, _cursor, statement, *_: statements.append(statement),
-    )
+    for engine in {intake.database.engine, intake.database.reader}:
+        sa.event.listen(
+            engine.sync_engine,
+            "before_cursor_execute",
+            lambda _c, _cursor, statement, *_: statements.append(statement),
+        )
     await _add(intake.database, *(_item(provider, intake.clock, f"j{n}") for n in range(64)))
     inserts = [statement for statement in statements if "INSERT" in statement]
     statements.clear()

@@ -63,7 +63,7 @@ def readings(local: Database) -> list[str]:
         if statement.startswith("SELECT"):
             seen.append(statement)
 
-    sa.event.listen(local.engine.sync_engine, "before_cursor_execute", note)
+    sa.event.listen(local.reader.sync_engine, "before_cursor_execute", note)
     return seen
 
 

@@ -307,7 +307,7 @@ async def test_a_poll_reads_its_stream_in_few_statements(world: World) -> None:
     await world.poll(stream.stream_id)  # from now on the signing keys are in memory
     statements: list[str] = []
     sa.event.listen(
-        world.db.engine.sync_engine,
+        world.db.reader.sync_engine,
         "before_cursor_execute",
         lambda _c, _cur, statement, *_: statements.append(statement),
     )

@@ -369,7 +369,7 @@ async def test_a_search_reads_small_streams_together_and_a_long_queue_by_its_sha
     await world.publish(*queued)
     statements: list[str] = []
     sa.event.listen(
-        world.db.engine.sync_engine,
+        world.db.reader.sync_engine,
         "before_cursor_execute",
         lambda _c, _cur, statement, *_: statements.append(statement),
     )
