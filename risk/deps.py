@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from risk.entities.store import Connection
 from risk.model import Assessment, Level
 from risk.sessions.model import PutSession, PutSessionResult
 from risk.sessions.service import PUT_SESSION
+from risk.sql.store import Connection
 from runtime.clock import Clock
 from runtime.database import Database
 from runtime.writer import Operation, Writer
@@ -20,7 +20,7 @@ class Respond(Protocol):
     """Turns assessments into responses, in the transaction of the assessment."""
 
     async def __call__(
-        self, connection: Connection, assessments: Sequence[Assessment], *, now: datetime
+        self, connection: Connection, assessments: Sequence[Assessment], /, *, now: datetime
     ) -> None:
         """Plan and publish what follows."""
         ...

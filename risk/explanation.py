@@ -12,12 +12,12 @@ from risk import level as levels
 from risk.assessment import Judgement
 from risk.entities import service as entities
 from risk.entities.model import Link
-from risk.entities.store import Connection
 from risk.findings import store as findings_store
 from risk.levels import service as levels_service
 from risk.levels import store as levels_store
 from risk.levels.model import LevelChange, LevelRecord
 from risk.model import Clearance, Detection, DetectionState, Level, Pin, SignalMode
+from risk.sql.store import Connection
 
 PAGE_MAX: Final = 200
 

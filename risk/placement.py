@@ -164,18 +164,15 @@ def _mark(
 
 
 def _said(drafts: Iterable[Draft]) -> str:
-    said: list[str] = []
-    for each in drafts:
-        match each:
-            case DetectionDraft():
-                said.append(each.name)
-            case ClearanceDraft():
-                said.append(each.remedy)
-            case SessionEndDraft():
-                said.append("session_end")
-            case SessionSeenDraft():
-                said.append("session_seen")
-    return ", ".join(said)
+    return ", ".join(_word(each) for each in drafts)
+
+
+def _word(draft: Draft) -> str:
+    if isinstance(draft, DetectionDraft):
+        return draft.name
+    if isinstance(draft, ClearanceDraft):
+        return draft.remedy
+    return "session_end" if isinstance(draft, SessionEndDraft) else "session_seen"
 
 
 def _wants_device(drafts: Iterable[Draft]) -> bool:

@@ -18,7 +18,6 @@ from risk import assessment, placement
 from risk.entities import service as entities
 from risk.entities import store as entities_store
 from risk.entities.model import SOURCE_CHARS_MAX, Link, LinkKind, owner_changes
-from risk.entities.store import Connection
 from risk.findings import store as findings_store
 from risk.levels import service as levels
 from risk.levels import store as levels_store
@@ -42,6 +41,7 @@ from risk.naming import occurred_at
 from risk.placement import Drafted, Known, Placement
 from risk.sessions import store as sessions_store
 from risk.sessions.reports import apply_reports
+from risk.sql.store import Connection
 from runtime.ids import new_id
 
 TRACE_CHARS_MAX: Final = 200

@@ -31,10 +31,10 @@ from risk.entities.model import (
     parse_identifiers,
     parse_reference,
 )
-from risk.entities.store import Connection
 from risk.levels import store as levels_store
 from risk.levels.model import LINKED
 from risk.model import EntityKind
+from risk.sql.store import Connection
 from runtime.errors import Conflict, Invalid, NotFound
 from runtime.ids import new_id
 from ssf.subject import SimpleSubject, normal_form, render_subject

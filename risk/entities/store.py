@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,20 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.entities.model import SOURCE_CHARS_MAX, Entity, Link, LinkKind
 from risk.model import EntityKind
+from risk.sql.store import IDS, IN_LIST_MAX, TENANT, rows_of, upserts
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
     chunks,
     id_column,
-    insert_new,
     metadata,
     tenant_column,
 )
-
-IN_LIST_MAX: Final = 500
-
-#: what services hand on: an open transaction
-Connection: TypeAlias = AsyncConnection
 
 entities: Final = sa.Table(
     "entities",
@@ -77,42 +72,6 @@ sa.Index("ix_links_user_id", links.c.tenant_id, links.c.user_id)
 
 # --- statements of hot paths are built once: building costs more than running them ---------------
 
-TENANT: Final = sa.bindparam("tenant_id", type_=sa.String)
-IDS: Final = sa.bindparam("ids", expanding=True, type_=sa.String)
-
-
-async def rows_of(
-    connection: AsyncConnection,
-    statement: sa.Select[*tuple[Any, ...]],
-    tenant_id: str,
-    ids: Collection[str],
-) -> list[Sequence[Any]]:
-    """Run a statement made with TENANT and IDS for all ids, a bounded number at a time."""
-    found: list[Sequence[Any]] = []
-    for some in chunks(ids, IN_LIST_MAX):
-        result = await connection.execute(statement, {"tenant_id": tenant_id, "ids": some})
-        found.extend(result.all())
-    return found
-
-
-def upserts(
-    table: sa.Table, keys: Sequence[str], columns: Sequence[str], *, newer: str | None = None
-) -> Mapping[str, sa.Executable]:
-    """Return, by dialect, "insert, or where the keys exist, overwrite these columns".
-
-    newer: overwrite only where this column grows.
-    """
-    made: dict[str, sa.Executable] = {}
-    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
-        statement = insert(table)
-        made[dialect] = statement.on_conflict_do_update(
-            index_elements=list(keys),
-            set_={name: statement.excluded[name] for name in columns},
-            where=None if newer is None else statement.excluded[newer] > table.c[newer],
-        )
-    return made
-
-
 ENTITY_COLUMNS: Final = (
     entities.c.entity_id,
     entities.c.kind,
@@ -163,6 +122,10 @@ _LINKS_AROUND: Final = sa.select(*_LINK_COLUMNS).where(
 _WRITE_LINKS: Final = upserts(
     links, ("tenant_id", "device_id", "user_id", "kind", "source"), ("since", "until")
 )
+_ADD_ALIASES: Final[Mapping[str, sa.Executable]] = {
+    "sqlite": sqlite.insert(aliases).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(aliases).on_conflict_do_nothing(),
+}
 _FIND_ALIASES: Final = sa.select(aliases.c.kind, aliases.c.alias_key, aliases.c.entity_id).where(
     aliases.c.tenant_id == TENANT,
     aliases.c.kind.in_(("user", "device")),
@@ -201,10 +164,14 @@ async def add_aliases(
     names: Sequence[tuple[str, str, dict[str, object]]],
     now: datetime,
 ) -> set[str]:
-    """Add (alias key, entity id, subject) names; return the keys that were free until now."""
-    return await insert_new(
-        connection,
-        aliases,
+    """Add (alias key, entity id, subject) names; return the keys that now name these entities.
+
+    A key that somebody else's entity has is left alone and not returned.
+    """
+    if not names:
+        return set()
+    result = await connection.execute(
+        _ADD_ALIASES[connection.dialect.name],
         [
             {
                 "tenant_id": tenant_id,
@@ -216,8 +183,15 @@ async def add_aliases(
             }
             for alias_key, entity_id, subject in names
         ],
-        "alias_key",
+        execution_options={"preserve_rowcount": True},
     )
+    keys = {alias_key for alias_key, _, _ in names}
+    if result.rowcount == len(names):
+        return keys
+    stored = await find_aliases(connection, tenant_id, alias_keys=keys)
+    return {
+        alias_key for alias_key, entity_id, _ in names if stored.get((kind, alias_key)) == entity_id
+    }
 
 
 async def add_entities(connection: AsyncConnection, added: Sequence[Entity]) -> None:

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.catalogue import FINDING_TYPES
-from risk.entities.store import IDS, TENANT, rows_of, upserts
 from risk.level import expires_at
 from risk.model import (
     Clearance,
@@ -24,6 +23,7 @@ from risk.model import (
     Sighting,
     SignalMode,
 )
+from risk.sql.store import IDS, TENANT, rows_of, upserts
 from runtime.database import (
     JSONDocument,
     UTCDateTime,

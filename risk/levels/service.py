@@ -20,13 +20,13 @@ from risk import assessment
 from risk.assessment import Judgement, UserFacts
 from risk.entities import store as entities_store
 from risk.entities.model import Link
-from risk.entities.store import Connection
 from risk.findings import store as findings_store
 from risk.levels import store
 from risk.levels.model import BY_TIME, LevelChange, LevelRecord, Standing
 from risk.model import Assessment, Clearance, Detection, DetectionState, Level
 from risk.policies import store as policies_store
 from risk.policies.model import StoredPolicy
+from risk.sql.store import Connection
 from runtime.ids import new_id
 
 log = structlog.get_logger()

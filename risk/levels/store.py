@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.entities import store as entities_store
-from risk.entities.store import IDS, TENANT, rows_of, upserts
 from risk.levels.model import LevelChange, LevelRecord, Standing
 from risk.model import EntityKind, Level, Pin
+from risk.sql.store import IDS, TENANT, rows_of, upserts
 from runtime.database import (
     JSONDocument,
     UTCDateTime,

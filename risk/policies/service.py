@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from risk.entities.store import Connection
 from risk.policies import store
 from risk.policies.model import StoredPolicy
 from risk.policy import PolicyMode, parse_policy, preset
+from risk.sql.store import Connection
 from runtime.feed import bump
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from risk import placement
-from risk.entities.store import Connection
 from risk.mapping import SessionEndDraft, SessionSeenDraft
 from risk.model import SignalMode
 from risk.naming import occurred_at
 from risk.placement import Placement
 from risk.sessions import service, store
 from risk.sessions.model import PutSession, Session, session_key
+from risk.sql.store import Connection
 
 
 async def apply_reports(

@@ -20,13 +20,13 @@ from risk.entities.model import (
     parse_identifiers,
     parse_reference,
 )
-from risk.entities.store import Connection
 from risk.findings import store as findings_store
 from risk.levels import store as levels_store
 from risk.levels.model import LINKED
 from risk.model import EntityKind
 from risk.sessions import store
 from risk.sessions.model import EndSession, PutSession, PutSessionResult, Session, put
+from risk.sql.store import Connection
 from runtime.errors import NotFound
 from runtime.ids import new_id
 from runtime.writer import Operation

@@ -48,7 +48,8 @@ def enforced(*rules: Rule) -> Policy:
 )
 def test_the_standard_preset_answers_each_level(level: Level, name: str, actions: set[str]) -> None:
     decision = decide(preset("standard", mode=PolicyMode.ENFORCE), facts(level))
-    assert (decision.rule, decision.actions, decision.would_have) == (name, actions, frozenset())
+    assert (decision.rule, set(decision.actions)) == (name, actions)
+    assert decision.would_have == frozenset()
 
 
 def test_monitor_mode_acts_on_nothing_and_says_what_it_would_have_done() -> None:
@@ -65,7 +66,7 @@ def test_the_first_rule_that_matches_decides() -> None:
 
 def test_the_catch_all_logs() -> None:
     decision = decide(enforced(), facts())
-    assert (decision.rule, decision.actions) == ("catch-all", {"LOG"})
+    assert (decision.rule, set(decision.actions)) == ("catch-all", {"LOG"})
     assert CATCH_ALL.priority == 99
 
 

@@ -6,7 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from risk.model import AdminWord, Level, SignalMode
+from risk import service
+from risk.entities import service as entities
+from risk.levels import store as levels_store
+from risk.model import EntityKind, Level, SignalMode
+from risk.sessions import service as sessions
+from risk.sessions.model import parse_session
 from tests.risk.kit import (
     EDR,
     IDP,
@@ -317,15 +322,73 @@ async def test_a_second_open_cause_keeps_the_level_up(world: World) -> None:
     assert [cause.issuer for cause in made.causes] == [EDR]
 
 
-async def test_the_admins_word_is_kept_for_the_trace(world: World) -> None:
-    from risk import service  # noqa: PLC0415 - used here only
-
-    await world.add_user(TINA)
-    word = AdminWord(level=Level.HIGH, reason="seen on camera", by="soc")
+async def test_reassessments_are_taken_a_bounded_number_at_a_time(world: World) -> None:
+    blue = World(world.database, tenant_id="blue")
+    for each in (world, blue):
+        for about in (TINA, JIM):
+            await each.add_user(about)
+            await each.assess(user_level("MEDIUM", about=about, tenant_id=each.tenant_id))
+    aged = NOW + timedelta(days=15)
     async with world.database.transaction() as connection:
-        made, created = await service.set_user_risk(
-            connection, TENANT, "email:tina@customer.example", word, caps={}, now=NOW
+        due = await service.tenants_to_reassess(connection, aged)
+        assert due == {"blue", TENANT}
+        assert await service.tenants_to_reassess(connection, NOW) == set()
+        sizes = []
+        for _ in range(5):
+            made = await service.reassess_due(connection, aged, limit=3, caps={}, tenant_ids=due)
+            sizes.append(len(made))
+    assert sizes == [3, 1, 0, 0, 0]
+
+
+async def test_a_user_with_a_new_link_and_no_risk_causes_nothing(world: World) -> None:
+    device = await world.added(EntityKind.DEVICE, LAPTOP)
+    user_id = await world.add_user(TINA)
+    async with world.database.transaction() as connection:
+        await entities.state_owner(
+            connection, TENANT, device_id=device.entity_id, user_id=user_id, now=NOW
         )
-    assert created
-    assert (made.level, made.actions) == (Level.HIGH, CONTAIN)
-    assert "seen on camera" in made.reasons[0]
+    assert await world.reassess() == []
+
+
+async def test_a_device_is_no_user(world: World) -> None:
+    """A reference that names a device never reaches the level of a user."""
+    device = await world.added(EntityKind.DEVICE, LAPTOP)
+    async with world.database.transaction() as connection:
+        people = await levels_store.read_people(connection, TENANT, user_ids=[device.entity_id])
+    assert people == {}
+
+
+async def test_external_ids_find_users_only_among_users(world: World) -> None:
+    await world.added(EntityKind.DEVICE, LAPTOP, external_id="0042")
+    user_id = await world.add_user(TINA, external_id="0042")
+    async with world.database.snapshot() as connection:
+        assert await entities.resolve(connection, TENANT, "ext:0042") == user_id
+
+
+async def test_a_finding_about_a_device_of_nobody_is_kept(world: World) -> None:
+    await world.added(EntityKind.DEVICE, LAPTOP)
+    result = await world.assess(device_risk("high", about=LAPTOP))
+    assert result.assessments == ()
+    assert [mark.state for mark in result.marks] == ["assessed"]
+    put = await world.put_session("s1", device="LT-1")
+    (made,) = await world.reassess()
+    assert (made.user_id, made.level) == (put.user_id, Level.HIGH)
+
+
+async def test_more_users_than_one_statement_takes_are_assessed(world: World) -> None:
+    body = {"device": "LT-1"}
+    items = [
+        parse_session(
+            {**body, "user": {"format": "email", "email": f"u{number}@customer.example"}},
+            tenant_id=TENANT,
+            iss=IDP,
+            sid=f"s{number}",
+            now=NOW,
+        )
+        for number in range(520)
+    ]
+    async with world.database.transaction() as connection:
+        await sessions.put_sessions(connection, items)
+    result = await world.assess(device_risk("high", about=LAPTOP))
+    assert len(result.assessments) == 520
+    assert {each.level for each in result.assessments} == {Level.HIGH}
