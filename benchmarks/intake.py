@@ -28,7 +28,7 @@ from benchmarks.figures import table
 from benchmarks.hub_process import ADMIN_TOKEN, HubProcess, register_sessions, running_hub
 from benchmarks.loadgen import Load, LoadReport, run_load
 from benchmarks.machine import Machine, machine_facts, write_result
-from benchmarks.serving import cpu_s, running
+from benchmarks.serving import cpu_s, end_cleanly_when_terminated, running
 from benchmarks.tokens import TokenPlan, public_jwks, signed_tokens
 
 ISSUER: Final = "https://vendor.example"
@@ -344,6 +344,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
     parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
     options = vars(parser.parse_args())
+    end_cleanly_when_terminated()
     folder, keep = options.pop("folder"), options.pop("keep_result")
     with tempfile.TemporaryDirectory(dir=folder) as made:
         result = measure(

@@ -118,6 +118,15 @@ def stop(process: subprocess.Popen[str]) -> None:
         process.wait(STOP_LIMIT_S)
 
 
+def end_cleanly_when_terminated() -> None:
+    """Turn SIGTERM into SystemExit, so that the servers a benchmark started end with it."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def cpu_s(pid: int) -> float:
     """Return the CPU seconds, user and system, of a process and all its living descendants."""
     ticks = 0.0

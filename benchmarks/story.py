@@ -29,6 +29,7 @@ import msgspec
 from benchmarks.figures import Percentiles, percentiles, table
 from benchmarks.hub_process import register_sessions
 from benchmarks.machine import Machine, machine_facts, write_result
+from benchmarks.serving import end_cleanly_when_terminated
 from benchmarks.tokens import TokenPlan
 from conformance.peers.clock import CLOCK_FILE_VARIABLE, now_s
 from hub.demo.processes import StepFailed, until
@@ -258,6 +259,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where files go; a new one by default")
     parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
+    end_cleanly_when_terminated()
     command = shlex.join(["python", "-m", "benchmarks.story", *sys.argv[1:]])
     result = None
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
