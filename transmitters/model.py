@@ -142,6 +142,24 @@ class DeadLetter:
     settled_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryReceipt:
+    """What became of one SET for one stream. err, detail: what the receiver said last."""
+
+    tenant_id: str
+    stream_id: str
+    jti: str
+    event_type: str
+    txn: str
+    state: DeliveryState
+    attempts: int
+    err: str | None
+    detail: str | None
+    queued_at: datetime
+    due_at: datetime
+    settled_at: datetime | None
+
+
 def choose_subject(
     subjects: Sequence[Mapping[str, Any]], subject_format: str | None
 ) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.model import (
     ORDERING_KEY_CHARACTERS_MAX,
     DeadLetter,
+    DeliveryReceipt,
     DeliveryState,
     Stream,
 )
@@ -263,6 +264,55 @@ async def dead_letters(
         DeadLetter(**{str(name): value for name, value in row.items()})
         for row in (await connection.execute(query)).mappings()
     ]
+
+
+async def list_deliveries(
+    connection: Connection,
+    tenant_id: str,
+    *,
+    stream_id: str | None = None,
+    state: DeliveryState | None = None,
+    before: str | None = None,
+    limit: int,
+) -> list[DeliveryReceipt]:
+    """Return a page of deliveries, newest first; of one stream or in one state when asked.
+
+    before: a jti to go on behind. Without a stream it reads all the tenant's deliveries: for the
+    eyes of an admin, never for work.
+    """
+    query = (
+        sa.select(
+            *(deliveries.c[name] for name in _RECEIPT_COLUMNS), events.c.event_type, events.c.txn
+        )
+        .join(events, carries(deliveries))
+        .where(deliveries.c.tenant_id == tenant_id)
+        .order_by(deliveries.c.jti.desc())
+        .limit(limit)
+    )
+    if stream_id is not None:
+        query = query.where(deliveries.c.stream_id == stream_id)
+    if state is not None:
+        query = query.where(deliveries.c.state == state.value)
+    if before is not None:
+        query = query.where(deliveries.c.jti < before)
+    return [
+        DeliveryReceipt(**{**row, "state": DeliveryState(row["state"])})
+        for row in (await connection.execute(query)).mappings()
+    ]
+
+
+_RECEIPT_COLUMNS: Final = (
+    "tenant_id",
+    "stream_id",
+    "jti",
+    "state",
+    "attempts",
+    "err",
+    "detail",
+    "queued_at",
+    "due_at",
+    "settled_at",
+)
 
 
 async def redrive(

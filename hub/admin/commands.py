@@ -14,8 +14,6 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from hub.admin.bodies import Body
 from hub.admin.client import AdminClient, LocalClient, RemoteClient
@@ -35,15 +33,20 @@ URL = Annotated[str | None, typer.Option("--url", help="Issuer URL of a running 
 TOKEN = Annotated[str | None, typer.Option("--token", help="Admin token, with --url.")]
 TENANT = Annotated[str, typer.Option("--tenant", help="Tenant to work on.")]
 JSON_OUT = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ONLY = Annotated[
+    str | None, typer.Option("--only", help="Print this member alone, such as id; for scripts.")
+]
 FIELDS = Annotated[
     list[str] | None,
     typer.Argument(help="Members as NAME=VALUE; lists with commas, objects as JSON."),
 ]
 #: columns of a list, in this order, as far as the kind has them
 COLUMNS: Final = (
-    "id", "name", "label", "kind", "status", "state", "level", "mode", "issuer", "url", "user_id",
-    "scopes", "created_at",
+    "id", "name", "label", "kind", "method", "status", "state", "level", "mode", "issuer", "iss",
+    "url", "event_type", "actor", "action", "ref", "target", "user_id", "app_id", "client_id",
+    "stream_id", "attempts", "scopes", "received_at", "at", "created_at", "detail",
 )  # fmt: skip
+COLUMN_GAP: Final = "  "
 ERROR: Final = 400
 LIST_ITEMS_MAX: Final = 1_000
 
@@ -51,7 +54,10 @@ LIST_ITEMS_MAX: Final = 1_000
 def register(app: typer.Typer) -> None:
     """Add one command group per kind of object."""
     for kind in KINDS:
-        app.add_typer(_group(kind), name=kind.item.replace("_", "-"))
+        group = _group(kind)
+        if kind.name == "users":
+            _add_risk(group)
+        app.add_typer(group, name=kind.item.replace("_", "-"))
 
 
 def _group(kind: Kind) -> typer.Typer:
@@ -85,7 +91,7 @@ def _group(kind: Kind) -> typer.Typer:
             _show(_call("GET", path, None, url=url, token=token, tenant=tenant), as_json=True)
 
     if kind.create_body is not None:
-        _add_writer(group, kind, kind.create_body, "add", "POST", "")
+        _add_adder(group, kind, kind.create_body)
     if kind.change_body is not None:
         _add_changer(group, kind, kind.change_body)
     if kind.delete is not None:
@@ -95,10 +101,8 @@ def _group(kind: Kind) -> typer.Typer:
     return group
 
 
-def _add_writer(
-    group: typer.Typer, kind: Kind, body: type[Body], name: str, method: str, suffix: str
-) -> None:
-    @group.command(name, help=f"Add a {kind.item}. Members: {_members(body)}.")
+def _add_adder(group: typer.Typer, kind: Kind, body: type[Body]) -> None:
+    @group.command("add", help=f"Add a {kind.item}. Members: {_members(body)}.")
     def add(
         fields: FIELDS = None,
         body_file: Annotated[
@@ -107,10 +111,13 @@ def _add_writer(
         url: URL = None,
         token: TOKEN = None,
         tenant: TENANT = DEFAULT_TENANT,
+        *,
+        only: ONLY = None,
     ) -> None:
         document = parse_fields(body, fields or [], body_file)
-        path = f"{PREFIX}/{kind.name}{suffix}"
-        _show(_call(method, path, document, url=url, token=token, tenant=tenant), as_json=True)
+        path = f"{PREFIX}/{kind.name}"
+        answer = _call("POST", path, document, url=url, token=token, tenant=tenant)
+        _show(answer, as_json=True, only=only)
 
 
 def _add_changer(group: typer.Typer, kind: Kind, body: type[Body]) -> None:
@@ -178,6 +185,25 @@ def _add_preset(group: typer.Typer, kind: Kind) -> None:
         document = {"name": name, "mode": "enforce" if enforce else "monitor"}
         path = f"{PREFIX}/{kind.name}:preset"
         _show(_call("POST", path, document, url=url, token=token, tenant=tenant), as_json=True)
+
+
+def _add_risk(group: typer.Typer) -> None:
+    @group.command("risk", help="Show a user's risk level with its reasons; --explain for all.")
+    def risk(
+        object_id: Annotated[
+            str, typer.Argument(metavar="USER", help="usr_…, email:…, ext:… or iss_sub:iss|sub")
+        ],
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+        *,
+        explain: Annotated[bool, typer.Option("--explain", help="With all evidence.")] = False,
+        only: ONLY = None,
+    ) -> None:
+        path = f"/v1/risk/users/{quote(object_id, safe='')}" + ("/explain" if explain else "")
+        _show(
+            _call("GET", path, None, url=url, token=token, tenant=tenant), as_json=True, only=only
+        )
 
 
 def parse_fields(body: type[Body], fields: Sequence[str], file: Path | None) -> dict[str, Any]:
@@ -318,21 +344,42 @@ async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIt
             await outbound.close()
 
 
-def _show(document: Any, *, as_json: bool) -> None:
+def _show(document: Any, *, as_json: bool, only: str | None = None) -> None:
+    if only is not None:
+        if only not in document:
+            _fail(f"the answer has no member {only!r}; it has {', '.join(document)}")
+        sys.stdout.write(_cell(document[only]) + "\n")
+        return
     if as_json or "items" not in document:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
         return
-    items = document["items"]
-    columns = [name for name in COLUMNS if any(name in item for item in items)]
-    table = Table(*columns, box=None, pad_edge=False)
-    for item in items:
-        table.add_row(*(_cell(item.get(name)) for name in columns))
-    Console(soft_wrap=True).print(table if items else "none")
+    sys.stdout.write(_table(document["items"]))
     if document["next_cursor"]:
-        typer.echo(f"these are the first {len(items)}; the API has them all", err=True)
+        count = len(document["items"])
+        typer.echo(f"these are the first {count}; the API has them all", err=True)
+
+
+def _table(items: Sequence[dict[str, Any]]) -> str:
+    """Return the items as aligned columns. Nothing is cut off: ids are there to be copied."""
+    if not items:
+        return "none\n"
+    columns = [name for name in COLUMNS if any(_fits(item.get(name)) for item in items)]
+    rows = [columns, *([_cell(item.get(name)) for name in columns] for item in items)]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = (
+        COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def _fits(value: Any) -> bool:
+    return value is not None and not isinstance(value, dict)
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
     if isinstance(value, list):
         return ", ".join(str(part) for part in value)
     return "" if value is None else str(value)

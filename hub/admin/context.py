@@ -55,3 +55,8 @@ def admin_of(request: Request, *, write: bool) -> Admin:
     caller: Caller = request.state.caller
     caller.require(*(("admin.write",) if write else ("admin.read", "admin.write")))
     return Admin(state=request.app.state, node=request.app.state.node, caller=caller)
+
+
+def without_tenant(document: Document) -> Document:
+    """Return a document without its tenant, which the address names already."""
+    return {name: value for name, value in document.items() if name != "tenant_id"}

@@ -1,73 +1,21 @@
-"""What an admin watches: streams, containments, tasks, dead letters, signals, keys, audit."""
+"""What an admin watches: containments, tasks, signals, keys, audit."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 import actions.service
 import receivers.store
-import transmitters.service
-import transmitters.store
 from actions.model import Attempt, Cause, Containment, ContainmentState, Task, TaskState
 from hub import store
-from hub.admin.bodies import Body
+from hub.admin.context import without_tenant
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing, one_of
 from receivers.model import SignalState, StoredSignal
 from runtime import store as runtime_store
-from runtime.errors import Invalid, NotFound
-from ssf.stream import render_configuration
-from transmitters.model import Stream, configuration_of
-
-# Streams: made by their clients over SSF; an admin sees and removes them.
-
-
-async def list_streams(admin: Admin, listing: Listing) -> list[Document]:
-    """Return streams of all clients by id."""
-    async with admin.node.database.snapshot() as connection:
-        found = await transmitters.store.list_streams(connection, admin.tenant_id)
-    ordered = sorted(found, key=lambda stream: stream.stream_id)
-    page = [one for one in ordered if one.stream_id > listing.after][: listing.limit]
-    return [_stream(admin, stream) for stream in page]
-
-
-async def read_stream(admin: Admin, stream_id: str) -> Document:
-    """Return one stream, without its Authorization value."""
-    return _stream(admin, await _get_stream(admin, stream_id))
-
-
-async def delete_stream(admin: Admin, stream_id: str) -> None:
-    """Delete a stream; what it had not delivered is dropped."""
-    await _get_stream(admin, stream_id)
-    async with admin.node.database.transaction() as connection:
-        await transmitters.store.delete_stream(
-            connection, admin.tenant_id, stream_id=stream_id, now=admin.now
-        )
-    admin.node.notifier.wake("polls")
-
-
-async def _get_stream(admin: Admin, stream_id: str) -> Stream:
-    async with admin.node.database.snapshot() as connection:
-        stream = await transmitters.store.get_stream(
-            connection, admin.tenant_id, stream_id=stream_id
-        )
-    if stream is None:
-        raise NotFound("No such stream.")
-    return stream
-
-
-def _stream(admin: Admin, stream: Stream) -> Document:
-    return {
-        "id": stream.stream_id,
-        "client_id": stream.client_id,
-        "app_id": stream.app_id,
-        "status": stream.status.value,
-        "configuration": render_configuration(configuration_of(stream, issuer=admin.base)),
-        "created_at": stream.created_at,
-    }
-
+from runtime.errors import Invalid
 
 # Containments and their tasks.
 
@@ -190,39 +138,6 @@ def _task(task: Task) -> Document:
     }
 
 
-# Dead letters of streams.
-
-
-class RedriveBody(Body):
-    """Which dead SET to deliver again."""
-
-    stream_id: str
-    jti: str
-
-
-async def list_dead_letters(admin: Admin, listing: Listing) -> list[Document]:
-    """Return SETs that were given up, newest first, with the reason."""
-    async with admin.node.database.snapshot() as connection:
-        found = await transmitters.store.dead_letters(
-            connection, admin.tenant_id, limit=listing.limit, before=listing.after or None
-        )
-    return [_without_tenant({"id": letter.jti, **asdict(letter)}) for letter in found]
-
-
-async def redrive(admin: Admin, _id: str, body: RedriveBody) -> Document:
-    """Queue a dead SET again, with its jti and iat."""
-    async with admin.node.database.transaction() as connection:
-        await transmitters.service.redrive(
-            connection,
-            admin.tenant_id,
-            stream_id=body.stream_id,
-            jti=body.jti,
-            now=admin.now,
-        )
-    admin.node.notifier.wake_all(("deliveries", "polls"))
-    return {"redriven": 1}
-
-
 # Signals: the inbox, and what waits for its subject to appear.
 
 
@@ -250,7 +165,7 @@ async def _signals(admin: Admin, listing: Listing, state: SignalState | None) ->
 
 
 def _signal(signal: StoredSignal) -> Document:
-    document = _without_tenant({"id": signal.signal_id, **asdict(signal)})
+    document = without_tenant({"id": signal.signal_id, **asdict(signal)})
     # The signed original stays in the store as evidence; it is no reading matter for a list.
     for name in ("raw", "signal_id"):
         del document[name]
@@ -287,22 +202,10 @@ async def list_audit(admin: Admin, listing: Listing) -> list[Document]:
         found = await store.list_audit(
             connection, admin.tenant_id, before=before, limit=listing.limit
         )
-    return [_without_tenant({"id": str(entry.number), **asdict(entry)}) for entry in found]
-
-
-def _without_tenant(document: dict[str, Any]) -> Document:
-    return {name: value for name, value in document.items() if name != "tenant_id"}
+    return [without_tenant({"id": str(entry.number), **asdict(entry)}) for entry in found]
 
 
 KINDS: Final = (
-    Kind(
-        name="streams",
-        item="stream",
-        summary="SSF streams of all clients",
-        list_page=list_streams,
-        read=read_stream,
-        delete=delete_stream,
-    ),
     Kind(
         name="containments",
         item="containment",
@@ -327,21 +230,6 @@ KINDS: Final = (
         actions=(
             Action(name="retry", summary="Try a failed task again.", perform=retry_task),
             Action(name="abandon", summary="Give a failed task up.", perform=abandon_task),
-        ),
-    ),
-    Kind(
-        name="dead-letters",
-        item="dead_letter",
-        summary="SETs that could not be delivered, with the reason",
-        list_page=list_dead_letters,
-        actions=(
-            Action(
-                name="redrive",
-                summary="Deliver a dead SET again.",
-                perform=redrive,
-                body=RedriveBody,
-                on_kind=True,
-            ),
         ),
     ),
     Kind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hub.admin import apps, clients, operations, people, policies, providers
+from hub.admin import apps, clients, operations, people, policies, providers, streams
 from hub.admin.kinds import Kind, routes_of
 
 KINDS: Final[tuple[Kind, ...]] = (
@@ -13,6 +13,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *apps.KINDS,
     *policies.KINDS,
     *people.KINDS,
+    *streams.KINDS,
     *operations.KINDS,
 )
 ROUTES: Final = tuple(route for kind in KINDS for route in routes_of(kind))
