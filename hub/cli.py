@@ -11,6 +11,10 @@ import typer
 from hub.settings import SettingsError, load_settings
 
 OWN_COMMANDS: Final = frozenset({"serve", "migrate", "simulate", "demo", "version"})
+SIMULATE_USAGE: Final = (
+    "signalhub simulate vendor|idp|app [options]: start a simulated peer; "
+    "`signalhub simulate app --help` lists the options of one, conformance/peers/README.md says all"
+)
 
 app = typer.Typer(
     name="signalhub",
@@ -87,8 +91,11 @@ def simulate(context: typer.Context) -> None:
     """Start a simulated peer: vendor, idp or app. `signalhub simulate app --help` lists options."""
     from conformance.peers.start import main as run  # noqa: PLC0415
 
+    if context.args and context.args[0] in {"--help", "-h"}:
+        typer.echo(SIMULATE_USAGE)
+        return
     if not context.args:
-        fail("which peer? signalhub simulate vendor|idp|app [options]")
+        fail(SIMULATE_USAGE)
     run(context.args[0], context.args[1:])
 
 
