@@ -48,7 +48,7 @@ serve: $(VENV)/.runtime
 	@$(BIN)/signalhub serve $(ARGS)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadgroup --ignore tests/system $(ARGS)
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .

@@ -22,7 +22,7 @@ import receivers.store
 import risk.service
 import transmitters.service
 from actions.model import Cause as ContainmentCause
-from actions.model import ContainmentOrder, Task
+from actions.model import ContainmentOrder, Planned, PlanOutcome, Task
 from receivers.model import PendingSignal
 from receivers.model import SignalMark as InboxMark
 from risk.model import Assessment, Level, Signal, SignalMark, SignalMode
@@ -36,7 +36,7 @@ from transmitters.model import EventToPublish
 
 BATCH_SIGNALS_MAX: Final = 64
 #: whom to wake after a response was planned and committed
-TOPICS: Final = ("tasks", "deliveries", "polls")
+TOPICS: Final = ("changes", "tasks", "deliveries", "polls")
 REASON_USER: Final = "For your security you were signed out. Please sign in again."
 
 Caps = Mapping[tuple[str, str], Level]
@@ -109,14 +109,13 @@ async def respond(
             user_id=assessment.user_id,
             trace_id=assessment.trace_id,
             previous_level=assessment.previous_level.name,
-            level=assessment.level.name,
+            current_level=assessment.level.name,
             rule=assessment.rule,
             mode=assessment.mode,
             actions=sorted(assessment.actions),
             would_have=sorted(assessment.would_have),
         )
-    woken = {"tasks"} if any(plan.tasks_enqueued for plan in planned) else set()
-    return frozenset(woken | ({"deliveries", "polls"} if published else set()))
+    return _topics(planned, has_published=bool(published))
 
 
 async def publish_logouts(
@@ -230,6 +229,18 @@ def logout_event_of(task: Task, now: datetime) -> EventToPublish:
         txn=task.containment_id,
         toe_s=epoch_s(now),
     )
+
+
+def _topics(planned: Sequence[Planned], *, has_published: bool) -> frozenset[str]:
+    topics: set[str] = set()
+    if any(plan.outcome is not PlanOutcome.NOTHING for plan in planned):
+        # Whom a containment quarantines is denied from its commit on, by every process.
+        topics.add("changes")
+    if any(plan.tasks_enqueued for plan in planned):
+        topics.add("tasks")
+    if has_published:
+        topics |= {"deliveries", "polls"}
+    return frozenset(topics)
 
 
 def _inbox_mark(mark: SignalMark) -> InboxMark:

@@ -32,7 +32,10 @@ def serve(settings: Settings) -> None:
             listen_fd=listening.fileno() if listening else None,
         )
         _announce(settings, issuer, made_up)
-        asyncio.run(Supervisor(configs, listening=listening).run())
+        metrics_dir = run_dir / "metrics"
+        metrics_dir.mkdir()
+        supervisor = Supervisor(configs, listening=listening, metrics_dir=metrics_dir)
+        asyncio.run(supervisor.run())
     finally:
         shutil.rmtree(run_dir, ignore_errors=True)
 

@@ -11,6 +11,7 @@ api process restarts.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -18,10 +19,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import structlog
+from prometheus_client.multiprocess import mark_process_dead
 
 from hub.node import ProcessConfig
 from runtime.backoff import Backoff
@@ -30,6 +33,8 @@ RESTART: Final = Backoff(first_s=0.1, ceiling_s=5.0, attempts_max=1_000_000)
 #: a process that lived this long starts with a clean slate when it dies
 STEADY_S: Final = 10.0
 STOP_GRACE_S: Final = 10.0
+#: tells prometheus_client where processes share their metrics
+METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 #: who stops first: no new work comes in, then what is under way ends, then the writer
 STOP_ORDER: Final = ("api", "delivery", "core")
 
@@ -48,10 +53,16 @@ class Supervisor:
     """Keeps one process per configuration alive until told to stop."""
 
     def __init__(
-        self, configs: Sequence[ProcessConfig], *, listening: socket.socket | None
+        self,
+        configs: Sequence[ProcessConfig],
+        *,
+        listening: socket.socket | None,
+        metrics_dir: Path,
     ) -> None:
+        """metrics_dir: where the processes keep their metrics, so that each can tell all."""
         self._children = [_Child(config=config) for config in configs]
         self._listening = listening
+        self._metrics_dir = metrics_dir
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -74,6 +85,7 @@ class Supervisor:
             child.started_at = time.monotonic()
             child.process = await self._start(child.config)
             code = await child.process.wait()
+            _forget_metrics(child.process.pid, self._metrics_dir)
             lived_s = time.monotonic() - child.started_at
             child.deaths = 1 if lived_s > STEADY_S else child.deaths + 1
             delay_s = RESTART.delay_s(child.deaths, jitter=0.5) or RESTART.ceiling_s
@@ -95,6 +107,7 @@ class Supervisor:
             "hub.process",
             stdin=subprocess.PIPE,
             pass_fds=fds,
+            env={**os.environ, METRICS_DIR_VARIABLE: str(self._metrics_dir)},
             # A terminal's Ctrl-C is for the supervisor, which stops the others in order.
             start_new_session=True,
         )
@@ -103,6 +116,11 @@ class Supervisor:
         await process.stdin.drain()
         log.info("process.started", role=config.role, index=config.index, pid=process.pid)
         return process
+
+
+def _forget_metrics(pid: int, folder: Path) -> None:
+    """Drop what only a living process can tell; its counters stay in the sums."""
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]  # the library has no types
 
 
 async def _end(child: _Child) -> None:
