@@ -6,6 +6,7 @@ return; the caller turns the assessments into responses in the same transaction.
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -82,8 +83,8 @@ async def assess(
             assessments += made
             marks |= {(tenant_id, each.signal_id): each for each in marked}
     in_order = tuple(marks[signal.tenant_id, signal.signal_id] for signal in signals)
-    for each in in_order:
-        _signals_total.labels(each.state).inc()
+    for outcome, count in Tally(each.state for each in in_order).items():
+        _signals_total.labels(outcome).inc(count)
     _report(assessments)
     return AssessResult(assessments=tuple(assessments), marks=in_order)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from risk import service
 from risk.entities import service as entities
@@ -30,6 +32,10 @@ from tests.risk.kit import (
     signal,
     user_level,
 )
+
+#: aliases, sessions, links, people, detections, clearances, policy, identifiers; and the writes:
+#: aliases, entities, links, detections, levels, history; on PostgreSQL also two locks
+STATEMENTS_MAX = 17
 
 CONTAIN = frozenset({"QUARANTINE", "UNIVERSAL_LOGOUT", "NOTIFY"})
 
@@ -392,3 +398,57 @@ async def test_more_users_than_one_statement_takes_are_assessed(world: World) ->
     result = await world.assess(device_risk("high", about=LAPTOP))
     assert len(result.assessments) == 520
     assert {each.level for each in result.assessments} == {Level.HIGH}
+
+
+async def test_a_batch_costs_as_many_statements_as_one_signal(world: World) -> None:
+    """The hot path reads once per table and writes with executemany."""
+    people = [{"format": "email", "email": f"u{number}@customer.example"} for number in range(64)]
+    for about in people:
+        await world.add_user(about)
+    counted: list[str] = []
+
+    def count(*details: object) -> None:
+        counted.append(str(details[2]))
+
+    engine = world.database.engine.sync_engine
+    sa.event.listen(engine, "before_cursor_execute", count)
+    try:
+        for each in ([people[0]], people):
+            signals = [device_risk("high", about=pair(about, device_of(about))) for about in each]
+            del counted[:]
+            result = await world.assess(*signals)
+            assert len(result.assessments) == len(each)
+            statements = [text for text in counted if not text.startswith(("BEGIN", "COMMIT"))]
+            assert len(statements) <= STATEMENTS_MAX, statements
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", count)
+
+
+def device_of(user: dict[str, str]) -> dict[str, str]:
+    return {"format": "opaque", "id": f"device of {user['email']}"}
+
+
+async def test_a_session_that_is_put_while_its_device_is_reported_is_not_missed(
+    world: World,
+) -> None:
+    for number in range(6):
+        device = {"format": "opaque", "id": f"D{number}"}
+        await world.added(EntityKind.DEVICE, device)
+        user = {"format": "email", "email": f"u{number}@customer.example"}
+        await asyncio.gather(
+            world.put_session(f"s{number}", user=user, device=f"D{number}"),
+            world.assess(device_risk("high", about=device)),
+        )
+        await world.reassess()
+        assert await world.level(f"email:u{number}@customer.example") == "HIGH"
+
+
+async def test_two_batches_about_one_user_at_once_see_each_other(world: World) -> None:
+    for number in range(6):
+        user = {"format": "email", "email": f"u{number}@customer.example"}
+        await world.add_user(user)
+        await asyncio.gather(
+            world.assess(user_level("MEDIUM", about=user, iss=MDM, source_class="device")),
+            world.assess(user_level("MEDIUM", about=user, iss=EDR, source_class="network")),
+        )
+        assert await world.level(f"email:u{number}@customer.example") == "HIGH"
