@@ -14,7 +14,7 @@ from actions import store
 from actions.drafts import Situation
 from actions.model import Cause, Containment, Task, containments_max
 from actions.planning import Decision
-from actions.settlement import note_changes, task_of
+from actions.settlement import note_changed, task_of
 from actions.store import Connection, Key
 from actions.tasks import store as task_store
 
@@ -68,7 +68,7 @@ class Changes:
         await store.write_causes(connection, attached=self.attached, cleared=self.cleared, now=now)
         await task_store.cancel_tasks(connection, self.cancelled, now=now)
         await task_store.add_tasks(connection, self.tasks)
-        await note_changes(connection, self.containments, now=now)
+        await note_changed(connection, self.containments)
 
 
 def key_of(containment: Containment) -> Key:

@@ -26,6 +26,8 @@ GUARD_CEILING: Final = 25
 GUARD_PER_CENT: Final = 2
 #: bucket of tasks that the core process performs itself; no delivery process ever owns it
 LOCAL_BUCKET: Final = -1
+#: what the change feed calls containments; its refs are user ids
+CONTAINMENTS_KIND: Final = "containments"
 CAUSES_MAX: Final = 200
 DETAIL_CHARACTERS_MAX: Final = 500
 

@@ -142,6 +142,18 @@ async def containment_of_user(
     return found.get((tenant_id, user_id))
 
 
+async def denied_users(
+    connection: Connection, tenant_id: str, user_ids: Collection[str] | None = None
+) -> dict[str, str]:
+    """Return who is quarantined, of these users or of all, with the trace id of what led there."""
+    if user_ids is None:
+        current = await store.current_in(connection, tenant_id)
+    else:
+        keys = [(tenant_id, user_id) for user_id in user_ids]
+        current = list((await store.current_of(connection, keys)).values())
+    return {one.user_id: one.trace_id for one in current if one.denies}
+
+
 async def list_containments(
     connection: Connection,
     tenant_id: str,

@@ -24,6 +24,7 @@ from actions import store
 from actions.drafts import Registry, notify_drafts
 from actions.messages import Event
 from actions.model import (
+    CONTAINMENTS_KIND,
     LOCAL_BUCKET,
     NOTIFICATION_DEADLINE,
     TASK_DEADLINE,
@@ -43,10 +44,10 @@ from actions.planning import due_to_pull, is_restored
 from actions.registry import store as registry_store
 from actions.store import Connection, Key
 from actions.tasks import store as task_store
+from runtime.changes import note_changes
 from runtime.feed import bump
 from runtime.ids import new_id
 from runtime.queue import Fence, bucket_of, fences_valid
-from runtime.store import Change, add_changes
 from runtime.writer import Operation
 
 log = structlog.get_logger()
@@ -182,7 +183,7 @@ async def move_on(
         if held[key].state is ContainmentState.RESTORING and is_restored(tasks[key])
     ]
     await store.write_containments(connection, closed, known=held.keys())
-    await note_changes(connection, closed, now=now)
+    await note_changed(connection, closed)
     failed = [
         (held[key], task)
         for key in keys
@@ -207,22 +208,10 @@ async def read_registries(
     }
 
 
-async def note_changes(
-    connection: Connection, changed: Sequence[Containment], *, now: datetime
-) -> None:
+async def note_changed(connection: Connection, changed: Sequence[Containment]) -> None:
     """Tell every node's caches that these users' containments are not what they were."""
-    await add_changes(
-        connection,
-        [
-            Change(
-                tenant_id=one.tenant_id,
-                change_id=new_id("chg"),
-                kind="containments",
-                ref=one.user_id,
-                at=now,
-            )
-            for one in changed
-        ],
+    await note_changes(
+        connection, CONTAINMENTS_KIND, [(one.tenant_id, one.user_id) for one in changed]
     )
 
 

@@ -94,6 +94,13 @@ async def current_of(connection: Connection, users: Collection[Key]) -> dict[Key
     return {(one.tenant_id, one.user_id): one for one in found}
 
 
+async def current_in(connection: Connection, tenant_id: str) -> list[Containment]:
+    """Return all containments of a tenant that are not closed."""
+    table = containments
+    query = sa.select(table).where(table.c.tenant_id == tenant_id, table.c.state != "closed")
+    return [_containment(row) for row in await connection.execute(query)]
+
+
 async def lock_containments(
     connection: Connection, keys: Collection[Key], *, skip_locked: bool = False
 ) -> dict[Key, Containment]:

@@ -21,10 +21,11 @@ import receivers.registry.service
 import receivers.routes
 import risk.routes
 import transmitters.routes
-from hub import health, pipeline, store
+from hub import decisions, health, pipeline, store
 from hub.admin import openapi
 from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
+from hub.denied import DeniedUsers
 from hub.errors import ErrorBoundary, render_exception
 from hub.intake import IntakeFront
 from hub.limits import RequestLimits
@@ -71,6 +72,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
         routes=[
             *receivers.routes.ROUTES,
             *transmitters.routes.ROUTES,
+            *decisions.ROUTES,
             *risk.routes.ROUTES,
             *admin_routes.ROUTES,
             *health.ROUTES,
@@ -94,6 +96,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     issuer = partial(tenant_issuer, node.config.issuer)
     app.state.node = node
     app.state.issuer = issuer
+    app.state.denied_users = DeniedUsers(node.database, node.changes)
     app.state.receivers = ReceiversDeps(
         profiles=receivers.registry.service.profile_cache(node.feed, node.database, node.box),
         keys=IssuerKeys(outbound, dev_insecure=node.config.dev_insecure),

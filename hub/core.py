@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -16,7 +15,7 @@ import structlog
 import actions.service
 import receivers.store
 import risk.service
-import runtime.store
+import runtime.changes
 from hub.node import Node, ProcessConfig, open_node
 from hub.operations import all_operations
 from hub.pipeline import (
@@ -35,8 +34,6 @@ from runtime.writer import LocalWriter
 LOOK_AGAIN_S: Final = 0.25
 SCHEDULE_S: Final = 0.5
 PURGE_S: Final = 60.0
-#: the change feed is re-read with an overlap of 10 s; entries live a good deal longer
-CHANGES_KEPT: Final = timedelta(minutes=10)
 LOCAL_TASKS_MAX: Final = 64
 #: while intake queues it gets this many times the pipeline's time, a turn lasting at most a while
 INTAKE_SHARE: Final = 4.0
@@ -164,11 +161,8 @@ class Core:
 
     async def purge(self, _fence: Fence) -> bool:
         """Delete what nobody reads any more, in small batches."""
-        node = self._node
-        async with node.database.transaction() as connection:
-            await runtime.store.system_purge_changes(
-                connection, before=node.clock.now() - CHANGES_KEPT
-            )
+        async with self._node.database.transaction() as connection:
+            await runtime.changes.purge_changes(connection)
         return False
 
 

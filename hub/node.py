@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from runtime.changes import ChangeFeed
 from runtime.clock import Clock, system_clock
 from runtime.database import Database
 from runtime.feed import ConfigFeed
@@ -66,6 +67,7 @@ class Node:
     database: Database
     notifier: Notifier
     feed: ConfigFeed
+    changes: ChangeFeed
     box: SecretBox
     keyring: Keyring
     writer: Writer
@@ -83,6 +85,7 @@ async def open_node(
     database = Database.connect(config.database_url, owns_writes=config.role == "core")
     notifier = Notifier()
     feed = ConfigFeed(database, notifier)
+    changes = ChangeFeed(database, notifier)
     box = SecretBox(config.secret_key)
     try:
         async with asyncio.TaskGroup() as group:
@@ -95,6 +98,7 @@ async def open_node(
 
             await feed.refresh()
             spawn(feed.run())
+            spawn(changes.run())
             writer = await _open_writer(config, database, notifier, operations, spawn)
             yield Node(
                 config=config,
@@ -102,6 +106,7 @@ async def open_node(
                 database=database,
                 notifier=notifier,
                 feed=feed,
+                changes=changes,
                 box=box,
                 keyring=Keyring(database, feed, box),
                 writer=writer,

@@ -32,7 +32,7 @@ from risk.sessions.model import (
 from runtime.caller import Caller
 from runtime.errors import Forbidden, Invalid, NotFound
 
-__all__ = ["ROUTES", "RiskDeps"]
+__all__ = ["ROUTES", "RiskDeps", "json_object", "session_issuer"]
 
 READ_SCOPES: Final = ("risk.read", "risk.write")
 WRITE_SCOPES: Final = ("risk.write",)
@@ -65,7 +65,7 @@ async def put_short_risk(request: Request) -> Response:
     effective level, which may differ, and why. Source: contracts §6.
     """
     caller, deps = _entered(request, WRITE_SCOPES)
-    body = await _object(request)
+    body = await json_object(request)
     word = AdminWord(
         level=parse_level(body.get("riskLevel")),
         reason=parse_risk_reason(body.get("riskReason")),
@@ -155,8 +155,8 @@ async def put_session(request: Request) -> Response:
     The issuer is that of the caller's app; a caller without an app names it in `iss`.
     """
     caller, deps = _entered(request, SESSION_SCOPES)
-    body = await _object(request)
-    iss = await _issuer(caller, deps, body.get("iss"))
+    body = await json_object(request)
+    iss = await session_issuer(caller, deps, body.get("iss"))
     item = parse_session(
         body,
         tenant_id=caller.tenant_id,
@@ -181,7 +181,7 @@ async def put_session(request: Request) -> Response:
 async def get_session(request: Request) -> Response:
     """Answer one session; `?iss=` when the caller has no app."""
     caller, deps = _entered(request, SESSION_READ_SCOPES)
-    iss = await _issuer(caller, deps, request.query_params.get("iss"))
+    iss = await session_issuer(caller, deps, request.query_params.get("iss"))
     check_key(iss, request.path_params["sid"])
     async with deps.db.snapshot() as connection:
         found = await sessions.get_session(
@@ -193,7 +193,7 @@ async def get_session(request: Request) -> Response:
 async def delete_session(request: Request) -> Response:
     """End a session; 204, also when it had ended before."""
     caller, deps = _entered(request, SESSION_SCOPES)
-    iss = await _issuer(caller, deps, request.query_params.get("iss"))
+    iss = await session_issuer(caller, deps, request.query_params.get("iss"))
     check_key(iss, request.path_params["sid"])
     item = EndSession(
         tenant_id=caller.tenant_id,
@@ -238,12 +238,15 @@ def _user(request: Request) -> str:
     return user
 
 
-async def _issuer(caller: Caller, deps: RiskDeps, said: object) -> str:
-    """Return whose session it is. An app speaks about its own sessions only."""
+async def session_issuer(caller: Caller, deps: RiskDeps, said: object) -> str:
+    """Return whose session it is. An app speaks about its own sessions only.
+
+    said: the issuer in the request. Raises Forbidden for another app's, Invalid without one.
+    """
     own = await deps.app_issuer(caller.tenant_id, caller.app_id) if caller.app_id else None
     if own is not None:
         if said not in (None, own):
-            raise Forbidden("An app registers sessions of its own issuer only.")
+            raise Forbidden("An app speaks about sessions of its own issuer only.")
         return own
     if not isinstance(said, str):
         raise Invalid("iss is needed: the issuer of the session.", pointers=(("/iss", "a string"),))
@@ -267,7 +270,8 @@ def _state(request: Request) -> DetectionState | None:
     return DetectionState(wanted)
 
 
-async def _object(request: Request) -> dict[str, Any]:
+async def json_object(request: Request) -> dict[str, Any]:
+    """Return the body, a JSON object. Raises Invalid."""
     try:
         body = msgspec.json.decode(await request.body())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-TOPICS: Final = frozenset({"signals", "tasks", "deliveries", "polls", "config"})
+TOPICS: Final = frozenset({"signals", "tasks", "deliveries", "polls", "config", "changes"})
 
 
 class Notifier:

@@ -300,6 +300,32 @@ _SESSIONS: Final = (
     ),
 )
 
+_VERDICT: Final = "the decision: ALLOW, DENY or TERMINATE, with scope and reasons"
+_DECISIONS: Final = (
+    Described(
+        path="/v1/sign-ins/evaluate",
+        method="POST",
+        operation_id="evaluate_sign_in",
+        summary="May this user sign in? user: a reference or a subject identifier.",
+        tag="decisions",
+        scopes=("sessions.evaluate",),
+        body={"type": "object", "required": ["user"]},
+        example={"user": {"format": "email", "email": "rosa.lind@customer.example"}},
+        answers={200: _VERDICT, **_RISK_ERRORS},
+    ),
+    Described(
+        path="/v1/sessions/{sid}/evaluate",
+        method="POST",
+        operation_id="evaluate_session",
+        summary="May this session go on? iss: for a client without app.",
+        tag="decisions",
+        scopes=("sessions.evaluate",),
+        body=_OBJECT,
+        example={"iss": "https://login.customer.example"},
+        answers={200: _VERDICT, **_RISK_ERRORS},
+    ),
+)
+
 _HEALTH: Final = (
     Described(
         path="/healthz",
@@ -337,4 +363,4 @@ _HEALTH: Final = (
     ),
 )
 
-DESCRIBED: Final = (*_RECEIVERS, *_SSF, *_RISK, *_SESSIONS, *_HEALTH)
+DESCRIBED: Final = (*_RECEIVERS, *_SSF, *_RISK, *_SESSIONS, *_DECISIONS, *_HEALTH)

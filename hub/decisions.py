@@ -1,0 +1,211 @@
+"""May this go on? Sign-ins and sessions against the hub's own denial of contained users.
+
+    POST /v1/sign-ins/evaluate           whose sign-in ─┐
+    POST /v1/sessions/{sid}/evaluate     which session ─┴▶ DeniedUsers ─▶ strongest (pure) ─▶ 200
+
+An open quarantine denies from the moment it is committed: this process hears of it from the change
+feed, asks no IdP and waits for none. At most one indexed query finds the user or the session.
+Whatever goes wrong is an error answer, and a caller takes everything but ALLOW as a no. Verdicts
+about risk and context join `strongest` later; the shape of the answer stays (contracts §7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+import structlog
+from prometheus_client import Counter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hub.denied import DeniedUsers
+from hub.node import Node
+from risk.entities import service as entities
+from risk.entities.model import Reference, parse_identifiers, parse_reference
+from risk.model import EntityKind
+from risk.routes import json_object, session_issuer
+from risk.sessions import service as sessions
+from risk.sessions.model import Session, check_key
+from runtime.caller import Caller
+from runtime.errors import NotFound
+
+EVALUATE_SCOPE: Final = "sessions.evaluate"
+
+log = structlog.get_logger()
+_evaluations_total = Counter(
+    "hub_evaluations_total", "Decisions given to apps and IdPs.", ["of", "decision"]
+)
+
+
+class Decision(IntEnum):
+    """What the caller is to do, in ascending strength."""
+
+    ALLOW = 0
+    STEP_UP = 1
+    DENY = 2
+    TERMINATE = 3
+
+
+class Scope(IntEnum):
+    """What the decision is about, in ascending width."""
+
+    APP = 0
+    SESSION = 1
+    USER = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One answer, or one part of it. trace_id: of the signal that led there, where there is one."""
+
+    decision: Decision
+    scope: Scope
+    reasons: tuple[str, ...] = ()
+    trace_id: str | None = None
+
+
+def strongest(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the strongest of at least one verdict, the widest among equals, with all reasons.
+
+    Raises nothing. Source: contracts §7.
+    """
+    ranked = sorted(verdicts, key=lambda each: (each.decision, each.scope), reverse=True)
+    reasons = dict.fromkeys(reason for each in ranked for reason in each.reasons)
+    trace_id = next((each.trace_id for each in ranked if each.trace_id), None)
+    return replace(ranked[0], reasons=tuple(reasons), trace_id=trace_id)
+
+
+def judge_session(session: Session | None, now: datetime) -> Verdict:
+    """Return what the index of sessions says about a session; None is unknown. Raises nothing."""
+    if session is None:
+        return Verdict(decision=Decision.DENY, scope=Scope.SESSION, reasons=("session_unknown",))
+    if session.is_live(now):
+        return Verdict(decision=Decision.ALLOW, scope=Scope.SESSION)
+    reason = "session_expired" if session.ended_at is None else "session_ended"
+    return Verdict(decision=Decision.TERMINATE, scope=Scope.SESSION, reasons=(reason,))
+
+
+def judge_user(references: Collection[Reference], user_ids: Collection[str]) -> Verdict:
+    """Return what is said about a sign-in by whom its user turned out to be. Raises nothing.
+
+    A name the hub never heard is ALLOWed, and the reasons say so. It is the ordinary first
+    sign-in: the hub gets to know people by their sessions, so a denial would keep everybody out
+    who was not entered by hand, for good. It opens no way past a denial either: whom the hub
+    contains, it knows. An id of the hub's own making that does not exist is another matter: it
+    is no new person but a mistake, and mistakes are denied.
+    """
+    if user_ids:
+        return Verdict(decision=Decision.ALLOW, scope=Scope.USER)
+    is_mistake = any(reference.entity_id for reference in references)
+    return Verdict(
+        decision=Decision.DENY if is_mistake else Decision.ALLOW,
+        scope=Scope.USER,
+        reasons=("user_unknown",),
+    )
+
+
+async def evaluate_sign_in(request: Request) -> Response:
+    """Decide about a sign-in: `{user: reference or subject identifier}`; the rest is ignored."""
+    caller = _evaluator(request)
+    body = await json_object(request)
+    references = _references(body.get("user"))
+    async with _node(request).database.snapshot() as connection:
+        found = await entities.resolve_all(
+            connection, caller.tenant_id, references, kind=EntityKind.USER
+        )
+    user_ids = {user_id for user_id in found.values() if user_id}
+    denials = await _denials(request, caller, user_ids)
+    verdict = strongest([judge_user(references, user_ids), *denials])
+    return _answer(caller, "sign_in", verdict)
+
+
+async def evaluate_session(request: Request) -> Response:
+    """Decide about a session: `{iss?}`, or no body; unknown members are ignored.
+
+    The issuer is that of the caller's app; a caller without an app names it in `iss`.
+    """
+    caller = _evaluator(request)
+    body = await json_object(request) if await request.body() else {}
+    iss = await session_issuer(caller, request.app.state.risk, body.get("iss"))
+    sid: str = request.path_params["sid"]
+    check_key(iss, sid)
+    node = _node(request)
+    session: Session | None = None
+    async with node.database.snapshot() as connection:
+        with contextlib.suppress(NotFound):  # it is an answer here, not an error
+            session = await sessions.get_session(connection, caller.tenant_id, iss=iss, sid=sid)
+    user_ids = {session.user_id} if session else set()
+    denials = await _denials(request, caller, user_ids)
+    verdict = strongest([judge_session(session, node.clock.now()), *denials])
+    return _answer(caller, "session", verdict)
+
+
+def _evaluator(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    caller.require(EVALUATE_SCOPE)
+    return caller
+
+
+def _node(request: Request) -> Node:
+    node: Node = request.app.state.node
+    return node
+
+
+async def _denials(request: Request, caller: Caller, user_ids: Collection[str]) -> list[Verdict]:
+    denied_users: DeniedUsers = request.app.state.denied_users
+    denied = await denied_users.among(caller.tenant_id, user_ids)
+    return [
+        Verdict(
+            decision=Decision.DENY, scope=Scope.USER, reasons=("quarantined",), trace_id=trace_id
+        )
+        for trace_id in denied.values()
+    ]
+
+
+def _references(user: object) -> list[Reference]:
+    """Return how a body names its user. Raises Invalid."""
+    if isinstance(user, str):
+        return [parse_reference(user)]
+    return [Reference(subject=subject) for subject in parse_identifiers([user], "/user")]
+
+
+def _answer(caller: Caller, of: str, verdict: Verdict) -> Response:
+    _evaluations_total.labels(of, verdict.decision.name).inc()
+    (log.debug if verdict.decision is Decision.ALLOW else log.info)(
+        "decision.given",
+        of=of,
+        tenant_id=caller.tenant_id,
+        client_id=caller.client_id,
+        decision=verdict.decision.name,
+        reasons=verdict.reasons,
+        trace_id=verdict.trace_id,
+    )
+    body: dict[str, object] = {
+        "decision": verdict.decision.name,
+        "scope": verdict.scope.name.lower(),
+        "reasons": verdict.reasons,
+        "mode": "enforce",
+        # Nothing to keep: a user may be contained before the next request.
+        "cache_ttl_ms": 0,
+    }
+    if verdict.trace_id:
+        body["trace_id"] = verdict.trace_id
+    return Response(
+        msgspec.json.encode(body),
+        media_type="application/json",
+        headers={"cache-control": "no-store"},
+    )
+
+
+#: References hold slashes, and so may session ids.
+ROUTES: Final = (
+    Route("/v1/sign-ins/evaluate", evaluate_sign_in, methods=["POST"]),
+    Route("/v1/sessions/{sid:path}/evaluate", evaluate_session, methods=["POST"]),
+)

@@ -1,0 +1,185 @@
+"""Change feed of what changes fast: containments today, more kinds by and by (contracts §3).
+
+Whoever changes such a thing adds an entry in the same transaction. Every process with a cache of
+it re-reads the newest entries when woken, and at least every quarter of a second, and hands those
+it has not seen to its subscribers, which read the thing itself anew:
+
+    note_changes ─▶ commit ─▶ wake ─▶ ChangeFeed.refresh ─▶ Subscriber.changed
+
+Nothing is lost: entries become visible in another order than they were made in (PostgreSQL), so
+each reading goes back 10 s behind the last one and knows entries by their id. When entries may
+have been missed all the same, subscribers are told to start over. A subscriber that comes late
+loads its own state first; the feed tells it what happens from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+from prometheus_client import Counter, Gauge
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtime import store
+from runtime.clock import Clock, SystemClock
+from runtime.database import Database
+from runtime.ids import new_id
+from runtime.notify import Notifier
+from runtime.store import Change
+
+__all__ = ["Change", "ChangeFeed", "Subscriber", "note_changes", "purge_changes"]
+
+TOPIC: Final = "changes"
+REREAD_S: Final = 0.25
+#: a flood of wake-ups shares its readings
+SPACING_S: Final = 0.01
+OVERLAP: Final = timedelta(seconds=10)
+#: entries live a good deal longer than anybody looks back
+KEPT: Final = timedelta(minutes=10)
+#: a process that did not read for this long may have missed entries that are purged
+GAP_MAX: Final = KEPT / 2
+#: entries of one reading; with more of them it is cheaper to load everything again
+ENTRIES_MAX: Final = 5_000
+#: caches are never trusted for longer, whatever the feed says
+START_OVER_S: Final = 60.0
+#: The feed goes by the machine's clock, as ids do: a `now` that was taken before waiting for a
+#: lock, or a clock that a test moves, must not make an entry look older than it is.
+_MACHINE: Final = SystemClock()
+
+log = structlog.get_logger()
+_staleness = Gauge(
+    "hub_runtime_changes_staleness_seconds",
+    "Age of this process's last reading of the change feed.",
+    multiprocess_mode="max",
+)
+_starts_over = Counter(
+    "hub_runtime_changes_starts_over_total", "Caches dropped as a whole, by reason.", ["reason"]
+)
+
+
+class Subscriber(Protocol):
+    """A cache that follows the feed."""
+
+    async def changed(self, entries: Sequence[Change]) -> None:
+        """Read anew what the entries name; one that names nothing held is of no concern.
+
+        Entries may come more than once. What it raises makes the same entries come again.
+        """
+        ...
+
+    def start_over(self) -> None:
+        """Forget everything, also what is being loaded; load it anew when it is needed."""
+        ...
+
+
+class ChangeFeed:
+    """This process's place in the change feed. Without subscribers it reads nothing."""
+
+    def __init__(
+        self,
+        database: Database,
+        notifier: Notifier,
+        *,
+        clock: Clock = _MACHINE,
+        entries_max: int = ENTRIES_MAX,
+    ) -> None:
+        self._database = database
+        self._notifier = notifier
+        self._clock = clock
+        self._entries_max = entries_max
+        self._subscribers: list[tuple[str, Subscriber]] = []
+        self._seen: frozenset[str] = frozenset()
+        self._read_until: datetime | None = None
+        self._read_at = float("-inf")
+        self._started_over_at = float("-inf")
+        self._reading = asyncio.Lock()
+
+    def subscribe(self, kind: str, subscriber: Subscriber) -> None:
+        """Tell `subscriber` of every change of `kind` from now on."""
+        self._subscribers.append((kind, subscriber))
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the last complete reading began; infinite before the first one.
+
+        What was committed before that moment has reached the subscribers.
+        """
+        return time.monotonic() - self._read_at
+
+    async def refresh(self) -> None:
+        """Read once, and return when the subscribers know what was committed before this call.
+
+        Raises database errors and what subscribers raise; then nothing counts as read.
+        """
+        async with self._reading:
+            if not self._subscribers:
+                return
+            started, now = time.monotonic(), self._clock.now()
+            until = self._read_until
+            missed = until is None or now - until > GAP_MAX
+            # A clock that was set back must not skip what others write meanwhile.
+            since = (now if until is None or missed else min(now, until)) - OVERLAP
+            async with self._database.snapshot() as connection:
+                entries = await store.system_changes_since(
+                    connection, since=since, limit=self._entries_max
+                )
+            if missed:
+                self._start_over("gap", started)
+            elif len(entries) >= self._entries_max:
+                self._start_over("flood", started)
+            elif started - self._started_over_at > START_OVER_S:
+                self._start_over("age", started)
+            else:
+                await self._hand_out([each for each in entries if each.change_id not in self._seen])
+            self._seen = frozenset(each.change_id for each in entries)
+            self._read_until, self._read_at = now, started
+
+    async def run(self) -> None:
+        """Follow the feed until cancelled; a failed reading is logged and tried again."""
+        while True:
+            seen = self._notifier.count(TOPIC)
+            try:
+                await self.refresh()
+            except Exception:
+                log.warning("changes.read_failed", exc_info=True)
+            if self._subscribers:
+                _staleness.set(self.age_s)
+            await asyncio.sleep(SPACING_S)
+            await self._notifier.wait(TOPIC, REREAD_S, since=seen)
+
+    async def _hand_out(self, entries: Sequence[Change]) -> None:
+        for kind, subscriber in self._subscribers:
+            if wanted := [each for each in entries if each.kind == kind]:
+                await subscriber.changed(wanted)
+
+    def _start_over(self, reason: str, at: float) -> None:
+        _starts_over.labels(reason).inc()
+        for _, subscriber in self._subscribers:
+            subscriber.start_over()
+        self._started_over_at = at
+
+
+async def note_changes(
+    connection: AsyncConnection, kind: str, refs: Iterable[tuple[str, str]]
+) -> None:
+    """Say in the running transaction that things of `kind`, as (tenant, ref), were changed.
+
+    Whoever commits wakes the topic "changes" when somebody should know before the next reading.
+    """
+    at = _MACHINE.now()
+    await store.add_changes(
+        connection,
+        [
+            Change(tenant_id=tenant_id, change_id=new_id("chg"), kind=kind, ref=ref, at=at)
+            for tenant_id, ref in refs
+        ],
+    )
+
+
+async def purge_changes(connection: AsyncConnection) -> int:
+    """Delete entries nobody looks back to any more; return how many."""
+    return await store.system_purge_changes(connection, before=_MACHINE.now() - KEPT)
