@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from hub.admin.bodies import Body
 from hub.admin.described import DESCRIBED, Described
+from hub.admin.examples import ANSWERS
 from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
 from hub.admin.routes import KINDS
 from hub.auth import SCOPES
@@ -133,6 +134,7 @@ def _add_kind(kind: Kind, paths: dict[str, Any], schemas: dict[str, Any]) -> Non
             content["example"] = kind.example
     if kind.read or kind.change or kind.replace or kind.delete:
         _add_single(kind, paths.setdefault(f"{path}/{{id}}", {}), schemas)
+    _add_answers(kind, paths)
     for action in kind.actions:
         _add_action(kind, action, paths, schemas)
 
@@ -162,6 +164,25 @@ def _add_single(kind: Kind, single: dict[str, Any], schemas: dict[str, Any]) -> 
         if method != "get":
             operation["parameters"].append(_IF_MATCH)
             operation["responses"]["412"] = _answer(412, "the object has changed", None)
+
+
+def _add_answers(kind: Kind, paths: dict[str, Any]) -> None:
+    """Show one answer of the kind wherever it is answered; a secret only where it is made."""
+    whole = ANSWERS[kind.name]
+    shown = {name: value for name, value in whole.items() if name not in kind.secret_once}
+    path = f"{PREFIX}/{kind.name}"
+    single = f"{path}/{{id}}"
+    # What is read alone may show more than a list does; the list's members are all there.
+    for place, method, status, example in (
+        (path, "get", "200", {"items": [shown], "next_cursor": None}),
+        (path, "post", "201", whole),
+        (single, "get", "200", shown),
+        (single, "patch", "200", shown),
+        (single, "put", "200", shown),
+    ):
+        operation = paths.get(place, {}).get(method)
+        if operation is not None:
+            operation["responses"][status]["content"][JSON]["example"] = example
 
 
 def _add_action(kind: Kind, action: Action, paths: dict[str, Any], schemas: dict[str, Any]) -> None:

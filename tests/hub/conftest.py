@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -239,12 +238,6 @@ async def admin(hub: Hub) -> AsyncIterator[httpx2.AsyncClient]:
     """Yield an HTTP client that may do everything in tenant `default`."""
     async with hub.client(await hub.token()) as client:
         yield client
-
-
-@pytest.fixture
-def at(hub: Hub) -> Iterator[datetime]:
-    """Yield the moment at which the hub's clock stands."""
-    yield hub.clock.now()
 
 
 @pytest.fixture

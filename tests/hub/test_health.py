@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.hub.conftest import ONE_ENGINE, Hub
 
 pytestmark = ONE_ENGINE
@@ -65,9 +63,11 @@ async def test_metrics_need_an_admins_token(hub: Hub) -> None:
 
 async def lose_database(hub: Hub) -> None:
     """Take the file from under the hub: what opens it from now on finds a folder."""
-    url = hub.node.config.database_url
-    file = Path(url.removeprefix("sqlite:///"))
     await hub.database.close()
+    _replace_by_folder(Path(hub.node.config.database_url.removeprefix("sqlite:///")))
+
+
+def _replace_by_folder(file: Path) -> None:
     for each in file.parent.glob(f"{file.name}*"):
         each.unlink()
     file.mkdir()
