@@ -164,13 +164,13 @@ def process_configs(
     settings: Settings, *, key: str, issuer: str, run_dir: Path, listen_fd: int | None
 ) -> list[ProcessConfig]:
     """Return the processes that this command runs (contracts §1)."""
+    if settings.role != "all" and settings.embedded:
+        raise SettingsError(
+            "SIGNALHUB_ROLE: api and worker need PostgreSQL; SQLite runs everything in one hub"
+        )
     counts = {"core": 1, "delivery": settings.delivery_workers, "api": settings.workers}
     if settings.role == "api":
         counts = {"api": settings.workers}
-        if settings.embedded:
-            raise SettingsError(
-                "SIGNALHUB_ROLE: api and worker need PostgreSQL; SQLite runs everything in one hub"
-            )
     elif settings.role == "worker":
         counts.pop("api")
     socket_path = str(run_dir / "core.sock") if settings.embedded else None

@@ -169,7 +169,7 @@ def is_loopback(host: str) -> bool:
 def _refuse_unknown_variables() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | FOREIGN_VARIABLES
     unknown = sorted(
-        name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
     )
     if unknown:
         raise SettingsError(
