@@ -1,0 +1,90 @@
+"""The README's quickstart, as a reader pastes it into a terminal."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from tests.docs.hubs import PATIENCE_S, ROOT, Serving, Terminal, free_port
+
+pytestmark = [pytest.mark.scenario, pytest.mark.xdist_group("documents")]
+
+#: of the hub, the vendor and the app, as the README has them
+PORTS = ("8423", "9001", "9002")
+_BLOCK = re.compile(r"<!-- quickstart: (run|until (.+?)) -->\n```sh\n(.*?)\n```\n", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Commands to paste. until: the text that the reader waits for, None to run them once."""
+
+    commands: str
+    until: str | None
+
+
+def quickstart() -> list[Block]:
+    """Return the blocks of the quickstart, in order."""
+    text = (ROOT / "README.md").read_text()
+    return [
+        Block(commands=match[3], until=match[2] and match[2].strip())
+        for match in _BLOCK.finditer(text)
+    ]
+
+
+def with_ports(text: str, ports: Sequence[str]) -> str:
+    """Return the commands with ports that are free here."""
+    for printed, free in zip(PORTS, ports, strict=True):
+        text = text.replace(f"127.0.0.1:{printed}", f"127.0.0.1:{free}")
+        text = text.replace(f"--port {printed}", f"--port {free}")
+    return text
+
+
+@pytest.fixture
+def terminal(hub: Serving) -> Iterator[Terminal]:
+    opened = Terminal(hub)
+    yield opened
+    opened.close()
+
+
+def test_every_command_of_the_quickstart_runs_as_pasted_and_shows_what_is_promised(
+    hub: Serving, terminal: Terminal
+) -> None:
+    ports = [hub.url.rpartition(":")[2], str(free_port()), str(free_port())]
+    blocks = quickstart()
+    printed = {}
+    for block in blocks:
+        commands = with_ports(block.commands, ports)
+        ends_at = time.monotonic() + PATIENCE_S
+        while True:
+            code, output = terminal.run(commands)
+            assert code == 0, f"{commands}\n{output}"
+            if block.until is None or block.until in output:
+                break
+            assert time.monotonic() < ends_at, f"no {block.until!r}:\n{commands}\n{output}"
+        printed[block.commands] = output
+
+    def shown(part: str) -> list[str]:
+        return [output for commands, output in printed.items() if part in commands]
+
+    (signed_in,) = shown("/control/sessions")
+    assert '"alive":true' in signed_in
+    for emitted in shown("/control/emit"):
+        assert '"state":"delivered","status":202' in emitted
+    risk = shown("user risk")[0]
+    assert "Device not compliant" in risk
+    assert f"says http://127.0.0.1:{ports[1]}" in risk
+
+
+def test_the_quickstart_goes_from_a_vendor_to_a_closed_containment() -> None:
+    """A block that lost its comment would silently not be run."""
+    text = (ROOT / "README.md").read_text()
+    blocks = quickstart()
+
+    assert text.count("```sh\n") == len(blocks)
+    assert [block.until for block in blocks if block.until] == [
+        "enabled", '"level": "HIGH"', "[]", "LOW", "closed",
+    ]  # fmt: skip
