@@ -48,8 +48,6 @@ CAST_SIZE: Final = 6
 CALM_ROUNDS: Final = 2
 #: the guard contains at most 25 users in 10 minutes when there are this many
 BYSTANDERS: Final = 1_300
-INCIDENTS_PER_WINDOW: Final = 20
-GUARD_WINDOW_S: Final = 700.0
 #: rounds that end before their kill falls do not count, but they must not go on forever
 ROUNDS_PER_KILL_MAX: Final = 3
 RESIDENT: Final = Person(label="Mallory", email="mallory@mediaxmedia.example", devices=("MAL-1",))
@@ -111,7 +109,6 @@ class Soak:
             for number in range(CAST_SIZE)
         ]
         self._last: dict[str, Incident] = {}
-        self._in_window = 0
 
     async def prepare(self) -> None:
         """Enrol everybody, and find out how long a round takes when nobody is killed."""
@@ -141,7 +138,7 @@ class Soak:
 
     async def _round(self, victim: str | None, after_s: float) -> float:
         """Play one round; return how many seconds its incidents took."""
-        self._pass_guard_window()
+        self._world.make_room(self._at_once)
         people = self._random.sample(self._cast, self._at_once)
         offsets = [0.0, *(self._random.uniform(0, self.calm_s / 2) for _ in people[1:])]
         incidents = [Incident(self._world, person) for person in people]
@@ -223,12 +220,6 @@ class Soak:
             self._judge_what_lived(probe)
             if await probe.is_quarantined():
                 self.faults.doubled.append(f"{user} is in quarantine again")
-
-    def _pass_guard_window(self) -> None:
-        self._in_window += self._at_once
-        if self._in_window > INCIDENTS_PER_WINDOW:
-            self._in_window = self._at_once
-            self._world.move_clock(GUARD_WINDOW_S)
 
 
 class _Moment(msgspec.Struct, frozen=True, kw_only=True):
