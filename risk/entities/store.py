@@ -106,17 +106,21 @@ _LINKS_OF_DEVICES: Final = sa.select(*_LINK_COLUMNS).where(
 _LINKS_OF_USERS: Final = sa.select(*_LINK_COLUMNS).where(
     links.c.tenant_id == TENANT, links.c.user_id.in_(IDS)
 )
-_OF_DEVICES = links.alias("of_devices")
+_OF_DEVICES: Final = links.alias("of_devices")
+# One list of users, not two conditions joined by OR: only so SQLite looks each of them up.
 _LINKS_AROUND: Final = sa.select(*_LINK_COLUMNS).where(
     links.c.tenant_id == TENANT,
-    sa.or_(
-        links.c.user_id.in_(IDS),
-        links.c.user_id.in_(
-            sa.select(_OF_DEVICES.c.user_id).where(
-                _OF_DEVICES.c.tenant_id == TENANT,
-                _OF_DEVICES.c.device_id.in_(sa.bindparam("device_ids", expanding=True)),
+    links.c.user_id.in_(
+        sa.select(_OF_DEVICES.c.user_id)
+        .where(
+            _OF_DEVICES.c.tenant_id == TENANT,
+            _OF_DEVICES.c.device_id.in_(sa.bindparam("device_ids", expanding=True)),
+        )
+        .union(
+            sa.select(entities.c.entity_id).where(
+                entities.c.tenant_id == TENANT, entities.c.entity_id.in_(IDS)
             )
-        ),
+        )
     ),
 )
 _WRITE_LINKS: Final = upserts(
