@@ -155,13 +155,17 @@ class HubProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
 
+    async def migrate(self) -> None:
+        """Bring the database to the present schema. Raises StepFailed."""
+        migration = await self._run("migrate")
+        if await migration.wait():
+            raise StepFailed(f"signalhub migrate ended badly; see {self.log}")
+        self._has_to_migrate = False
+
     async def start(self, http: Http) -> None:
         """Start and wait until it is ready. Raises StepFailed."""
         if self._has_to_migrate:
-            migration = await self._run("migrate")
-            if await migration.wait():
-                raise StepFailed(f"signalhub migrate ended badly; see {self.log}")
-            self._has_to_migrate = False
+            await self.migrate()
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._process = await self._run("serve")
         await self.ready(http)
