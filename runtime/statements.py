@@ -1,0 +1,255 @@
+"""Statements of the hot paths: rendered once as text, then run with bare values.
+
+SQLAlchemy looks a statement up, collects and checks its parameters by name and converts them one
+by one each time it runs. For many small rows that costs several times what the database takes.
+Here all this is done when a statement first runs on a dialect; afterwards rows go by position, and
+a type's conversion goes over a whole column:
+
+    select, or insert | update  ─▶ text and plan (per dialect) ─▶ values by position ─▶ driver
+
+What is written stays SQLAlchemy's own rendering, types and conversions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Final, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import Insert, Update
+
+Row: TypeAlias = tuple[Any, ...]
+#: (position, conversion) of the columns or parameters that need one
+_Conversions: TypeAlias = tuple[tuple[int, Callable[[Any], Any]], ...]
+
+#: Lists are filled up to one of these lengths, so that there are few texts to render and prepare.
+LIST_LENGTHS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+LIST_MAX: Final = LIST_LENGTHS[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _QueryPlan:
+    """A rendered SELECT. pick: from the pool of values to the parameters in their order."""
+
+    text: str
+    pick: Callable[[Sequence[Any]], Any]
+    scalars: _Conversions
+    constants: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _WritePlan:
+    """A rendered INSERT or UPDATE. places: from row to parameters; None is a constant."""
+
+    text: str
+    places: tuple[int | None, ...]
+    constants: tuple[Any, ...]
+    conversions: _Conversions
+
+
+class Query:
+    """A SELECT with named parameters, some of them lists of texts (expanding, for IN).
+
+    An empty list finds nothing that is IN it. Lists have at most LIST_MAX elements.
+    """
+
+    def __init__(
+        self,
+        select: sa.Select[*tuple[Any, ...]],
+        scalars: Sequence[str] = (),
+        lists: Sequence[str] = (),
+    ) -> None:
+        self._select = select
+        self._scalars = tuple(scalars)
+        self._lists = tuple(lists)
+        self._plans: dict[tuple[str, ...], _QueryPlan] = {}
+        self._results: dict[str, _Conversions] = {}
+
+    async def rows(self, connection: AsyncConnection, **values: Any) -> list[Row]:
+        """Run it; return all rows as tuples. Raises database errors, KeyError without a value."""
+        filled = [_filled(values[name]) for name in self._lists]
+        key = (connection.dialect.name, *(str(len(each)) for each in filled))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._plan(connection.dialect, [len(each) for each in filled])
+        pool = [values[name] for name in self._scalars]
+        for place, convert in plan.scalars:
+            pool[place] = convert(pool[place])
+        for each in filled:
+            pool += each
+        pool += plan.constants
+        result = await connection.exec_driver_sql(plan.text, plan.pick(pool))
+        conversions = self._results.get(connection.dialect.name)
+        if conversions is None:
+            conversions = self._results[connection.dialect.name] = self._conversions(
+                result, connection.dialect
+            )
+        return _converted(result.all(), conversions)
+
+    def _plan(self, dialect: sa.Dialect, lengths: Sequence[int]) -> _QueryPlan:
+        compiled = self._select.compile(dialect=dialect)
+        marks: dict[str, int] = {}
+        stand_ins: dict[str, Any] = {}
+        for name in self._scalars:
+            stand_ins[name] = _mark(name, 0)
+            marks[stand_ins[name]] = len(marks)
+        for name, length in zip(self._lists, lengths, strict=True):
+            stand_ins[name] = [_mark(name, place) for place in range(length)]
+            for mark in stand_ins[name]:
+                marks[mark] = len(marks)
+        state = compiled.construct_expanded_state(stand_ins)
+        constants: list[Any] = []
+        places: list[int] = []
+        for name in state.positiontup or ():
+            value = state.parameters[name]
+            if isinstance(value, str) and value in marks:
+                places.append(marks[value])
+            else:
+                places.append(len(marks) + len(constants))
+                constants.append(_bound(value, compiled.binds.get(name), dialect))
+        scalars = [
+            (place, convert)
+            for place, name in enumerate(self._scalars)
+            if (convert := _bind_conversion(compiled.binds[name].type, dialect))
+        ]
+        return _QueryPlan(
+            text=state.statement,
+            pick=_picker(places),
+            scalars=tuple(scalars),
+            constants=tuple(constants),
+        )
+
+    def _conversions(self, result: sa.CursorResult[Any], dialect: sa.Dialect) -> _Conversions:
+        # Some types want to know what the driver calls its values.
+        described = result.cursor.description if result.cursor is not None else ()
+        return tuple(
+            (place, convert)
+            for place, (column, told) in enumerate(
+                zip(self._select.selected_columns, described, strict=True)
+            )
+            if (convert := column.type.dialect_impl(dialect).result_processor(dialect, told[1]))
+        )
+
+
+class Write:
+    """An INSERT, upsert or UPDATE that is run for many rows.
+
+    made: the statement, or one per dialect. names: of its parameters, in the order of the values
+    of a row; for an INSERT these are columns.
+    """
+
+    def __init__(
+        self, made: sa.Executable | Mapping[str, sa.Executable], names: Sequence[str]
+    ) -> None:
+        self._made = made
+        self._names = tuple(names)
+        self._plans: dict[str, _WritePlan] = {}
+
+    async def run(self, connection: AsyncConnection, rows: Iterable[Sequence[Any]]) -> int:
+        """Write all rows; return how many were written, -1 where the driver does not tell.
+
+        Raises database errors, and ValueError when a row has not as many values as there are names.
+        """
+        columns = list(zip(*rows, strict=True))
+        if not columns:
+            return 0
+        if len(columns) != len(self._names):
+            raise ValueError(f"rows have {len(columns)} values for {len(self._names)} names")
+        plan = self._plans.get(connection.dialect.name)
+        if plan is None:
+            plan = self._plans[connection.dialect.name] = self._plan(connection.dialect)
+        for place, convert in plan.conversions:
+            columns[place] = tuple(map(convert, columns[place]))
+        count = len(columns[0])
+        ordered = [
+            columns[place] if place is not None else (constant,) * count
+            for place, constant in zip(plan.places, plan.constants, strict=True)
+        ]
+        result = await connection.exec_driver_sql(
+            plan.text,
+            list(zip(*ordered, strict=True)),
+            execution_options={"preserve_rowcount": True},
+        )
+        return int(result.rowcount)
+
+    def _plan(self, dialect: sa.Dialect) -> _WritePlan:
+        made = self._made[dialect.name] if isinstance(self._made, Mapping) else self._made
+        if not isinstance(made, Insert | Update):
+            raise TypeError("only INSERT and UPDATE are written this way")
+        compiled = made.compile(dialect=dialect, column_keys=list(self._names))
+        state = compiled.construct_expanded_state(dict.fromkeys(self._names))
+        binds = compiled.binds
+        index = {name: place for place, name in enumerate(self._names)}
+        places = tuple(index.get(name) for name in state.positiontup or ())
+        if not set(index.values()) <= set(places):
+            raise ValueError(f"not all of {self._names} are parameters of the statement")
+        constants = tuple(
+            None if name in index else _bound(state.parameters[name], binds.get(name), dialect)
+            for name in state.positiontup or ()
+        )
+        conversions = tuple(
+            (place, convert)
+            for name, place in index.items()
+            if (convert := _bind_conversion(binds[name].type, dialect))
+        )
+        return _WritePlan(
+            text=state.statement, places=places, constants=constants, conversions=conversions
+        )
+
+
+def inserts(table: sa.Table, *, or_nothing: bool = False) -> Write:
+    """Return the write of whole rows: values in the order of the table's columns.
+
+    or_nothing: rows that break a uniqueness rule are left out.
+    """
+    made: dict[str, sa.Executable] = {}
+    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
+        statement = insert(table)
+        made[dialect] = statement.on_conflict_do_nothing() if or_nothing else statement
+    return Write(made, table.columns.keys())
+
+
+def _mark(name: str, place: int) -> str:
+    return f"\0{name}:{place}"
+
+
+def _filled(values: Iterable[str]) -> list[str]:
+    """Return the values, the last one repeated up to the next of LIST_LENGTHS."""
+    filled = list(values)
+    count = len(filled)
+    if count:
+        length = next((each for each in LIST_LENGTHS if each >= count), None)
+        if length is None:
+            raise ValueError(f"a list of more than {LIST_MAX} values")
+        filled += filled[-1:] * (length - count)
+    return filled
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Any]:
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda pool: tuple(pool[place] for place in places)
+
+
+def _bound(value: Any, bind: sa.BindParameter[Any] | None, dialect: sa.Dialect) -> Any:
+    convert = None if bind is None else _bind_conversion(bind.type, dialect)
+    return value if convert is None else convert(value)
+
+
+def _bind_conversion(
+    kind: sa.types.TypeEngine[Any], dialect: sa.Dialect
+) -> Callable[[Any], Any] | None:
+    return kind.dialect_impl(dialect).bind_processor(dialect)
+
+
+def _converted(rows: Sequence[sa.Row[Any]], conversions: _Conversions) -> list[Row]:
+    if not rows or not conversions:
+        return [tuple(row) for row in rows]
+    columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+    for place, convert in conversions:
+        columns[place] = map(convert, columns[place])
+    return list(zip(*columns, strict=True))

@@ -1,0 +1,177 @@
+"""Statements that are rendered once: the same effects and values as SQLAlchemy's own way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtime.database import Database, JSONDocument, UTCDateTime
+from runtime.statements import LIST_MAX, Query, Write, inserts
+
+NOON = datetime(2026, 3, 29, 12, 0, 0, 123_456, tzinfo=UTC)
+ZERO_MICROSECONDS = datetime(2026, 3, 29, 12, tzinfo=UTC)
+
+stones = sa.Table(
+    "stones",
+    sa.MetaData(),
+    sa.Column("tenant_id", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("at", UTCDateTime, nullable=False),
+    sa.Column("until", UTCDateTime),
+    sa.Column("document", JSONDocument),
+    sa.Column("is_smooth", sa.Boolean, nullable=False),
+    sa.Column("weight", sa.Float, nullable=False),
+)
+
+TENANT = sa.bindparam("tenant_id", type_=sa.String)
+NAMES = sa.bindparam("names", expanding=True, type_=sa.String)
+ADD = inserts(stones, or_nothing=True)
+BY_NAME = Query(
+    sa.select(*(column for column in stones.c if column.name != "tenant_id"))
+    .where(stones.c.tenant_id == TENANT, stones.c.name.in_(NAMES))
+    .order_by(stones.c.name),
+    scalars=["tenant_id"],
+    lists=["names"],
+)
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[AsyncConnection]:
+    async with database.transaction() as opened:
+        await opened.run_sync(stones.metadata.create_all)
+        yield opened
+
+
+def row(name: str, tenant_id: str = "t1", **more: Any) -> tuple[Any, ...]:
+    values = {
+        "tenant_id": tenant_id,
+        "name": name,
+        "at": NOON,
+        "until": None,
+        "document": {"n": [1, "é"]},
+        "is_smooth": True,
+        "weight": 0.5,
+    }
+    return tuple((values | more).values())
+
+
+async def test_what_is_written_reads_as_it_was(connection: AsyncConnection) -> None:
+    away = datetime(2026, 3, 29, 14, tzinfo=timezone(timedelta(hours=2)))
+    rows = [
+        row("a", until=away),
+        row("b", document=None, is_smooth=False),
+        row("c", at=ZERO_MICROSECONDS, document="text"),
+    ]
+    await ADD.run(connection, rows)
+    found = await BY_NAME.rows(connection, tenant_id="t1", names=["a", "b", "c"])
+    assert found == [("a", NOON, ZERO_MICROSECONDS, {"n": [1, "é"]}, True, 0.5)] + [
+        each[1:] for each in rows[1:]
+    ]
+    assert {each[1].tzinfo for each in found} == {UTC}
+
+
+async def test_sqlalchemy_reads_what_was_written_here_and_the_other_way_round(
+    connection: AsyncConnection,
+) -> None:
+    await ADD.run(connection, [row("a")])
+    await connection.execute(
+        sa.insert(stones), [dict(zip(stones.columns.keys(), row("b"), strict=True))]
+    )
+    theirs = (await connection.execute(sa.select(stones).order_by(stones.c.name))).all()
+    assert [tuple(each) for each in theirs] == [row("a"), row("b")]
+    ours = await BY_NAME.rows(connection, tenant_id="t1", names=["b", "a"])
+    assert ours == [row("a")[1:], row("b")[1:]]
+
+
+async def test_rows_of_other_tenants_are_not_found(connection: AsyncConnection) -> None:
+    await ADD.run(connection, [row("a"), row("a", "t2"), row("b", "t2")])
+    found = await BY_NAME.rows(connection, tenant_id="t1", names=["a", "b"])
+    assert [each[0] for each in found] == ["a"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 65, LIST_MAX])
+async def test_lists_of_any_length_are_looked_up(connection: AsyncConnection, count: int) -> None:
+    names = [f"s{number:04}" for number in range(count)]
+    await ADD.run(connection, [row(name) for name in names])
+    await ADD.run(connection, [row("another")])
+    found = await BY_NAME.rows(connection, tenant_id="t1", names=names)
+    assert [each[0] for each in found] == names
+
+
+async def test_longer_lists_are_refused(connection: AsyncConnection) -> None:
+    with pytest.raises(ValueError, match="more than"):
+        await BY_NAME.rows(connection, tenant_id="t1", names=["a"] * (LIST_MAX + 1))
+
+
+async def test_repeats_are_left_out_and_not_counted(connection: AsyncConnection) -> None:
+    await ADD.run(connection, [row("a", weight=1.0)])
+    # asyncpg does not tell how many rows of several were written.
+    knows = connection.dialect.name == "sqlite"
+    assert await ADD.run(connection, [row("b"), row("c")]) == (2 if knows else -1)
+    assert await ADD.run(connection, [row("a", weight=2.0)]) == 0
+    ((*_, weight),) = await BY_NAME.rows(connection, tenant_id="t1", names=["a"])
+    assert weight == 1.0
+
+
+async def test_an_update_goes_row_by_row_with_its_constants(connection: AsyncConnection) -> None:
+    await ADD.run(connection, [row("a"), row("b"), row("a", "t2")])
+    touch = Write(
+        sa.update(stones)
+        .where(stones.c.tenant_id == sa.bindparam("of"), stones.c.name == sa.bindparam("key"))
+        .values(at=sa.bindparam("new_at", type_=UTCDateTime), is_smooth=False),
+        ("new_at", "of", "key"),
+    )
+    later = NOON + timedelta(seconds=1)
+    await touch.run(connection, [(later, "t1", "a"), (later, "t1", "nobody")])
+    found = await BY_NAME.rows(connection, tenant_id="t1", names=["a", "b"])
+    assert [(each[1], each[4]) for each in found] == [(later, False), (NOON, True)]
+    assert (await BY_NAME.rows(connection, tenant_id="t2", names=["a"]))[0][1] == NOON
+
+
+async def test_times_are_compared_as_times(connection: AsyncConnection) -> None:
+    due = Query(
+        sa.select(stones.c.name)
+        .where(
+            stones.c.tenant_id == TENANT,
+            stones.c.at <= sa.bindparam("now", type_=UTCDateTime),
+            stones.c.at > ZERO_MICROSECONDS,
+        )
+        .limit(sa.bindparam("at_most", type_=sa.Integer)),
+        scalars=["tenant_id", "now", "at_most"],
+    )
+    await ADD.run(connection, [row("a"), row("z", at=ZERO_MICROSECONDS)])
+    values = {"tenant_id": "t1", "at_most": 5}
+    assert await due.rows(connection, now=NOON, **values) == [("a",)]
+    assert await due.rows(connection, now=NOON - timedelta(microseconds=1), **values) == []
+
+
+async def test_naive_times_are_refused(connection: AsyncConnection) -> None:
+    with pytest.raises(ValueError, match="naive"):
+        await ADD.run(connection, [row("a", at=datetime(2026, 3, 29, 12))])  # noqa: DTZ001 - naive on purpose
+
+
+async def test_rows_that_do_not_fit_are_refused(connection: AsyncConnection) -> None:
+    with pytest.raises(ValueError, match="values for"):
+        await ADD.run(connection, [row("a")[:-1]])
+    with pytest.raises(ValueError, match="zip"):
+        await ADD.run(connection, [row("a"), row("b")[:-1]])
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_times_on_sqlite_are_the_text_sqlalchemy_writes(at: datetime) -> None:
+    dialect = sa.create_engine("sqlite://").dialect
+    kind = UTCDateTime().dialect_impl(dialect)
+    write, read = kind.bind_processor(dialect), kind.result_processor(dialect, None)
+    plain = sa.DateTime().dialect_impl(dialect).bind_processor(dialect)
+    assert write is not None
+    assert read is not None
+    assert plain is not None
+    assert write(at) == plain(at.replace(tzinfo=None))
+    assert read(write(at)) == at
