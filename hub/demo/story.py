@@ -101,6 +101,9 @@ class Story:
         await until("Tina's risk is HIGH", self._risk_is("HIGH"), limit_s=STEP_S)
         risk = await self.world.risk(TINA)
         self.note("Signalhub", "raises Tina's risk to HIGH", str(risk["riskReason"]))
+        await until("the hub denies Tina", self._decision_is("DENY"), limit_s=STEP_S)
+        _check(await self.world.decision(RAVI) == "ALLOW", "the hub allows Ravi")
+        self.note("Signalhub", "answers DENY for Tina and ALLOW for Ravi", "asked by an IdP")
 
     async def contained(self) -> None:
         """Quarantined first, then logged out everywhere; nobody else is touched."""
@@ -167,6 +170,7 @@ class Story:
         await until("Tina has left quarantine", is_out, limit_s=STEP_S)
         _check(await self.world.members(SALES) == [TINA], "her other groups are as they were")
         self.note("IdP", f"has Tina out of {QUARANTINE}", "her other groups untouched")
+        await until("the hub allows Tina", self._decision_is("ALLOW"), limit_s=STEP_S)
         await self._signing_in_is(allowed=True)
         self.note("Tina Smith", "can sign in again", "access restored")
         message = await self._message("containment.closed")
@@ -193,6 +197,12 @@ class Story:
             return bool((await self.world.risk(TINA))["riskLevel"] == level)
 
         return is_level
+
+    def _decision_is(self, decision: str) -> Any:
+        async def is_decision() -> bool:
+            return await self.world.decision(TINA) == decision
+
+        return is_decision
 
     async def _in_quarantine(self) -> bool:
         return TINA in await self.world.members(QUARANTINE)

@@ -98,6 +98,7 @@ class World:
         self.vendor: PeerProcess
         self.idp: PeerProcess
         self.webhook: PeerProcess
+        self.idp_token: str
         self.apps: dict[str, PeerProcess] = {}
         self.user_ids: dict[str, str] = {}
         #: (app or "idp", user, device) -> id of the session opened last
@@ -265,9 +266,13 @@ class World:
                 },
             },
         )
-        token = await self.add_client("idp", ["sessions.write", "sessions.read"], idp["id"])
+        scopes = ["sessions.write", "sessions.read", "sessions.evaluate"]
+        self.idp_token = await self.add_client("idp", scopes, idp["id"])
         await self.configure(
-            self.idp, hub=self.hub.issuer, hub_token=token, quarantine_group=QUARANTINE
+            self.idp,
+            hub=self.hub.issuer,
+            hub_token=self.idp_token,
+            quarantine_group=QUARANTINE,
         )
         await self.add_group(QUARANTINE, [])
 
@@ -359,6 +364,13 @@ class World:
     async def risk(self, user: str) -> Any:
         """Return the user's risk as the hub tells it."""
         return await self.admin("GET", f"/api/v1/users/{self.user_ids[user]}/risk")
+
+    async def decision(self, user: str) -> str:
+        """Return what the hub tells the IdP about a sign-in of the user."""
+        url = f"{self.hub.issuer}/v1/sign-ins/evaluate"
+        body = {"user": {"format": "email", "email": user}}
+        decided = await self.http.ask("POST", url, body, token=self.idp_token)
+        return str(decided["decision"])
 
     async def containments(self, user: str) -> list[dict[str, Any]]:
         """Return the user's containments, newest first."""
