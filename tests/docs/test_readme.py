@@ -86,5 +86,5 @@ def test_the_quickstart_goes_from_a_vendor_to_a_closed_containment() -> None:
 
     assert text.count("```sh\n") == len(blocks)
     assert [block.until for block in blocks if block.until] == [
-        "enabled", '"level": "HIGH"', "[]", "LOW", "closed",
+        "enabled", '"level": "HIGH"', "[]", '"decision":"DENY"', "closed", '"decision":"ALLOW"',
     ]  # fmt: skip
