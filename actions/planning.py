@@ -6,7 +6,7 @@
             release: cancel what was not sent, undo in reverse what we added
 
 A decision is a value; `actions.service.plan` writes it. INVARIANT: a cause that is still active
-never lets a containment end, and only members we added ourselves are ever removed (SCC-19).
+never lets a containment end while the level holds, and only members we added ourselves are ever removed (SCC-19).
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from actions.model import (
     TaskState,
 )
 
+#: levels of risk, lowest first
+LEVELS: Final = ("LOW", "MEDIUM", "HIGH")
 _NAMES: Final = frozenset(Action)
 
 
@@ -78,6 +80,9 @@ def decide(
     Raises nothing. Source: contracts §6 (Quarantine, Clean while the fan-out runs, Guards).
     """
     wanted = order.actions & _NAMES
+    if current is not None and _is_outgrown(order, current):
+        cleared = tuple(sorted(_active_ids(current)))
+        return release(order, current, cleared=cleared, registry=registry, now=now)
     if not wanted:
         return _relax(order, current, registry=registry, now=now)
     if current is None:
@@ -99,6 +104,21 @@ def _relax(
     if _active_ids(current) - set(cleared):
         return _update(order, current, cleared=cleared, registry=registry, now=now)
     return release(order, current, cleared=cleared, registry=registry, now=now)
+
+
+def _is_outgrown(order: ContainmentOrder, current: Situation) -> bool:
+    """Return whether the level fell below what the containment answers.
+
+    Of two findings that only together made a user HIGH, the one that is left supports MEDIUM; when
+    policy asks nothing disruptive for that, it must not keep the user in quarantine.
+    """
+    before = current.containment
+    return (
+        before.state is ContainmentState.OPEN
+        and bool(before.actions & DISRUPTIVE)
+        and not order.actions & DISRUPTIVE
+        and LEVELS.index(order.level) < LEVELS.index(before.level)
+    )
 
 
 def _is_known(order: ContainmentOrder, current: Situation, now: datetime) -> bool:

@@ -177,10 +177,32 @@ def test_a_cause_that_goes_while_another_stays_is_told_and_changes_nothing_else(
 def test_a_remaining_cause_keeps_it_open_although_policy_wants_nothing_any_more() -> None:
     situation = added(opened(causes=(cause(), cause("password"))))
 
-    decision = plan(clean(causes=(cause("password"),)), situation)
+    decision = plan(clean(level="HIGH", causes=(cause("password"),)), situation)
 
     assert decision.outcome is PlanOutcome.UPDATED
     assert not decision.cancelled
+
+
+def test_what_only_together_made_high_lets_go_when_the_rest_asks_for_no_quarantine() -> None:
+    """A cause that was left at MEDIUM kept its user in quarantine until it aged, a fortnight."""
+    situation = added(opened(causes=(cause(), cause("travel"))))
+
+    decision = plan(
+        order(level="MEDIUM", causes=(cause("travel"),), actions=frozenset({Action.NOTIFY})),
+        situation,
+    )
+
+    assert decision.outcome is PlanOutcome.RESTORING
+    assert decision.cleared == ("det_device", "det_travel")
+    assert TaskKind.QUARANTINE_REMOVE in kinds(decision)
+
+
+def test_a_lower_level_keeps_the_quarantine_that_policy_still_orders() -> None:
+    situation = added(opened(causes=(cause(), cause("travel"))))
+
+    decision = plan(order(level="MEDIUM", causes=(cause("travel"),)), situation)
+
+    assert decision.outcome is PlanOutcome.UPDATED
 
 
 def test_the_last_cause_gone_cancels_what_waits_and_removes_the_member_we_added() -> None:
