@@ -6,7 +6,8 @@
             release: cancel what was not sent, undo in reverse what we added
 
 A decision is a value; `actions.service.plan` writes it. INVARIANT: a cause that is still active
-never lets a containment end while the level holds, and only members we added ourselves are ever removed (SCC-19).
+never lets a containment end while the level holds, and only members we added ourselves are ever
+removed (SCC-19).
 """
 
 from __future__ import annotations
