@@ -14,6 +14,7 @@ import receivers.store
 import risk
 import runtime.queue
 import transmitters
+from hub.pipeline import lock_tenants
 from risk.sessions.model import PutSession, PutSessionResult
 from runtime.writer import Operation
 
@@ -21,7 +22,12 @@ from runtime.writer import Operation
 async def _put_sessions(
     connection: AsyncConnection, items: Sequence[PutSession]
 ) -> Sequence[PutSessionResult]:
-    """Write sessions, and let signals that waited for their new users and devices be assessed."""
+    """Write sessions, and let signals that waited for their new users and devices be assessed.
+
+    The tenants are locked first: a batch of the pipeline that finds a user unknown has either
+    marked its signal unmatched before we look for it, or begins after the user is known.
+    """
+    await lock_tenants(connection, {item.tenant_id for item in items})
     results = await risk.PUT_SESSION.handle(connection, items)
     for item, result in zip(items, results, strict=True):
         if result.new_alias_keys:

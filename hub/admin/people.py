@@ -10,6 +10,7 @@ import receivers.store
 import risk.entities.service as entities
 from hub.admin.bodies import Body
 from hub.admin.kinds import Admin, Document, Kind, Listing
+from hub.pipeline import lock_tenants
 from risk.entities.model import EntityView
 from risk.entities.service import EntityFacts
 from risk.model import EntityKind
@@ -62,6 +63,8 @@ async def _create(
         groups=groups,
     )
     async with admin.node.database.transaction() as connection:
+        # No batch of the pipeline may find the user unknown and mark it so after we have looked.
+        await lock_tenants(connection, {admin.tenant_id})
         added = await entities.add_entity(
             connection, admin.tenant_id, kind=kind, facts=facts, now=admin.now
         )
