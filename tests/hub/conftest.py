@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from runtime.outbound import OutboundAnswer, OutboundRequest
 from runtime.queue import BUCKETS, LeaseKeeper
 from runtime.secrets import SecretBox
 from runtime.store import StoredKey
+from tests.hub.commands import Forker, Served, Shell, served
 
 ISSUER = "https://hub.example"
 SECRET_KEY = "a secret key that is long enough, for tests only"
@@ -240,12 +241,27 @@ async def admin(hub: Hub) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def forker() -> Iterator[Forker]:
+    """Yield what runs commands quickly, each in a process of its own."""
+    opened = Forker()
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def empty_folder(tmp_path: Path) -> Path:
-    """Return a folder without a signalhub.toml."""
-    folder = tmp_path / "empty"
+def shell(forker: Forker, tmp_path: Path) -> Shell:
+    """Return a shell in an empty folder."""
+    folder = tmp_path / "shell"
     folder.mkdir()
-    return folder
+    return Shell(folder=folder, forker=forker)
+
+
+@pytest.fixture(scope="session")
+def hub_process(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Yield a hub that is served by real processes, with nothing configured."""
+    with served(Shell(folder=tmp_path_factory.mktemp("served"), forker=forker)) as running:
+        yield running
 
 
 def _json(document: object) -> bytes:

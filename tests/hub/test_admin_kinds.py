@@ -204,7 +204,7 @@ async def test_an_empty_change_changes_nothing(admin: httpx2.AsyncClient, kind: 
 async def test_replacing_falls_back_to_defaults(admin: httpx2.AsyncClient, kind: Kind) -> None:
     made = await create(admin, kind)
     path = f"/admin/v1/{kind.name}"
-    needed = {
+    bodies: dict[str, dict[str, Any]] = {
         "apps": {"name": "bare"},
         "providers": {
             "name": "bare",
@@ -212,7 +212,8 @@ async def test_replacing_falls_back_to_defaults(admin: httpx2.AsyncClient, kind:
             "audiences": ["https://hub.example"],
             "jwks_uri": "https://bare.example/jwks",
         },
-    }[kind.name]
+    }
+    needed = bodies[kind.name]
     replaced = (await admin.put(f"{path}/{made['id']}", json=needed)).json()
     fresh = (await admin.post(path, json={**needed, "name": "another"})).json()
 

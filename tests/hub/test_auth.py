@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from tests.hub.conftest import ONE_ENGINE, Hub
+from tests.hub.conftest import ALL_SCOPES, ONE_ENGINE, Hub
 
 CHALLENGE = 'Bearer realm="signalhub"'
 pytestmark = ONE_ENGINE
@@ -101,13 +101,16 @@ async def test_the_method_is_checked_before_the_token(hub: Hub) -> None:
 async def test_the_token_is_checked_before_the_body_and_the_body_before_the_stream(
     hub: Hub,
 ) -> None:
-    broken = {"content": b"{", "headers": {"content-type": "application/json"}}
+    async def send_broken(client: httpx2.AsyncClient) -> int:
+        json = {"content-type": "application/json"}
+        return (await client.post("/ssf/poll/str_none", content=b"{", headers=json)).status_code
+
     async with hub.client() as stranger:
-        assert (await stranger.post("/ssf/poll/str_none", **broken)).status_code == 401
+        assert await send_broken(stranger) == 401
     async with hub.client(await hub.token("risk.read")) as reader:
-        assert (await reader.post("/ssf/poll/str_none", **broken)).status_code == 403
+        assert await send_broken(reader) == 403
     async with hub.client(await hub.token("ssf.read")) as poller:
-        assert (await poller.post("/ssf/poll/str_none", **broken)).status_code == 400
+        assert await send_broken(poller) == 400
         assert (await poller.post("/ssf/poll/str_none", json={})).status_code == 404
 
 
@@ -149,8 +152,6 @@ async def test_a_client_cannot_delete_itself(hub: Hub) -> None:
 async def test_stream_operations_take_exactly_their_scopes(
     hub: Hub, method: str, path: str, allowed: set[str]
 ) -> None:
-    from tests.hub.conftest import ALL_SCOPES  # noqa: PLC0415
-
     for scope in ALL_SCOPES:
         async with hub.client(await hub.token(scope)) as client:
             answer = await client.request(method, path, json={} if method == "POST" else None)

@@ -85,7 +85,7 @@ async def test_a_key_is_forgotten_after_a_day(hub: Hub, admin: httpx2.AsyncClien
 @ONE_ENGINE
 async def test_each_client_and_tenant_has_its_own_keys(hub: Hub) -> None:
     await hub.add_tenant("green")
-    answers = []
+    answers: list[httpx2.Response] = []
     for tenant in ("default", "default", "green"):
         async with hub.client(await hub.token(tenant=tenant), tenant=tenant) as client:
             body = {"name": f"app {len(answers)}"}

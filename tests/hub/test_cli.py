@@ -1,0 +1,302 @@
+"""The command line: real processes, on the database and against a served hub."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+
+from tests.hub.commands import KEY, Served, Shell
+
+IDENTIFIERS = 'identifiers=[{"format": "email", "email": "rosa@customer.example"}]'
+PROVIDER = (
+    "name=mdm",
+    "issuer=https://mdm.vendor.example",
+    "jwks_uri=https://mdm.vendor.example/jwks.json",
+    "audiences=https://hub.example,https://other.example",
+)
+
+
+def test_objects_are_added_listed_shown_changed_and_deleted(shell: Shell) -> None:
+    provider = shell.good("provider", "add", *PROVIDER, "level_cap=MEDIUM", "legacy_subject=true")
+    app = shell.good("app", "add", "name=crm", "sensitivity=80", "subject_formats=email,iss_sub")
+    client = shell.good("client", "add", "name=crm", "scopes=ssf.read", f"app_id={app['id']}")
+
+    assert provider["audiences"] == ["https://hub.example", "https://other.example"]
+    assert provider["legacy_subject"] is True
+    assert provider["level_cap"] == "MEDIUM"
+    assert (app["sensitivity"], app["subject_formats"]) == (80, ["email", "iss_sub"])
+    assert client["token"].startswith("shc_")
+    assert shell.good("app", "show", app["id"]) == app
+    assert shell.good("app", "list", "--json")["items"] == [app]
+    listed = shell.run("client", "list")
+    assert client["id"] in listed.out
+    assert client["token"] not in listed.out + listed.err
+    changed = shell.good("app", "change", app["id"], "sensitivity=5", "issuer=null")
+    assert (changed["sensitivity"], changed["name"]) == (5, "crm")
+    assert shell.run("app", "delete", app["id"]).out == "deleted\n"
+    gone = shell.run("app", "show", app["id"])
+    assert (gone.code, gone.err) == (2, "signalhub: 404 No such app.\n")
+
+
+def test_what_was_done_is_audited_as_cli(shell: Shell) -> None:
+    app = shell.good("app", "add", "name=crm")
+    entries = shell.good("audit-entry", "list", "--json")["items"]
+
+    assert [(entry["actor"], entry["action"]) for entry in entries] == [
+        ("cli", "app.create"),
+        ("bootstrap", "client.create"),
+    ]
+    assert entries[0]["ref"] == app["id"]
+
+
+def test_the_preset_is_applied_to_watch_or_to_act(shell: Shell) -> None:
+    watching = shell.good("policy", "preset")
+    acting = shell.good("policy", "preset", "standard", "--enforce")
+
+    assert (watching["mode"], acting["mode"]) == ("monitor", "enforce")
+    unknown = shell.run("policy", "preset", "none")
+    assert unknown.code == 2
+    assert "standard" in unknown.err
+
+
+def test_users_are_shown_by_any_of_their_names(shell: Shell) -> None:
+    sub = {"format": "iss_sub", "iss": "https://login.example", "sub": "a/b"}
+    user = shell.good("user", "add", f"identifiers={json.dumps([sub])}", "external_id=u 1")
+
+    for name in (user["id"], "ext:u 1", "iss_sub:https://login.example|a/b"):
+        assert shell.good("user", "show", name) == user
+
+
+def test_a_body_may_come_from_a_file(shell: Shell, tmp_path: Path) -> None:
+    body = tmp_path / "app.json"
+    body.write_text('{"name": "crm", "sensitivity": 7}')
+    app = shell.good("app", "add", "--body", str(body), "name=wiki")
+
+    assert (app["name"], app["sensitivity"]) == ("wiki", 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("provider", "add", "name=x"), ["400", "/issuer", "/audiences"]),
+        (("provider", "add", "nome=x"), ["'nome=x' is not NAME=VALUE", "issuer (needed)"]),
+        (("app", "add", "crm"), ["'crm' is not NAME=VALUE"]),
+        (("app", "add", "name=x", "logout={"), ["logout: not JSON"]),
+        (("app", "add", "name=x", "sensitivity=much"), ["400", "/sensitivity"]),
+        (("app", "add", "name=x", "kind=spaceship"), ["400", "/kind"]),
+        (("app", "add", "--body", "nowhere.json"), ["nowhere.json: No such file"]),
+        (("app", "show", "app_none"), ["404 No such app."]),
+        (("app", "list", "--tenant", "nobody"), ["404"]),
+        (("user", "show", "nonsense"), ["400", "usr_"]),
+        (("containment", "list", "--where", "state=x"), ["400", "open, held, restoring, closed"]),
+        (("containment", "list", "--where", "state"), ["not NAME=VALUE", "state, user"]),
+        (("app", "list", "--where", "name=x"), ["filters are none"]),
+        (("task", "retry", "tsk_none"), ["404"]),
+        (("client", "add", "name=x", "scopes=all"), ["400", "admin.read"]),
+        (("app", "list", "--url", "http://127.0.0.1:1", "--token", "x"), ["signalhub: "]),
+        (("migrate", "--to", "nowhere"), ["nowhere"]),
+        (("simulate",), ["vendor|idp|app"]),
+    ],
+)
+def test_a_mistake_ends_with_code_2_and_a_line_that_helps(
+    shell: Shell, arguments: tuple[str, ...], words: list[str]
+) -> None:
+    done = shell.run(*arguments)
+
+    assert done.code == 2, done.err
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    assert "Warning" not in done.err
+    for word in words:
+        assert word in done.err
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"SIGNALHUB_PRT": "1"}, "unknown setting SIGNALHUB_PRT"),
+        (
+            {"SIGNALHUB_DATABASE_URL": "mysql://x", "SIGNALHUB_SECRET_KEY": KEY},
+            "SIGNALHUB_DATABASE_URL",
+        ),
+        (
+            {"SIGNALHUB_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/x"},
+            "SIGNALHUB_SECRET_KEY: must be set",
+        ),
+        (
+            {
+                "SIGNALHUB_DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x",
+                "SIGNALHUB_SECRET_KEY": KEY,
+            },
+            "the database is not reachable",
+        ),
+        ({"SIGNALHUB_HOST": "0.0.0.0"}, "SIGNALHUB_ISSUER: must be set"),
+    ],
+)
+@pytest.mark.parametrize("command", [("serve",), ("migrate",), ("app", "list")])
+def test_wrong_settings_end_every_command_with_code_2(
+    shell: Shell, variables: dict[str, str], words: str, command: tuple[str, ...]
+) -> None:
+    done = replace(shell, variables=variables).run(*command)
+
+    assert done.code == 2
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert "hush" not in done.err
+
+
+def test_every_command_says_what_it_is_for(shell: Shell) -> None:
+    everything = shell.run("--help").out
+
+    for name in ("serve", "migrate", "demo", "simulate", "provider", "app", "client", "policy"):
+        assert f" {name} " in everything
+    for command in (
+        ("serve",),
+        ("migrate",),
+        ("demo",),
+        ("provider",),
+        ("provider", "add"),
+        ("stream", "list"),
+        ("containment", "approve"),
+    ):
+        done = shell.run(*command, "--help")
+        assert done.code == 0, done.err
+        assert "Usage: " in done.out
+    assert "issuer (needed)" in shell.run("provider", "add", "--help").out
+    assert not list(shell.folder.iterdir())
+
+
+def test_every_kind_has_one_group_of_commands(shell: Shell) -> None:
+    from hub.admin.routes import KINDS  # noqa: PLC0415
+
+    names = [kind.item for kind in KINDS]
+    assert len(set(names)) == len(names)
+    for name in ("unmatched", "signal", "delivery", "dead-letter", "key"):
+        assert shell.run(name, "list").out == "none\n" or name == "key"
+
+
+def test_a_long_list_is_shown_whole(shell: Shell) -> None:
+    shell.good("user", "add", IDENTIFIERS)
+    connection = sqlite3.connect(shell.folder / "signalhub.db")
+    names = [row[1] for row in connection.execute("PRAGMA table_info(entities)")]
+    copied = ", ".join(
+        {"entity_id": "'usr_' || i", "external_id": "NULL"}.get(name, f'"{name}"') for name in names
+    )
+    connection.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120) "
+        f"INSERT INTO entities SELECT {copied} FROM entities, n"  # noqa: S608 - our own names
+    )
+    connection.commit()
+    connection.close()
+
+    assert len(shell.good("user", "list", "--json")["items"]) == 121
+
+
+def test_migrate_is_safe_to_repeat(shell: Shell) -> None:
+    first, again = shell.run("migrate"), shell.run("migrate")
+
+    assert first.out == again.out
+    assert first.out.startswith("The database is at revision ")
+
+
+def test_postgresql_is_migrated_by_command(shell: Shell, postgresql_server: str) -> None:
+    server = sa.make_url(postgresql_server)
+    name = f"c_{secrets.token_hex(8)}"
+    _administer(server, f'CREATE DATABASE "{name}"')
+    url = server.set(database=name).render_as_string(hide_password=False)
+    variables = {"SIGNALHUB_DATABASE_URL": url, "SIGNALHUB_SECRET_KEY": KEY}
+    shell = replace(shell, variables=variables)
+    before = shell.run("app", "list")
+    serving = shell.run("serve")
+    migrated = shell.run("migrate")
+    app = shell.good("app", "add", "name=crm")
+
+    assert (before.code, serving.code, migrated.code) == (2, 2, 0)
+    assert "run 'signalhub migrate'" in before.err
+    assert "run 'signalhub migrate'" in serving.err
+    assert shell.good("app", "list", "--json")["items"] == [app]
+    assert not list(shell.folder.iterdir())
+    _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _administer(server: sa.URL, statement: str) -> None:
+    import asyncio  # noqa: PLC0415
+
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
+
+    async def run() -> None:
+        engine = create_async_engine(
+            server.set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT"
+        )
+        async with engine.connect() as connection:
+            await connection.execute(sa.text(statement))
+        await engine.dispose()
+
+    asyncio.run(run())
+
+
+def test_the_command_as_it_is_installed(shell: Shell) -> None:
+    listed = shell.run_afresh("app", "list")
+    mistaken = shell.run_afresh("app", "show", "app_none")
+
+    assert shell.run_afresh("version").out.strip()[0].isdigit()
+    assert (listed.code, listed.out) == (0, "none\n")
+    assert "made up: secret key" in listed.err
+    assert (mistaken.code, mistaken.err) == (2, "signalhub: 404 No such app.\n")
+
+
+# Against a served hub.
+
+
+def test_a_served_hub_is_administered_from_afar(hub_process: Served, shell: Shell) -> None:
+    far = ("--url", hub_process.issuer, "--token", hub_process.token)
+    app = shell.good("app", "add", "name=far", *far)
+
+    assert shell.good("app", "show", app["id"], *far) == app
+    assert app in shell.good("app", "list", "--json", *far)["items"]
+    assert shell.good("policy", "preset", "--enforce", *far)["mode"] == "enforce"
+    assert shell.run("app", "delete", app["id"], *far).out == "deleted\n"
+    assert not list(shell.folder.iterdir()), "nothing is made where the command runs"
+
+
+def test_what_the_command_line_adds_the_served_hub_sees(hub_process: Served) -> None:
+    user = hub_process.shell.good("user", "add", IDENTIFIERS)
+    far = ("--url", hub_process.issuer, "--token", hub_process.token)
+
+    assert hub_process.shell.good("user", "show", user["id"], *far) == user
+
+
+@pytest.mark.parametrize("token", ["", "shc_wrong", "two words", "é", "a\nb"])
+def test_a_wrong_token_is_told(hub_process: Served, shell: Shell, token: str) -> None:
+    far = ("--url", hub_process.issuer, "--token", token)
+    done = shell.run("app", "list", *far)
+
+    assert done.code == 2
+    assert "Traceback" not in done.err
+
+
+def test_an_address_that_is_no_hub_is_told(hub_process: Served, shell: Shell) -> None:
+    far = ("--url", f"{hub_process.issuer}/nowhere", "--token", hub_process.token)
+    done = shell.run("app", "list", *far)
+
+    assert done.code == 2
+    assert "404" in done.err
+
+
+def test_the_first_start_is_a_working_hub(hub_process: Served) -> None:
+    answer = httpx2.get(f"{hub_process.issuer}/.well-known/ssf-configuration")
+    ready = httpx2.get(f"{hub_process.issuer}/readyz")
+    secret = hub_process.shell.folder / "signalhub-data" / "secret.key"
+
+    assert answer.json()["issuer"] == hub_process.issuer
+    assert ready.status_code == 200
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert "server" not in answer.headers
