@@ -36,7 +36,7 @@ class _QueryPlan:
     """A rendered SELECT. pick: from the pool of values to the parameters in their order."""
 
     text: str
-    pick: Callable[[Sequence[Any]], Any]
+    pick: Callable[[Any], tuple[Any, ...]]
     scalars: _Conversions
     constants: tuple[Any, ...]
 
@@ -138,8 +138,7 @@ class Query:
 class Write:
     """An INSERT, upsert or UPDATE that is run for many rows.
 
-    made: the statement, or one per dialect. names: of its parameters, in the order of the values
-    of a row; for an INSERT these are columns.
+    made: the statement, or one per dialect. names: of its parameters; for an INSERT its columns.
     """
 
     def __init__(
@@ -147,18 +146,17 @@ class Write:
     ) -> None:
         self._made = made
         self._names = tuple(names)
+        self._values_of = _picker(self._names)
         self._plans: dict[str, _WritePlan] = {}
 
-    async def run(self, connection: AsyncConnection, rows: Iterable[Sequence[Any]]) -> int:
+    async def run(self, connection: AsyncConnection, rows: Iterable[Mapping[str, Any]]) -> int:
         """Write all rows; return how many were written, -1 where the driver does not tell.
 
-        Raises database errors, and ValueError when a row has not as many values as there are names.
+        Raises database errors, and KeyError when a row lacks a value.
         """
-        columns = list(zip(*rows, strict=True))
+        columns = list(zip(*map(self._values_of, rows), strict=True))
         if not columns:
             return 0
-        if len(columns) != len(self._names):
-            raise ValueError(f"rows have {len(columns)} values for {len(self._names)} names")
         plan = self._plans.get(connection.dialect.name)
         if plan is None:
             plan = self._plans[connection.dialect.name] = self._plan(connection.dialect)
@@ -202,7 +200,7 @@ class Write:
 
 
 def inserts(table: sa.Table, *, or_nothing: bool = False) -> Write:
-    """Return the write of whole rows: values in the order of the table's columns.
+    """Return the write of whole rows, with a value for every column.
 
     or_nothing: rows that break a uniqueness rule are left out.
     """
@@ -229,10 +227,11 @@ def _filled(values: Iterable[str]) -> list[str]:
     return filled
 
 
-def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Any]:
-    if len(places) > 1:
-        return itemgetter(*places)
-    return lambda pool: tuple(pool[place] for place in places)
+def _picker(keys: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what takes the values of these keys, or at these places, as a tuple."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    return lambda values: tuple(values[key] for key in keys)
 
 
 def _bound(value: Any, bind: sa.BindParameter[Any] | None, dialect: sa.Dialect) -> Any:

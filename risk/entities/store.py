@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.entities.model import SOURCE_CHARS_MAX, Entity, Link, LinkKind
@@ -21,6 +21,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
+from runtime.statements import Query, inserts
 
 entities: Final = sa.Table(
     "entities",
@@ -123,13 +124,11 @@ _LINKS_AROUND: Final = sa.select(*_LINK_COLUMNS).where(
         )
     ),
 )
+_AROUND: Final = Query(_LINKS_AROUND, scalars=["tenant_id"], lists=["ids", "device_ids"])
 _WRITE_LINKS: Final = upserts(
     links, ("tenant_id", "device_id", "user_id", "kind", "source"), ("since", "until")
 )
-_ADD_ALIASES: Final[Mapping[str, sa.Executable]] = {
-    "sqlite": sqlite.insert(aliases).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(aliases).on_conflict_do_nothing(),
-}
+_ADD_ALIASES: Final = inserts(aliases, or_nothing=True)
 _FIND_ALIASES: Final = sa.select(aliases.c.kind, aliases.c.alias_key, aliases.c.entity_id).where(
     aliases.c.tenant_id == TENANT,
     aliases.c.kind.in_(("user", "device")),
@@ -174,8 +173,8 @@ async def add_aliases(
     """
     if not names:
         return set()
-    result = await connection.execute(
-        _ADD_ALIASES[connection.dialect.name],
+    count = await _ADD_ALIASES.run(
+        connection,
         [
             {
                 "tenant_id": tenant_id,
@@ -187,10 +186,9 @@ async def add_aliases(
             }
             for alias_key, entity_id, subject in names
         ],
-        execution_options={"preserve_rowcount": True},
     )
     keys = {alias_key for alias_key, _, _ in names}
-    if result.rowcount == len(names):
+    if count == len(names):
         return keys
     stored = await find_aliases(connection, tenant_id, alias_keys=keys)
     return {
@@ -311,20 +309,19 @@ async def links_around(
     if not device_ids:
         return await links_of_users(connection, tenant_id, user_ids=user_ids)
     found: dict[Link, None] = {}
-    for some in chunks(device_ids, IN_LIST_MAX):
-        result = await connection.execute(
-            _LINKS_AROUND, {"tenant_id": tenant_id, "ids": list(user_ids), "device_ids": some}
-        )
-        found |= dict.fromkeys(_link(row, tenant_id) for row in result)
+    parts = zip_longest(
+        chunks(device_ids, IN_LIST_MAX), chunks(user_ids, IN_LIST_MAX), fillvalue=()
+    )
+    for devices, users in parts:
+        rows = await _AROUND.rows(connection, tenant_id=tenant_id, ids=users, device_ids=devices)
+        found |= dict.fromkeys(_link(row, tenant_id) for row in rows)
     return list(found)
 
 
 async def write_links(connection: AsyncConnection, written: Sequence[Link]) -> None:
     """Insert links, or give known ones their new times."""
-    if not written:
-        return
-    await connection.execute(
-        _WRITE_LINKS[connection.dialect.name],
+    await _WRITE_LINKS.run(
+        connection,
         [
             {
                 "tenant_id": link.tenant_id,

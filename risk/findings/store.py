@@ -32,6 +32,7 @@ from runtime.database import (
     tenant_column,
 )
 from runtime.ids import new_id
+from runtime.statements import Write, inserts
 
 detections: Final = sa.Table(
     "detections",
@@ -132,7 +133,8 @@ _FOLLOWED: Final = (
     )
     .values(is_latest=False)
 )
-_APPEND: Final = sa.insert(detections)
+_UNFLAG: Final = Write(_FOLLOWED, ("b_tenant_id", "b_id", "b_revision"))
+_APPEND: Final = inserts(detections)
 
 
 async def active_detections(
@@ -185,9 +187,8 @@ async def write_detections(connection: AsyncConnection, written: Sequence[Detect
         for each in written
         if each.revision > 1
     ]
-    if followed:
-        await connection.execute(_FOLLOWED, followed)
-    await connection.execute(_APPEND, [_detection_row(each) for each in written])
+    await _UNFLAG.run(connection, followed)
+    await _APPEND.run(connection, [_detection_row(each) for each in written])
 
 
 def detection(row: Sequence[Any], tenant_id: str) -> Detection:
@@ -315,10 +316,8 @@ async def read_clearances(
 
 async def write_clearances(connection: AsyncConnection, written: Sequence[Clearance]) -> None:
     """Insert words, or move the known ones forward in time; never back."""
-    if not written:
-        return
-    await connection.execute(
-        _WRITE_CLEARANCES[connection.dialect.name],
+    await _WRITE_CLEARANCES.run(
+        connection,
         [
             {
                 "tenant_id": each.tenant_id,

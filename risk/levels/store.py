@@ -20,6 +20,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
+from runtime.statements import inserts
 
 pins: Final = sa.Table(
     "pins",
@@ -146,7 +147,7 @@ _WRITE_LEVELS: Final = upserts(
     ("tenant_id", "entity_id"),
     ("level", "score", "reasons", "cause_ids", "computed_at"),
 )
-_APPEND_HISTORY: Final = sa.insert(level_history)
+_APPEND_HISTORY: Final = inserts(level_history)
 _SCHEDULE: Final = upserts(reassessments, ("tenant_id", "entity_id", "reason"), ("due_at",))
 
 
@@ -169,10 +170,8 @@ async def read_people(
 
 async def write_levels(connection: AsyncConnection, written: Sequence[LevelRecord]) -> None:
     """Insert levels, or replace the known ones."""
-    if not written:
-        return
-    await connection.execute(
-        _WRITE_LEVELS[connection.dialect.name],
+    await _WRITE_LEVELS.run(
+        connection,
         [
             {
                 "tenant_id": each.tenant_id,
@@ -211,10 +210,8 @@ async def list_levels(
 
 async def write_history(connection: AsyncConnection, written: Sequence[LevelChange]) -> None:
     """Append changes of levels."""
-    if not written:
-        return
-    await connection.execute(
-        _APPEND_HISTORY,
+    await _APPEND_HISTORY.run(
+        connection,
         [
             {
                 "tenant_id": each.tenant_id,
@@ -312,10 +309,8 @@ async def schedule(
     connection: AsyncConnection, tenant_id: str, *, due: Mapping[str, datetime], reason: str
 ) -> None:
     """Have the levels of entities computed again at the given times, for one reason each."""
-    if not due:
-        return
-    await connection.execute(
-        _SCHEDULE[connection.dialect.name],
+    await _SCHEDULE.run(
+        connection,
         [
             {"tenant_id": tenant_id, "entity_id": entity_id, "reason": reason, "due_at": due_at}
             for entity_id, due_at in sorted(due.items())

@@ -6,7 +6,7 @@ TENANT and IDS as parameters.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.database import chunks
+from runtime.statements import Query, Row, Write
 
 IN_LIST_MAX: Final = 500
 
@@ -23,27 +24,34 @@ Connection: TypeAlias = AsyncConnection
 TENANT: Final = sa.bindparam("tenant_id", type_=sa.String)
 IDS: Final = sa.bindparam("ids", expanding=True, type_=sa.String)
 
+_QUERIES: Final[dict[sa.Select[*tuple[Any, ...]], Query]] = {}
+
 
 async def rows_of(
     connection: AsyncConnection,
     statement: sa.Select[*tuple[Any, ...]],
     tenant_id: str,
     ids: Collection[str],
-) -> list[Sequence[Any]]:
-    """Run a statement made with TENANT and IDS for all ids, a bounded number at a time."""
-    found: list[Sequence[Any]] = []
+) -> list[Row]:
+    """Run a statement made with TENANT and IDS for all ids, a bounded number at a time.
+
+    statement: a constant of its module; it is rendered once and kept.
+    """
+    query = _QUERIES.get(statement)
+    if query is None:
+        query = _QUERIES[statement] = Query(statement, scalars=["tenant_id"], lists=["ids"])
+    found: list[Row] = []
     for some in chunks(ids, IN_LIST_MAX):
-        result = await connection.execute(statement, {"tenant_id": tenant_id, "ids": some})
-        found.extend(result.all())
+        found += await query.rows(connection, tenant_id=tenant_id, ids=some)
     return found
 
 
 def upserts(
     table: sa.Table, keys: Sequence[str], columns: Sequence[str], *, newer: str | None = None
-) -> Mapping[str, sa.Executable]:
-    """Return, by dialect, "insert, or where the keys exist, overwrite these columns".
+) -> Write:
+    """Return the write "insert, or where the keys exist, overwrite these columns".
 
-    newer: overwrite only where this column grows.
+    It takes whole rows. newer: overwrite only where this column grows.
     """
     made: dict[str, sa.Executable] = {}
     for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
@@ -53,4 +61,4 @@ def upserts(
             set_={name: statement.excluded[name] for name in columns},
             where=None if newer is None else statement.excluded[newer] > table.c[newer],
         )
-    return made
+    return Write(made, table.columns.keys())
