@@ -35,8 +35,9 @@ __all__ = ["Change", "ChangeFeed", "Subscriber", "note_changes", "purge_changes"
 
 TOPIC: Final = "changes"
 REREAD_S: Final = 0.25
-#: a flood of wake-ups shares its readings
+#: a flood of wake-ups shares its readings, and reading takes at most a fifth of a process's time
 SPACING_S: Final = 0.01
+REST_PER_READING: Final = 4
 OVERLAP: Final = timedelta(seconds=10)
 #: entries live a good deal longer than anybody looks back
 KEPT: Final = timedelta(minutes=10)
@@ -142,13 +143,15 @@ class ChangeFeed:
         """Follow the feed until cancelled; a failed reading is logged and tried again."""
         while True:
             seen = self._notifier.count(TOPIC)
+            started = time.monotonic()
             try:
                 await self.refresh()
             except Exception:
                 log.warning("changes.read_failed", exc_info=True)
             if self._subscribers:
                 _staleness.set(self.age_s)
-            await asyncio.sleep(SPACING_S)
+            took_s = time.monotonic() - started
+            await asyncio.sleep(min(max(SPACING_S, REST_PER_READING * took_s), REREAD_S))
             await self._notifier.wait(TOPIC, REREAD_S, since=seen)
 
     async def _hand_out(self, entries: Sequence[Change]) -> None:

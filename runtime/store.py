@@ -64,7 +64,8 @@ changes: Final = sa.Table(
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("ref", sa.String(255), nullable=False),
     sa.Column("at", UTCDateTime, nullable=False),
-    sa.Index("ix_changes_tenant_id_at", "tenant_id", "at"),
+    # Read and purged for all tenants at once, by time.
+    sa.Index("ix_changes_at", "at", "change_id"),
 )
 
 signing_keys: Final = sa.Table(

@@ -89,7 +89,7 @@ def upgrade() -> None:
         sa.Column("at", UTC, nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "change_id", name="pk_changes"),
     )
-    op.create_index("ix_changes_tenant_id_at", "changes", ["tenant_id", "at"])
+    op.create_index("ix_changes_at", "changes", ["at", "change_id"])
     op.create_table(
         "clearances",
         sa.Column("tenant_id", sa.String(64), nullable=False),
