@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,69 @@ def exists(name: str) -> bool:
                 return False
         found = getattr(found, part)
     return True
+
+
+PACKAGES = ("hub", "receivers", "risk", "actions", "transmitters", "runtime", "ssf")
+#: what makes a metric, and its name without what Prometheus's text form adds
+METRIC_MAKERS = frozenset({"Counter", "Gauge", "Histogram"})
+
+
+def our_code() -> Iterator[ast.AST]:
+    """Yield every node of the syntax trees of our packages."""
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            yield from ast.walk(ast.parse(file.read_text()))
+
+
+def calls() -> Iterator[tuple[ast.expr, str]]:
+    """Yield what is called, and its first argument, for every call in our code with a text."""
+    for node in our_code():
+        match node:
+            case ast.Call(func=called, args=[ast.Constant(value=str(text)), *_]):
+                yield called, text
+
+
+def chosen_events() -> Iterator[str]:
+    """Yield the log events that are chosen between two: `event = "a.b" if … else "c.d"`."""
+    for node in our_code():
+        match node:
+            case ast.Assign(
+                targets=[ast.Name(id="event")],
+                value=ast.IfExp(
+                    body=ast.Constant(value=str(one)), orelse=ast.Constant(value=str(other))
+                ),
+            ):
+                yield from (one, other)
+
+
+def writes_log(called: ast.expr) -> bool:
+    """Tell whether this is `log.info`, a `write` chosen between two of them, or such a choice."""
+    text = ast.unparse(called)
+    return text == "write" or re.match(r"\(?log\.\w+", text) is not None
+
+
+def listed(column: str) -> set[str]:
+    """Return what the tables of docs/operations.md list in the column of this name."""
+    found: set[str] = set()
+    inside = False
+    for line in (ROOT / "docs/operations.md").read_text().splitlines():
+        first = line.split("|")[1].strip() if line.startswith("|") else ""
+        inside = bool(first) and (inside or first == column)
+        if inside:
+            found |= set(re.findall(r"`([^`]+)`", first))
+    return found
+
+
+def test_operations_lists_every_log_event_and_no_other() -> None:
+    written = {name for called, name in calls() if writes_log(called)}
+    assert len(written) > 20
+    assert listed("Event") == written | set(chosen_events())
+
+
+def test_operations_lists_every_metric_and_no_other() -> None:
+    made = {name for called, name in calls() if ast.unparse(called) in METRIC_MAKERS}
+    assert len(made) > 10
+    assert listed("Metric") == made
 
 
 def requests_of(document: str) -> list[tuple[str, str, str]]:
