@@ -10,7 +10,7 @@ import structlog
 import uvicorn
 
 from hub.app import make_app
-from hub.node import ProcessConfig, open_node
+from hub.node import Node, ProcessConfig, open_node
 from runtime.outbound import PinnedOutbound
 
 GRACE_S: Final = 5
@@ -40,13 +40,16 @@ async def run_api(config: ProcessConfig, stop: asyncio.Event) -> None:
                     timeout_graceful_shutdown=GRACE_S,
                 )
             )
-            node.spawn(_stop_when(stop, server))
+            node.spawn(_stop_when(stop, server, node))
             log.info("api.started")
             await server.serve(sockets=[socket.socket(fileno=config.listen_fd)])
         finally:
             await outbound.close()
 
 
-async def _stop_when(stop: asyncio.Event, server: uvicorn.Server) -> None:
+async def _stop_when(stop: asyncio.Event, server: uvicorn.Server, node: Node) -> None:
     await stop.wait()
+    node.stopping.set()
+    # Long polls answer "nothing" now, else each of them would use up the whole grace.
+    node.notifier.deliver("polls")
     server.should_exit = True

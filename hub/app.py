@@ -113,6 +113,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         issuer=issuer,
         subject_format_of=partial(_subject_format, node),
         allow_http=node.config.dev_insecure,
+        is_stopping=node.stopping.is_set,
     )
     app.state.risk = RiskDeps(
         db=node.database,

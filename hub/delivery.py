@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -19,6 +19,9 @@ from runtime.queue import Lanes, LaneSource, LeaseKeeper
 from transmitters.keys import SigningKeys
 from transmitters.worker import PushSource
 
+#: what is under way at a stop gets this long; the supervisor waits longer
+FINISH_S: Final = 5.0
+
 log = structlog.get_logger()
 
 
@@ -26,21 +29,25 @@ async def run_delivery(config: ProcessConfig, stop: asyncio.Event) -> None:
     """Run until `stop` is set."""
     async with open_node(config) as node:
         outbound = StreamingOutbound(config.egress_rules())
+        work = [_lanes(node, source) for source in sources(node, outbound)]
+        running = [node.spawn(lanes.run()) for lanes in work]
+        log.info("delivery.started")
         try:
-            for source in sources(node, outbound):
-                leases = LeaseKeeper(source.kind, config.name, writer=node.writer, clock=node.clock)
-                lanes = Lanes(
-                    source,
-                    leases=leases,
-                    writer=node.writer,
-                    notifier=node.notifier,
-                    clock=node.clock,
-                )
-                node.spawn(lanes.run())
-            log.info("delivery.started")
             await stop.wait()
+            # A request that is cut off would be repeated by whoever comes next.
+            await asyncio.gather(*(lanes.finish(FINISH_S) for lanes in work))
         finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await outbound.close()
+
+
+def _lanes(node: Node, source: LaneSource[Any, Any]) -> Lanes:
+    leases = LeaseKeeper(source.kind, node.config.name, writer=node.writer, clock=node.clock)
+    return Lanes(
+        source, leases=leases, writer=node.writer, notifier=node.notifier, clock=node.clock
+    )
 
 
 def sources(node: Node, outbound: Outbound) -> tuple[LaneSource[Any, Any], ...]:

@@ -60,7 +60,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """The resources of one process."""
+    """The resources of one process. stopping: set when it has begun to end."""
 
     config: ProcessConfig
     clock: Clock
@@ -72,6 +72,7 @@ class Node:
     keyring: Keyring
     writer: Writer
     spawn: Spawn
+    stopping: asyncio.Event
 
 
 @asynccontextmanager
@@ -111,6 +112,7 @@ async def open_node(
                 keyring=Keyring(database, feed, box),
                 writer=writer,
                 spawn=spawn,
+                stopping=asyncio.Event(),
             )
             for task in reversed(tasks):
                 task.cancel()

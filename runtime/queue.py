@@ -228,6 +228,7 @@ class Lanes:
         self._clock = clock
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._something_changed = asyncio.Event()
+        self._is_finishing = False
 
     async def run(self, *, window: int = WINDOW) -> None:
         """Work until cancelled; what is under way is finished by whoever owns the lane next."""
@@ -242,6 +243,15 @@ class Lanes:
                     log.warning("lanes.claim_failed", kind=self._source.kind, exc_info=True)
                 await self._something_changed.wait()
 
+    async def finish(self, timeout_s: float) -> None:
+        """Begin nothing more, and wait for what is under way; what takes longer is left behind.
+
+        `run` goes on, because what ends has to be settled under leases that hold.
+        """
+        self._is_finishing = True
+        if self._busy:
+            await asyncio.wait(self._busy.values(), timeout=timeout_s)
+
     async def _pass_wakes_on(self) -> None:
         while True:
             seen = self._notifier.count(self._source.kind)
@@ -251,12 +261,13 @@ class Lanes:
     async def _start_due(self, group: asyncio.TaskGroup, window: int) -> None:
         free = window - len(self._busy)
         buckets = self._leases.buckets()
-        if free <= 0 or not buckets:
+        if self._is_finishing or free <= 0 or not buckets:
             return
         works = await self._source.due(tuple(buckets), self._clock.now(), free, tuple(self._busy))
         for work in works:
             lane, bucket = self._source.lane(work), self._source.bucket(work)
-            if lane in self._busy or bucket not in self._leases.buckets():
+            # All of this may have changed while the work was looked up.
+            if self._is_finishing or lane in self._busy or bucket not in self._leases.buckets():
                 continue
             fence = self._leases.fence(bucket)
             self._busy[lane] = group.create_task(self._work_off(work, lane, fence))

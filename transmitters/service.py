@@ -72,6 +72,10 @@ LOOK_AGAIN_S: Final = 1.0
 log = structlog.get_logger()
 
 
+def _going_on() -> bool:
+    return False
+
+
 async def _no_preference(_tenant_id: str, _app_id: str) -> str | None:
     return None
 
@@ -90,6 +94,7 @@ class TransmitterDeps:
 
     issuer: tenant id to issuer. subject_format_of: (tenant, app) to the subject format that the
     app's streams get, None for subjects as the event has them. allow_http: the development switch.
+    is_stopping: whether this process is about to end, so that nothing should wait any longer.
     """
 
     db: Database
@@ -102,6 +107,7 @@ class TransmitterDeps:
     subject_format_of: Callable[[str, str], Awaitable[str | None]] = _no_preference
     allow_http: bool = False
     long_poll_s: float = LONG_POLL_S
+    is_stopping: Callable[[], bool] = _going_on
 
 
 async def create_stream(
@@ -329,7 +335,7 @@ async def poll(
         if polled.sets or polled.more_available or request.return_immediately or left_s <= 0:
             break
         await deps.notifier.wait("polls", min(left_s, LOOK_AGAIN_S), since=seen)
-        if await is_gone():
+        if deps.is_stopping() or await is_gone():
             break
         turn = msgspec.structs.replace(turn, at=deps.clock.now(), acks=(), refusals=())
     log.info(

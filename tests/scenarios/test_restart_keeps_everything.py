@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from hub.demo.processes import until
 from hub.demo.world import World
-from tests.scenarios.kit import assert_flawless, enrolled
+from tests.scenarios.kit import assert_flawless, enrolled, fault
 
 pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
 
@@ -57,3 +58,25 @@ async def test_work_that_was_under_way_is_finished(world: World) -> None:
     await incident.restored()
     await incident.sign_in_again()
     await assert_flawless(world, incident)
+
+
+async def test_a_stop_lets_requests_that_are_under_way_end(world: World) -> None:
+    """They used to be cut off, and were sent again by the next start."""
+    incident = await enrolled(world, "stopped-meanwhile")
+    await incident.sign_in()
+    await fault(world, "mail", "slow", delay_ms=1_000)
+    try:
+        await incident.report_compromised()
+
+        async def is_under_way() -> bool:
+            return bool(await world.ledger("mail", what="fault.hit", after=incident.marks["mail"]))
+
+        await until("the request to the mail app is under way", is_under_way)
+        await _restart(world)
+        await incident.contained()
+    finally:
+        await fault(world, "mail", "ok")
+    asked = await world.ledger("mail", what="gtr.", after=incident.marks["mail"])
+    assert [entry["what"] for entry in asked] == ["gtr.accepted"]
+    await incident.report_clean()
+    await incident.restored()
