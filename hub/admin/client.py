@@ -62,7 +62,7 @@ class RemoteClient:
             document = msgspec.json.decode(answer.body) if answer.body else None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unavailable(
-                f"{self._url} answered {answer.status} without JSON: is it the hub's issuer URL?"
+                f"It answered {answer.status} without JSON: is it the hub's issuer URL?"
             ) from error
         return Reply(status=answer.status, document=document)
 

@@ -293,7 +293,7 @@ def _call(
     try:
         reply = asyncio.run(run())
     except Unavailable as error:
-        _fail(error.detail)
+        _fail(f"{url}: {error.detail}" if url else error.detail)
     except SchemaMismatch as error:
         _fail(str(error))
     if reply.status >= ERROR:
