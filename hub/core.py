@@ -35,6 +35,8 @@ LOOK_AGAIN_S: Final = 0.25
 SCHEDULE_S: Final = 0.5
 PURGE_S: Final = 60.0
 LOCAL_TASKS_MAX: Final = 64
+#: while intake queues a batch of the pipeline must not keep the writer for long
+BATCH_SIGNALS_CROWDED: Final = 16
 #: while intake queues it gets this many times the pipeline's time, a turn lasting at most a while
 INTAKE_SHARE: Final = 4.0
 INTAKE_TURN_MAX_S: Final = 0.5
@@ -72,7 +74,7 @@ class Core:
 
     async def handle_signals(self, fence: Fence) -> bool:
         """Take one batch of the inbox through the pipeline."""
-        limit = 1 if self._one_by_one else BATCH_SIGNALS_MAX
+        limit = self._batch_size()
         # An empty inbox must not cost a write transaction.
         async with self._node.database.snapshot() as connection:
             waiting = await receivers.store.pending_signals(connection, 1)
@@ -95,14 +97,23 @@ class Core:
         await self._let_intake_pass(time.monotonic() - started)
         return True
 
+    def _batch_size(self) -> int:
+        """Return how many signals to take: one after a failed batch, few while intake queues."""
+        if self._one_by_one:
+            return 1
+        return BATCH_SIGNALS_CROWDED if self._is_crowded() else BATCH_SIGNALS_MAX
+
+    def _is_crowded(self) -> bool:
+        writer = self._node.writer
+        return isinstance(writer, LocalWriter) and writer.is_crowded
+
     async def _let_intake_pass(self, took_s: float) -> None:
         """Hold the pipeline back while intake queues: what is accepted first can wait to be read.
 
         A flood then fills the inbox at nearly the speed of the disk, and the pipeline keeps a
         fifth of the writer; without a flood it waits for nobody.
         """
-        writer = self._node.writer
-        if isinstance(writer, LocalWriter) and writer.is_crowded:
+        if self._is_crowded():
             await asyncio.sleep(min(INTAKE_SHARE * took_s, INTAKE_TURN_MAX_S))
 
     async def _handle(self, fence: Fence, limit: int) -> None:

@@ -29,8 +29,9 @@ from runtime.writer import ItemT, LocalWriter, Operation, ResultT
 
 FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
 ITEM_BYTES_MAX: Final = 8 * 1024 * 1024
-#: a frame leaves early when its items reach this; with one more item it stays below the maximum
-FRAME_BYTES_EARLY: Final = 16 * 1024 * 1024
+#: a frame of this size leaves before the turn of the loop ends, so that core commits the first
+#: requests of a crowd while the others are still being verified
+FRAME_BYTES_EARLY: Final = 24 * 1024
 RECONNECT_S: Final = 0.05
 WAITING_MAX: Final = 10_000
 
@@ -81,6 +82,8 @@ class _FrameProtocol(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        # Frames leave when they are written; uvloop would gather them until the turn ends.
+        self._transport.set_write_buffer_limits(high=0)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -124,6 +127,8 @@ class _FrameProtocol(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_scheduled = False
         frame, self._outgoing, self._outgoing_bytes = self._outgoing, _Frame([], [], []), 0
+        if not (frame.submits or frame.answers or frame.wakes):
+            return
         if self._transport is not None and not self._transport.is_closing():
             body = _encoder.encode(frame)
             self._transport.write(len(body).to_bytes(4) + body)
