@@ -10,24 +10,21 @@ assert it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.types import TypeDecorator
-from typing_extensions import override
 
+from runtime.columns import UTCDateTime as UTCDateTime  # noqa: PLC0414 - stores find it here
 from runtime.sqlite import InlineConnection
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import Dialect
+from runtime.statements import Write
 
 SQLITE_BUSY_TIMEOUT_MS: Final = 10_000
 SQLITE_CACHE_KIB: Final = 65_536
@@ -37,8 +34,6 @@ POOL_SIZE: Final = 5
 WRITERS: Final = 1
 POOL_WAIT_S: Final = 10.0
 STATEMENT_TIMEOUT_MS: Final = 30_000
-#: a time in SQLite, as in `2026-03-29 12:00:00.123456`; it is UTC and does not say so
-TIME_TEXT_CHARS: Final = 26
 #: tenant of rows that belong to the installation: leases and the like
 SYSTEM_TENANT: Final = "*"
 
@@ -66,61 +61,6 @@ class _Span:
 
 
 _span: ContextVar[_Span | None] = ContextVar("span", default=None)
-
-
-class UTCDateTime(TypeDecorator[datetime]):
-    """Aware UTC datetime with microseconds; a naive value is a bug and refused."""
-
-    impl = sa.DateTime
-    cache_ok = True
-
-    @override
-    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
-        return dialect.type_descriptor(sa.DateTime())
-
-    @override
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("naive datetime refused: times are aware UTC")
-        utc = value.astimezone(UTC)
-        return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
-
-    @override
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-
-    # A batch converts more than a dozen times per signal: on SQLite, where they are texts, that
-    # is done in one step each way, to the same text as SQLAlchemy's.
-
-    @override
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
-        return _time_text if dialect.name == "sqlite" else super().bind_processor(dialect)
-
-    @override
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
-        if dialect.name == "sqlite":
-            return _time_of
-        return super().result_processor(dialect, coltype)
-
-
-def _time_text(value: datetime | None) -> str | None:
-    if value is None:
-        return None
-    if value.tzinfo is not UTC:
-        if value.tzinfo is None:
-            raise ValueError("naive datetime refused: times are aware UTC")
-        value = value.astimezone(UTC)
-    return value.isoformat(" ", "microseconds")[:TIME_TEXT_CHARS]
-
-
-def _time_of(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(f"{text}+00:00")
 
 
 #: JSON document: text in SQLite, jsonb in PostgreSQL. None is SQL NULL.
@@ -260,20 +200,22 @@ async def insert_new(
     """
     if not rows:
         return set()
-    statement = dialect_insert(connection, table).on_conflict_do_nothing()
     if connection.dialect.name == "sqlite":
         # executemany costs half of INSERT … RETURNING but says only how many rows were new. That
         # is enough unless there is a repeat, which is rare; then it is undone and done the long
         # way. (Looking the keys up afterwards would take an older row of that key for a new one.)
         async with connection.begin_nested() as attempt:
-            result = await connection.execute(
-                statement, rows, execution_options={"preserve_rowcount": True}
-            )
-            if result.rowcount == len(rows):
+            if await _new_rows(table, tuple(rows[0])).run(connection, rows) == len(rows):
                 return {row[key] for row in rows}
             await attempt.rollback()
+    statement = dialect_insert(connection, table).on_conflict_do_nothing()
     found = await connection.execute(statement.returning(table.c[key]), rows)
     return set(found.scalars())
+
+
+@functools.cache
+def _new_rows(table: sa.Table, names: tuple[str, ...]) -> Write:
+    return Write({"sqlite": sqlite.insert(table).on_conflict_do_nothing()}, names)
 
 
 async def serialize(connection: AsyncConnection, *names: str) -> None:

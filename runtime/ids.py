@@ -16,7 +16,6 @@ _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _RANDOM_BITS: Final = 80
 _TIME_SHIFTS: Final = range(40, -10, -10)
-_RANDOM_SHIFTS: Final = range(70, -10, -10)
 
 PREFIXES: Final = frozenset(
     [
@@ -86,7 +85,12 @@ def new_ulid() -> str:
     millisecond, drawn = _next()
     if not _LAST.text:
         _LAST.text = _base32(millisecond, _TIME_SHIFTS)
-    return _LAST.text + _base32(drawn, _RANDOM_SHIFTS)
+    # Written out: every signal needs half a dozen ids.
+    return (
+        f"{_LAST.text}{_PAIRS[drawn >> 70]}{_PAIRS[drawn >> 60 & 1023]}{_PAIRS[drawn >> 50 & 1023]}"
+        f"{_PAIRS[drawn >> 40 & 1023]}{_PAIRS[drawn >> 30 & 1023]}{_PAIRS[drawn >> 20 & 1023]}"
+        f"{_PAIRS[drawn >> 10 & 1023]}{_PAIRS[drawn & 1023]}"
+    )
 
 
 def new_uuid_urn() -> str:

@@ -14,17 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Insert, Update
 
+from runtime.columns import TIME_TEXT_CHARS, UTCDateTime, time_text
+
 Row: TypeAlias = tuple[Any, ...]
-#: (position, conversion) of the columns or parameters that need one
-_Conversions: TypeAlias = tuple[tuple[int, Callable[[Any], Any]], ...]
+_Conversion: TypeAlias = Callable[[Sequence[Any]], Sequence[Any]]
+#: (position, conversion of all its values) of the columns or parameters that need one
+_Conversions: TypeAlias = tuple[tuple[int, _Conversion], ...]
 
 #: Lists are filled up to one of these lengths, so that there are few texts to render and prepare.
 LIST_LENGTHS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -78,7 +83,7 @@ class Query:
             plan = self._plans[key] = self._plan(connection.dialect, [len(each) for each in filled])
         pool = [values[name] for name in self._scalars]
         for place, convert in plan.scalars:
-            pool[place] = convert(pool[place])
+            (pool[place],) = convert((pool[place],))
         for each in filled:
             pool += each
         pool += plan.constants
@@ -131,7 +136,7 @@ class Query:
             for place, (column, told) in enumerate(
                 zip(self._select.selected_columns, described, strict=True)
             )
-            if (convert := column.type.dialect_impl(dialect).result_processor(dialect, told[1]))
+            if (convert := _result_conversion(column.type, dialect, told[1]))
         )
 
 
@@ -154,14 +159,14 @@ class Write:
 
         Raises database errors, and KeyError when a row lacks a value.
         """
-        columns = list(zip(*map(self._values_of, rows), strict=True))
+        columns: list[Sequence[Any]] = list(zip(*map(self._values_of, rows), strict=True))
         if not columns:
             return 0
         plan = self._plans.get(connection.dialect.name)
         if plan is None:
             plan = self._plans[connection.dialect.name] = self._plan(connection.dialect)
         for place, convert in plan.conversions:
-            columns[place] = tuple(map(convert, columns[place]))
+            columns[place] = convert(columns[place])
         count = len(columns[0])
         ordered = [
             columns[place] if place is not None else (constant,) * count
@@ -236,19 +241,66 @@ def _picker(keys: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 def _bound(value: Any, bind: sa.BindParameter[Any] | None, dialect: sa.Dialect) -> Any:
     convert = None if bind is None else _bind_conversion(bind.type, dialect)
-    return value if convert is None else convert(value)
+    return value if convert is None else convert((value,))[0]
 
 
-def _bind_conversion(
-    kind: sa.types.TypeEngine[Any], dialect: sa.Dialect
-) -> Callable[[Any], Any] | None:
-    return kind.dialect_impl(dialect).bind_processor(dialect)
+def _bind_conversion(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> _Conversion | None:
+    if dialect.name == "sqlite":
+        if isinstance(kind, UTCDateTime):
+            return _time_texts
+        if isinstance(kind, sa.JSON) and kind.none_as_null:
+            return _json_texts
+    return _over_all(kind.dialect_impl(dialect).bind_processor(dialect))
+
+
+def _result_conversion(
+    kind: sa.types.TypeEngine[Any], dialect: sa.Dialect, told: object
+) -> _Conversion | None:
+    if dialect.name == "sqlite":
+        if isinstance(kind, UTCDateTime):
+            return _times
+        if isinstance(kind, sa.JSON):
+            return _json_values
+    return _over_all(kind.dialect_impl(dialect).result_processor(dialect, told))
+
+
+def _over_all(convert: Callable[[Any], Any] | None) -> _Conversion | None:
+    return None if convert is None else lambda values: list(map(convert, values))
+
+
+# --- times and documents are texts in SQLite; a call per value would cost more than the value ---
+
+
+def _time_texts(values: Sequence[datetime | None]) -> list[str | None]:
+    return [
+        value.isoformat(" ", "microseconds")[:TIME_TEXT_CHARS]
+        if value is not None and value.tzinfo is UTC
+        else time_text(value)
+        for value in values
+    ]
+
+
+def _times(texts: Sequence[str | None]) -> list[datetime | None]:
+    read = datetime.fromisoformat
+    return [None if text is None else read(f"{text}+00:00") for text in texts]
+
+
+def _json_texts(values: Sequence[Any]) -> list[str | None]:
+    encode = msgspec.json.encode
+    return [None if value is None else encode(value).decode() for value in values]
+
+
+def _json_values(texts: Sequence[Any]) -> list[Any]:
+    # A document that is a bare number comes back as one: SQLite takes JSON for a numeric type.
+    joined = ",".join(["null" if text is None else str(text) for text in texts])
+    values: list[Any] = msgspec.json.decode(f"[{joined}]")
+    return values
 
 
 def _converted(rows: Sequence[sa.Row[Any]], conversions: _Conversions) -> list[Row]:
     if not rows or not conversions:
         return [tuple(row) for row in rows]
-    columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
     for place, convert in conversions:
-        columns[place] = map(convert, columns[place])
+        columns[place] = convert(columns[place])
     return list(zip(*columns, strict=True))
