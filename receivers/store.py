@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -29,13 +30,13 @@ from runtime.database import (
     JSONDocument,
     UTCDateTime,
     chunks,
-    dialect_insert,
     id_column,
     insert_new,
     metadata,
     tenant_column,
 )
 from runtime.errors import Invalid
+from runtime.statements import Query, Row, Write, inserts
 from runtime.writer import Operation
 from ssf.secevent import CLAIM_CHARS_MAX
 
@@ -144,30 +145,25 @@ async def pending_signals(connection: AsyncConnection, limit: int) -> list[Pendi
     delays no other; within a tenant the order is that of arrival. The caller sees to it that one
     process at a time takes from the inbox.
     """
-    tenants = await _system_waiting_tenants(connection, min(limit, TENANTS_PER_BATCH_MAX))
+    tenants = [
+        str(row[0])
+        for row in await _WAITING.rows(connection, at_most=min(limit, TENANTS_PER_BATCH_MAX))
+    ]
     found: list[PendingSignal] = []
     for number, tenant_id in enumerate(reversed(tenants), start=1):
         # What one tenant leaves of its share goes to those that have waited longer.
         share = number * limit // len(tenants) - len(found)
-        result = await connection.execute(
-            _PENDING.where(signals.c.tenant_id == tenant_id).limit(share)
-        )
-        names = tuple(result.keys())
-        found.extend(_pending(dict(zip(names, row, strict=True))) for row in result)
+        rows = await _PENDING_OF.rows(connection, tenant_id=tenant_id, at_most=share)
+        found.extend(_pending(row, tenant_id) for row in rows)
     return sorted(found, key=lambda signal: (signal.received_at, signal.signal_id))
 
 
-async def _system_waiting_tenants(connection: AsyncConnection, limit: int) -> list[str]:
-    """Return the tenants with pending signals, the longest waiting first.
+def _waiting_tenants() -> sa.Select[str]:
+    """Select the tenants with pending signals, the longest waiting first; a system query.
 
     A loose scan of the partial index: its cost grows with the tenants that wait, not with the
     signals.
     """
-    result = await connection.execute(_WAITING_TENANTS.limit(limit))
-    return list(result.scalars())
-
-
-def _waiting_tenants() -> sa.Select[str]:
     first = sa.select(sa.func.min(signals.c.tenant_id).label("tenant_id")).where(_IS_PENDING)
     waiting = first.cte("waiting", recursive=True)
     following = (
@@ -184,17 +180,28 @@ def _waiting_tenants() -> sa.Select[str]:
     return sa.select(waiting.c.tenant_id).where(waiting.c.tenant_id.is_not(None)).order_by(oldest)
 
 
+_AT_MOST: Final = sa.bindparam("at_most", type_=sa.Integer)
 _WAITING_TENANTS: Final = _waiting_tenants()
-_NOT_FOR_ASSESSMENT: Final = {"raw", "state", "detail", "assessed_at"}
+_WAITING: Final = Query(_WAITING_TENANTS.limit(_AT_MOST), scalars=["at_most"])
 _PENDING: Final = (
     sa.select(
-        *(column for column in signals.c if column.name not in _NOT_FOR_ASSESSMENT),
+        signals.c.signal_id,
+        signals.c.provider_id,
+        signals.c.iss,
+        signals.c.event_type,
+        signals.c.jti,
+        signals.c.sub_id,
+        signals.c.payload,
+        signals.c.txn,
+        signals.c.occurred_at,
+        signals.c.received_at,
+        signals.c.mode,
         providers.c.source_class,
         providers.c.level_cap,
         providers.c.legacy_subject,
-        providers.c.mode.label("provider_mode"),
-        providers.c.status.label("provider_status"),
-        providers.c.deleted_at,
+        providers.c.mode,
+        providers.c.status,
+        providers.c.deleted_at.is_not(None),
     )
     .join(
         providers,
@@ -206,15 +213,58 @@ _PENDING: Final = (
     .where(_IS_PENDING)
     .order_by(signals.c.received_at, signals.c.signal_id)
 )
+_PENDING_OF: Final = Query(
+    _PENDING.where(signals.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String)).limit(
+        _AT_MOST
+    ),
+    scalars=["tenant_id", "at_most"],
+)
 
 
-def _pending(members: dict[str, Any]) -> PendingSignal:
-    mode, status = members.pop("provider_mode"), members.pop("provider_status")
+def _pending(row: Row, tenant_id: str) -> PendingSignal:
+    (
+        signal_id,
+        provider_id,
+        iss,
+        event_type,
+        jti,
+        sub_id,
+        payload,
+        txn,
+        occurred_at,
+        received_at,
+        accepted_mode,
+        source_class,
+        level_cap,
+        legacy_subject,
+        *provider,
+    ) = row
+    return PendingSignal(
+        tenant_id=tenant_id,
+        signal_id=signal_id,
+        provider_id=provider_id,
+        iss=iss,
+        event_type=event_type,
+        jti=jti,
+        sub_id=sub_id,
+        payload=payload,
+        txn=txn,
+        occurred_at=occurred_at,
+        received_at=received_at,
+        source_class=source_class,
+        level_cap=level_cap,
+        mode=_mode_of(accepted_mode, *provider),
+        legacy_subject=legacy_subject,
+    )
+
+
+@functools.cache
+def _mode_of(accepted: str, mode: str, status: str, is_deleted: bool) -> ProviderMode:  # noqa: FBT001 - a column
+    """Return what a signal's word leads to. The arguments have few values."""
     present = effective_mode(ProviderMode(mode), ProviderStatus(status))
-    if members.pop("deleted_at") is not None:
+    if is_deleted:
         present = ProviderMode.LOG_ONLY
-    members["mode"] = milder_mode(ProviderMode(members["mode"]), present)
-    return PendingSignal(**members)
+    return milder_mode(ProviderMode(accepted), present)
 
 
 async def level_caps(connection: AsyncConnection, tenant_id: str) -> dict[str, str]:
@@ -223,44 +273,51 @@ async def level_caps(connection: AsyncConnection, tenant_id: str) -> dict[str, s
     Of several providers with one issuer the lowest cap counts. A deleted provider's cap goes on to
     hold for what it said, unless the issuer is registered anew.
     """
-    result = await connection.execute(
-        sa.select(providers.c.issuer, providers.c.level_cap, IS_LISTED.label("listed")).where(
-            providers.c.tenant_id == tenant_id
-        )
-    )
-    rows = result.all()
-    registered = {row.issuer for row in rows if row.listed}
+    rows = await _CAPS.rows(connection, tenant_id=tenant_id)
+    registered = {issuer for issuer, _, is_listed in rows if is_listed}
     caps: dict[str, str] = {}
-    for row in rows:
-        if row.level_cap is not None and (row.listed or row.issuer not in registered):
-            caps[row.issuer] = min(
-                caps.get(row.issuer, row.level_cap), row.level_cap, key=LEVELS.index
-            )
+    for issuer, cap, is_listed in rows:
+        if cap is not None and (is_listed or issuer not in registered):
+            caps[issuer] = min(caps.get(issuer, cap), cap, key=LEVELS.index)
     return caps
+
+
+_CAPS: Final = Query(
+    sa.select(providers.c.issuer, providers.c.level_cap, IS_LISTED).where(
+        providers.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String)
+    ),
+    scalars=["tenant_id"],
+)
+_WAIT_UNDER: Final = inserts(unmatched_aliases, or_nothing=True)
+_MARK: Final = Write(
+    signals.update()
+    .where(
+        signals.c.tenant_id == sa.bindparam("of_tenant_id"),
+        signals.c.signal_id == sa.bindparam("of_signal_id"),
+    )
+    .values(
+        state=sa.bindparam("to_state"),
+        detail=sa.bindparam("to_detail"),
+        assessed_at=sa.bindparam("at"),
+    ),
+    ("of_tenant_id", "of_signal_id", "to_state", "to_detail", "at"),
+)
 
 
 async def mark_signals(
     connection: AsyncConnection, marks: Sequence[SignalMark], now: datetime
 ) -> None:
     """Record what became of pending signals; an unmatched one waits under its alias keys."""
-    if not marks:
-        return
-    statement = (
-        signals.update()
-        .where(
-            signals.c.tenant_id == sa.bindparam("of_tenant_id"),
-            signals.c.signal_id == sa.bindparam("of_signal_id"),
-        )
-        .values(state=sa.bindparam("to_state"), detail=sa.bindparam("to_detail"), assessed_at=now)
-    )
-    await connection.execute(
-        statement,
+    await _MARK.run(
+        connection,
         [
             {
                 "of_tenant_id": mark.tenant_id,
                 "of_signal_id": mark.signal_id,
-                "to_state": SignalState(mark.state),
+                # Exactly a `str`: drivers look longer at a member of an enumeration.
+                "to_state": SignalState(mark.state).value,
                 "to_detail": mark.detail,
+                "at": now,
             }
             for mark in marks
         ],
@@ -271,9 +328,7 @@ async def mark_signals(
         if mark.state == SignalState.UNMATCHED
         for key in sorted(set(mark.alias_keys))[:ALIAS_KEYS_MAX]
     ]
-    if aliases:
-        keep = dialect_insert(connection, unmatched_aliases).on_conflict_do_nothing()
-        await connection.execute(keep, aliases)
+    await _WAIT_UNDER.run(connection, aliases)
 
 
 async def requeue_unmatched(
