@@ -10,6 +10,7 @@ import structlog
 import uvicorn
 
 from hub.app import make_app
+from hub.http import BoundedHTTPProtocol
 from hub.node import Node, ProcessConfig, open_node
 from runtime.outbound import PinnedOutbound
 
@@ -29,7 +30,7 @@ async def run_api(config: ProcessConfig, stop: asyncio.Event) -> None:
             server = uvicorn.Server(
                 uvicorn.Config(
                     make_app(node, outbound),
-                    http="httptools",
+                    http=BoundedHTTPProtocol,
                     ws="none",
                     lifespan="off",
                     access_log=False,

@@ -17,7 +17,7 @@ HOMES = {
     "sqlalchemy": ("*/store.py", "runtime/*.py", "hub/**/*.py"),
     "alembic": ("hub/migrate.py", "hub/cli.py"),
     "starlette": ("*/routes.py", "hub/**/*.py", "conformance/**/*.py"),
-    "uvicorn": ("hub/api.py", "conformance/**/*.py"),
+    "uvicorn": ("hub/api.py", "hub/http.py", "conformance/**/*.py"),
     "httpx2": ("runtime/outbound.py", "conformance/**/*.py"),
     "aiohttp": ("runtime/outbound.py", "conformance/**/*.py"),
     "jwcrypto": ("ssf/*.py", "runtime/secrets.py", "runtime/keyring.py", "conformance/**/*.py"),

@@ -1,0 +1,49 @@
+"""The HTTP protocol of the api process: uvicorn's, with a bound on headers.
+
+httptools keeps what it has read of a header until the header ends, without a limit, so the bytes
+are counted where they arrive.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: request line and headers together
+HEADER_BYTES_MAX: Final = 64 * 1024
+TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+class BoundedHTTPProtocol(HttpToolsProtocol):
+    """Answers 431 and hangs up when a request's headers grow too large. Source: RFC 6585 §5."""
+
+    #: bytes of a request whose headers have not ended; None while a body or nothing is read
+    _header_bytes: int | None = None
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        """Let uvicorn read, then see whether the headers are still going on."""
+        super().data_received(data)
+        if self._header_bytes is None:
+            return
+        self._header_bytes += len(data)
+        if self._header_bytes > HEADER_BYTES_MAX and not self.transport.is_closing():
+            self.transport.write(TOO_LARGE)
+            self.transport.close()
+
+    @override
+    def on_message_begin(self) -> None:
+        """Start to count."""
+        self._header_bytes = 0
+        super().on_message_begin()
+
+    @override
+    def on_headers_complete(self) -> None:
+        """Stop to count."""
+        self._header_bytes = None
+        super().on_headers_complete()
