@@ -24,7 +24,8 @@ help:
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Signalhub needs Python 3.11 or newer: run 'make PYTHON=/path/to/python3.11'"; exit 1; }
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv || \
+	@echo "Setting up (once, a minute or two) …"
+	@PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv || \
 	  { echo "Installing uv failed: check that pip works and reaches a package index"; exit 1; }
 
 $(VENV)/.runtime: $(UV) requirements.lock pyproject.toml
