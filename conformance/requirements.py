@@ -92,9 +92,7 @@ def find_faults(
     return sorted(unknown) + sorted(untested) + sorted(unclaimed)
 
 
-def render_table(
-    register: Mapping[str, Requirement], markers: Mapping[str, Sequence[str]]
-) -> str:
+def render_table(register: Mapping[str, Requirement], markers: Mapping[str, Sequence[str]]) -> str:
     """Return the coverage table in Markdown."""
     tested = sum(1 for row in register.values() if row.requirement_id in markers)
     lines = [
