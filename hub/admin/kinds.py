@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hub.admin.bodies import JSON_MEDIA_TYPE, Body, parse_body
+from hub.admin.bodies import JSON_MEDIA_TYPE, POINTER_CHARACTERS_MAX, Body, parse_body
 from hub.admin.context import Admin, Document, Listing, admin_of
 from hub.admin.writing import Written, write
 from runtime.errors import Invalid, Refused
@@ -255,7 +255,7 @@ def _listing(request: Request, kind: Kind) -> Listing:
     query = request.query_params
     unknown = set(query) - {"cursor", "limit", *kind.filters}
     if unknown:
-        name = min(unknown)
+        name = min(unknown)[:POINTER_CHARACTERS_MAX]
         raise Invalid("Unknown query parameter.", pointers=((name, "unknown"),))
     limit = query.get("limit", str(PAGE_DEFAULT))
     if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 0 < int(limit) <= PAGE_MAX):  # noqa: PLR2004 - as many digits as PAGE_MAX has

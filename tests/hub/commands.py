@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0
@@ -129,3 +134,22 @@ def served(shell: Shell) -> Iterator[Served]:
     finally:
         process.terminate()
         process.communicate(timeout=LIMIT_S)
+
+
+@contextmanager
+def new_database(server: str) -> Iterator[str]:
+    """Yield the URL of a database without tables on a PostgreSQL server."""
+    url = sa.make_url(server)
+    name = f"c_{secrets.token_hex(8)}"
+    asyncio.run(_administer(url, f'CREATE DATABASE "{name}"'))
+    yield url.set(database=name).render_as_string(hide_password=False)
+    asyncio.run(_administer(url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+async def _administer(server: sa.URL, statement: str) -> None:
+    engine = create_async_engine(
+        server.set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT"
+    )
+    async with engine.connect() as connection:
+        await connection.execute(sa.text(statement))
+    await engine.dispose()

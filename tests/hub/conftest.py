@@ -33,7 +33,7 @@ from runtime.outbound import OutboundAnswer, OutboundRequest
 from runtime.queue import BUCKETS, LeaseKeeper
 from runtime.secrets import SecretBox
 from runtime.store import StoredKey
-from tests.hub.commands import Forker, Served, Shell, served
+from tests.hub.commands import Forker, Served, Shell, new_database, served
 
 ISSUER = "https://hub.example"
 SECRET_KEY = "a secret key that is long enough, for tests only"
@@ -262,6 +262,23 @@ def hub_process(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Yield a hub that is served by real processes, with nothing configured."""
     with served(Shell(folder=tmp_path_factory.mktemp("served"), forker=forker)) as running:
         yield running
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def any_hub_process(
+    request: pytest.FixtureRequest, forker: Forker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """Yield a hub that is served by real processes, once per engine."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("hub_process")
+        return
+    server: str = request.getfixturevalue("postgresql_server")
+    with new_database(server) as url:
+        variables = {"SIGNALHUB_DATABASE_URL": url, "SIGNALHUB_SECRET_KEY": SECRET_KEY}
+        shell = Shell(folder=tmp_path_factory.mktemp("served"), forker=forker, variables=variables)
+        assert shell.run("migrate").code == 0
+        with served(shell) as running:
+            yield running
 
 
 def _json(document: object) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
 import stat
 from dataclasses import replace
@@ -11,9 +10,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-import sqlalchemy as sa
 
-from tests.hub.commands import KEY, Served, Shell
+from tests.hub.commands import KEY, Served, Shell, new_database
 
 IDENTIFIERS = 'identifiers=[{"format": "email", "email": "rosa@customer.example"}]'
 PROVIDER = (
@@ -187,13 +185,13 @@ def test_a_long_list_is_shown_whole(shell: Shell) -> None:
     shell.good("user", "add", IDENTIFIERS)
     connection = sqlite3.connect(shell.folder / "signalhub.db")
     names = [row[1] for row in connection.execute("PRAGMA table_info(entities)")]
-    copied = ", ".join(
-        {"entity_id": "'usr_' || i", "external_id": "NULL"}.get(name, f'"{name}"') for name in names
-    )
-    connection.execute(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120) "
-        f"INSERT INTO entities SELECT {copied} FROM entities, n"  # noqa: S608 - our own names
-    )
+    rows = connection.execute("SELECT * FROM entities").fetchall()
+    places = {name: place for place, name in enumerate(names)}
+    for number in range(120):
+        row = list(rows[0])
+        row[places["entity_id"]], row[places["external_id"]] = f"usr_{number}", None
+        marks = ", ".join("?" * len(row))
+        connection.execute(f"INSERT INTO entities VALUES ({marks})", row)  # noqa: S608 - marks only
     connection.commit()
     connection.close()
 
@@ -208,39 +206,19 @@ def test_migrate_is_safe_to_repeat(shell: Shell) -> None:
 
 
 def test_postgresql_is_migrated_by_command(shell: Shell, postgresql_server: str) -> None:
-    server = sa.make_url(postgresql_server)
-    name = f"c_{secrets.token_hex(8)}"
-    _administer(server, f'CREATE DATABASE "{name}"')
-    url = server.set(database=name).render_as_string(hide_password=False)
-    variables = {"SIGNALHUB_DATABASE_URL": url, "SIGNALHUB_SECRET_KEY": KEY}
-    shell = replace(shell, variables=variables)
-    before = shell.run("app", "list")
-    serving = shell.run("serve")
-    migrated = shell.run("migrate")
-    app = shell.good("app", "add", "name=crm")
+    with new_database(postgresql_server) as url:
+        variables = {"SIGNALHUB_DATABASE_URL": url, "SIGNALHUB_SECRET_KEY": KEY}
+        shell = replace(shell, variables=variables)
+        before = shell.run("app", "list")
+        serving = shell.run("serve")
+        migrated = shell.run("migrate")
+        app = shell.good("app", "add", "name=crm")
 
-    assert (before.code, serving.code, migrated.code) == (2, 2, 0)
-    assert "run 'signalhub migrate'" in before.err
-    assert "run 'signalhub migrate'" in serving.err
-    assert shell.good("app", "list", "--json")["items"] == [app]
-    assert not list(shell.folder.iterdir())
-    _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-def _administer(server: sa.URL, statement: str) -> None:
-    import asyncio  # noqa: PLC0415
-
-    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
-
-    async def run() -> None:
-        engine = create_async_engine(
-            server.set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT"
-        )
-        async with engine.connect() as connection:
-            await connection.execute(sa.text(statement))
-        await engine.dispose()
-
-    asyncio.run(run())
+        assert (before.code, serving.code, migrated.code) == (2, 2, 0)
+        assert "run 'signalhub migrate'" in before.err
+        assert "run 'signalhub migrate'" in serving.err
+        assert shell.good("app", "list", "--json")["items"] == [app]
+        assert not list(shell.folder.iterdir())
 
 
 def test_the_command_as_it_is_installed(shell: Shell) -> None:
