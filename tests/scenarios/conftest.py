@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from _pytest.nodeid import NodeId
 
 from benchmarks.soak import enrol_crowd, settings_on_postgresql
 from hub.demo.world import World
@@ -18,6 +19,24 @@ DATABASES = [
     pytest.param("sqlite", marks=pytest.mark.xdist_group("world-sqlite")),
     pytest.param("postgresql", marks=pytest.mark.xdist_group("world-postgresql")),
 ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let `--dist loadgroup` see the groups.
+
+    pytest-xdist 3.8 hands a group to its scheduler by writing `item._nodeid`, which pytest 9.2 does
+    not read any more, so that every test would get a world of its own. Does nothing once either
+    of the two has changed.
+    """
+    if not config.getoption("loadgroup", default=False):
+        return
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group is None or item.nodeid.endswith(f"@{group.args[0]}"):
+            continue
+        if isinstance(getattr(item, "_id", None), NodeId):
+            item._id = NodeId.parse(f"{item.nodeid}@{group.args[0]}")
 
 
 @pytest.fixture(scope="session", params=DATABASES)
