@@ -50,6 +50,7 @@ CALM_ROUNDS: Final = 2
 BYSTANDERS: Final = 1_300
 #: rounds that end before their kill falls do not count, but they must not go on forever
 ROUNDS_PER_KILL_MAX: Final = 3
+TROUBLES_SHOWN_MAX: Final = 5
 RESIDENT: Final = Person(label="Mallory", email="mallory@mediaxmedia.example", devices=("MAL-1",))
 
 
@@ -82,6 +83,7 @@ class SoakResult(msgspec.Struct, frozen=True, kw_only=True):
     logouts_lost: int
     effects_doubled: int
     others_touched: int
+    troubles_logged: int
     slowest_completion_after_kill_s: float
     findings: list[str]
     details: list[Kill]
@@ -94,6 +96,7 @@ class Soak:
         """at_once: incidents per round, at most the size of the cast."""
         self.kills: list[Kill] = []
         self.faults = Faults()
+        self.troubles: list[str] = []
         self.played = 0
         self.completed = 0
         self.calm_s = 0.0
@@ -135,6 +138,7 @@ class Soak:
             if len(self.kills) > before:
                 waiting.pop()
         await self._judge_what_lives()
+        self.troubles = cast("HubProcess", self._world.hub).troubles()
 
     async def _round(self, victim: str | None, after_s: float) -> float:
         """Play one round; return how many seconds its incidents took."""
@@ -283,10 +287,16 @@ def result_of(
         logouts_lost=len(faults.lost),
         effects_doubled=len(faults.doubled),
         others_touched=len(faults.foreign),
+        troubles_logged=len(soak.troubles),
         slowest_completion_after_kill_s=max(
             (kill.completed_after_s for kill in soak.kills), default=0.0
         ),
-        findings=[*faults.lost, *faults.doubled, *faults.foreign],
+        findings=[
+            *faults.lost,
+            *faults.doubled,
+            *faults.foreign,
+            *soak.troubles[:TROUBLES_SHOWN_MAX],
+        ],
         details=soak.kills,
     )
 

@@ -33,6 +33,8 @@ PORTS_TRIED_MAX: Final = 200
 READY: Final = 200
 UNAVAILABLE: Final = 503
 SUPERVISOR: Final = "supervisor"
+#: what a log of a healthy hub never has, whoever was killed beside it
+TROUBLES: Final = ('"exception"', '"level":"error"', '"level":"critical"', "Traceback")
 
 
 class StepFailed(Exception):  # noqa: N818 - what the reader of the timeline is told
@@ -210,6 +212,11 @@ class HubProcess:
                     event = msgspec.json.decode(line)
                     latest[event["role"], event["index"]] = event["pid"]
         return {pid: role for (role, _), pid in latest.items()}
+
+    def troubles(self) -> list[str]:
+        """Return the lines of the log, of all starts, that somebody should look at."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [line for line in lines if any(sign in line for sign in TROUBLES)]
 
     async def kill(self, role: str | None = None) -> None:
         """Kill without warning: one process of a role, or the supervisor and all it started.

@@ -12,6 +12,7 @@ import pytest
 from _pytest.nodeid import NodeId
 
 from benchmarks.soak import enrol_crowd, settings_on_postgresql
+from hub.demo.processes import HubProcess
 from hub.demo.world import World
 
 #: one test process has all scenarios of a database, so that each world is started once
@@ -55,3 +56,5 @@ async def world(
         yield started
     finally:
         await started.stop()
+    assert isinstance(started.hub, HubProcess)
+    assert not started.hub.troubles()

@@ -32,6 +32,7 @@ async def test_incidents_complete_and_nothing_happens_twice(
     async with soaking(tmp_path, environment=environment, seed=SEED, at_once=2) as soak:
         await soak.run(KILLS)
     assert not soak.faults, (soak.faults, soak.kills)
+    assert not soak.troubles
     assert soak.completed == soak.played
     assert len(soak.kills) == KILLS
     assert {kill.victim for kill in soak.kills} == set(VICTIMS)

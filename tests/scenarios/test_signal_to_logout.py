@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hub.demo.incident import Incident
 from hub.demo.processes import until
 from hub.demo.story import Story
 from hub.demo.world import World
@@ -71,6 +72,34 @@ async def test_the_clean_word_of_another_vendor_changes_nothing(world: World) ->
         await incident.restored()
     finally:
         await other.stop()
+
+
+async def test_a_clean_device_frees_nobody_whose_password_is_breached(world: World) -> None:
+    incident = await enrolled(world, "breached")
+    await incident.sign_in()
+    await incident.report_compromised()
+    await incident.contained()
+    await world.emit(
+        shape="credential-compromise", user={"format": "email", "email": incident.user}
+    )
+    await until("the containment has two causes", _has_causes(incident, active=2))
+    await incident.report_clean()
+    await until("one cause is left", _has_causes(incident, active=1))
+    (containment,) = await world.containments(incident.user)
+    assert containment["state"] == "open"
+    assert await incident.is_quarantined()
+    shown = await world.admin("GET", f"/admin/v1/containments/{containment['id']}")
+    left = [cause["name"] for cause in shown["causes"] if cause["cleared_at"] is None]
+    assert left == ["password_compromised"]
+
+
+def _has_causes(incident: Incident, *, active: int) -> Callable[[], Awaitable[bool]]:
+    async def has_causes() -> bool:
+        (containment,) = await incident.world.containments(incident.user)
+        shown = await incident.world.admin("GET", f"/admin/v1/containments/{containment['id']}")
+        return sum(cause["cleared_at"] is None for cause in shown["causes"]) == active
+
+    return has_causes
 
 
 @pytest.mark.xdist_group("demo")

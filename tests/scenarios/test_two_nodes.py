@@ -42,6 +42,7 @@ async def cluster(postgresql_server: str, tmp_path: Path) -> AsyncIterator[tuple
     finally:
         await world.stop()
         await balancer.stop()
+    assert not [line for node in nodes.nodes for line in node.troubles()]
 
 
 async def test_the_other_node_completes_what_a_killed_one_had_begun(
