@@ -318,7 +318,7 @@ async def test_what_belongs_to_another_tenant_is_not_there_on_any_route(two_tena
             missing = await _ask(green, method, path, absent, body)
 
             expected = UNKNOWN_IS_ANSWERED.get(path, 404)
-                assert foreign.status_code == expected, f"{method} {path}: {foreign.text}"
+            assert foreign.status_code == expected, f"{method} {path}: {foreign.text}"
             assert _told(foreign) == _told(missing), f"{method} {path}"
 
     assert await _everything(blue) == before
