@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     which may hold a password.
     """
     try:
+        _check_folder(url)
         database = Database.connect(url)
     except (ValueError, sa.exc.ArgumentError) as error:
         raise SettingsError(
@@ -47,6 +49,17 @@ async def open_database(url: str) -> AsyncIterator[Database]:
         raise _unreachable(error) from error
     finally:
         await database.close()
+
+
+def _check_folder(url: str) -> None:
+    """Raise SettingsError when an SQLite file could not even be made; ArgumentError for no URL."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        folder = Path(parsed.database).parent
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise SettingsError(
+                f"SIGNALHUB_DATABASE_URL: {folder} is not a folder that this user may write to"
+            )
 
 
 def _unreachable(error: Exception) -> SettingsError:

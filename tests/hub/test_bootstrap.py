@@ -134,7 +134,7 @@ async def test_postgresql_is_not_migrated_by_a_start(
         "postgresql://u:hush-hush@127.0.0.1:1/x",
         "mysql://u:hush-hush@127.0.0.1/x",
         "hush-hush",
-        "sqlite:////nowhere/hush-hush.db",
+        "sqlite:////nowhere/at/all/hush-hush.db",
     ],
 )
 async def test_a_database_out_of_reach_is_told_without_its_password(

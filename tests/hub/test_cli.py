@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.hub.commands import KEY, Served, Shell, new_database
+from tests.hub.commands import KEY, LIMIT_S, Served, Shell, new_database
 
 IDENTIFIERS = 'identifiers=[{"format": "email", "email": "rosa@customer.example"}]'
 PROVIDER = (
@@ -270,8 +270,8 @@ def test_an_address_that_is_no_hub_is_told(hub_process: Served, shell: Shell) ->
 
 
 def test_the_first_start_is_a_working_hub(hub_process: Served) -> None:
-    answer = httpx2.get(f"{hub_process.issuer}/.well-known/ssf-configuration")
-    ready = httpx2.get(f"{hub_process.issuer}/readyz")
+    answer = httpx2.get(f"{hub_process.issuer}/.well-known/ssf-configuration", timeout=LIMIT_S)
+    ready = httpx2.get(f"{hub_process.issuer}/readyz", timeout=LIMIT_S)
     secret = hub_process.shell.folder / "signalhub-data" / "secret.key"
 
     assert answer.json()["issuer"] == hub_process.issuer
