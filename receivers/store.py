@@ -145,10 +145,7 @@ async def pending_signals(connection: AsyncConnection, limit: int) -> list[Pendi
     delays no other; within a tenant the order is that of arrival. The caller sees to it that one
     process at a time takes from the inbox.
     """
-    tenants = [
-        str(row[0])
-        for row in await _WAITING.rows(connection, at_most=min(limit, TENANTS_PER_BATCH_MAX))
-    ]
+    tenants = await _system_waiting_tenants(connection, min(limit, TENANTS_PER_BATCH_MAX))
     found: list[PendingSignal] = []
     for number, tenant_id in enumerate(reversed(tenants), start=1):
         # What one tenant leaves of its share goes to those that have waited longer.
@@ -158,12 +155,16 @@ async def pending_signals(connection: AsyncConnection, limit: int) -> list[Pendi
     return sorted(found, key=lambda signal: (signal.received_at, signal.signal_id))
 
 
-def _waiting_tenants() -> sa.Select[str]:
-    """Select the tenants with pending signals, the longest waiting first; a system query.
+async def _system_waiting_tenants(connection: AsyncConnection, limit: int) -> list[str]:
+    """Return the tenants with pending signals, the longest waiting first.
 
     A loose scan of the partial index: its cost grows with the tenants that wait, not with the
     signals.
     """
+    return [row[0] for row in await _WAITING.rows(connection, at_most=limit)]
+
+
+def _waiting_tenants() -> sa.Select[str]:
     first = sa.select(sa.func.min(signals.c.tenant_id).label("tenant_id")).where(_IS_PENDING)
     waiting = first.cte("waiting", recursive=True)
     following = (
