@@ -31,6 +31,7 @@ from risk.sessions.model import (
 )
 from runtime.caller import Caller
 from runtime.errors import Forbidden, Invalid, NotFound
+from runtime.paging import page_limit
 
 __all__ = ["ROUTES", "RiskDeps", "json_object", "session_issuer"]
 
@@ -286,9 +287,7 @@ def _page(request: Request) -> tuple[str, int]:
     if len(cursor) > CURSOR_CHARS_MAX or not cursor.isprintable():
         raise Invalid("The cursor is not one of ours.", pointers=(("cursor", "unreadable"),))
     wanted = request.query_params.get("limit", str(PAGE_DEFAULT))
-    if not (wanted.isascii() and wanted.isdigit() and 1 <= int(wanted[:6]) <= PAGE_MAX):
-        raise Invalid(f"limit is 1 to {PAGE_MAX}.", pointers=(("limit", f"1 to {PAGE_MAX}"),))
-    return cursor, int(wanted)
+    return cursor, page_limit(wanted, most=PAGE_MAX)
 
 
 def _listed(items: Sequence[object], limit: int, cursors: Sequence[str]) -> Response:

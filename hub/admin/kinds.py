@@ -21,6 +21,7 @@ from hub.admin.bodies import JSON_MEDIA_TYPE, POINTER_CHARACTERS_MAX, Body, pars
 from hub.admin.context import Admin, Document, Listing, admin_of
 from hub.admin.writing import Written, write
 from runtime.errors import Invalid, Refused
+from runtime.paging import page_limit
 
 __all__ = ["Action", "Admin", "Document", "Kind", "Listing", "etag_of", "one_of", "routes_of"]
 
@@ -257,15 +258,13 @@ def _listing(request: Request, kind: Kind) -> Listing:
     if unknown:
         name = min(unknown)[:POINTER_CHARACTERS_MAX]
         raise Invalid("Unknown query parameter.", pointers=((name, "unknown"),))
-    limit = query.get("limit", str(PAGE_DEFAULT))
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 0 < int(limit) <= PAGE_MAX):  # noqa: PLR2004 - as many digits as PAGE_MAX has
-        raise Invalid("Bad page size.", pointers=(("limit", f"1 to {PAGE_MAX}"),))
+    limit = page_limit(query.get("limit", str(PAGE_DEFAULT)), most=PAGE_MAX)
     after = query.get("cursor", "")
     if len(after) > CURSOR_CHARACTERS_MAX:
         raise Invalid("Bad cursor.", pointers=(("cursor", "as given in next_cursor"),))
     return Listing(
         after=after,
-        limit=int(limit),
+        limit=limit,
         filters={name: query[name] for name in kind.filters if name in query},
     )
 
