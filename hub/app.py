@@ -1,6 +1,7 @@
 """The application of an api process: one route table, pure ASGI middleware, dependencies.
 
-ErrorBoundary ─▶ TenantFront ─▶ BearerAuthentication ─▶ RequestLimits ─▶ routes (hot ones first)
+ErrorBoundary ─▶ TenantFront ─┬─▶ IntakeFront                            pushed SETs
+└─▶ BearerAuthentication ─▶ RequestLimits ─▶ routes
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import receivers.registry.service
 import receivers.routes
 import risk.routes
 import transmitters.routes
+from actions.model import App
 from hub import decisions, health, pipeline, store
 from hub.admin import openapi
 from hub.admin import routes as admin_routes
@@ -136,21 +138,21 @@ async def _respond(
 
 async def _subject_format(node: Node, tenant_id: str, app_id: str) -> str | None:
     """Return how SETs on the app's streams name their subject: the format it understands best."""
-    async with node.database.snapshot() as connection:
-        try:
-            app = await actions.registry.service.get_app(connection, tenant_id, app_id)
-        except NotFound:
-            return None
-    return app.subject_formats[0]
+    app = await _find_app(node, tenant_id, app_id)
+    return app.subject_formats[0] if app else None
 
 
 async def _app_issuer(node: Node, tenant_id: str, app_id: str) -> str | None:
+    app = await _find_app(node, tenant_id, app_id)
+    return app.issuer if app else None
+
+
+async def _find_app(node: Node, tenant_id: str, app_id: str) -> App | None:
     async with node.database.snapshot() as connection:
         try:
-            app = await actions.registry.service.get_app(connection, tenant_id, app_id)
+            return await actions.registry.service.get_app(connection, tenant_id, app_id)
         except NotFound:
             return None
-    return app.issuer
 
 
 async def _load_callers(node: Node, tenant_id: str) -> Mapping[str, Caller]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions.service
 import receivers.store
@@ -118,12 +120,18 @@ class Core:
 
     async def _handle(self, fence: Fence, limit: int) -> None:
         node = self._node
-        async with node.database.transaction() as connection:
-            if not await fences_valid(connection, {fence}):
+        async with self._as_leader(fence) as connection:
+            if connection is None:
                 return
             batch = await receivers.store.pending_signals(connection, limit)
             topics = await handle_signals(connection, batch, now=node.clock.now())
         node.notifier.wake_all(topics)
+
+    @asynccontextmanager
+    async def _as_leader(self, fence: Fence) -> AsyncIterator[AsyncConnection | None]:
+        """Yield a write transaction's connection, or None when another process leads by now."""
+        async with self._node.database.transaction() as connection:
+            yield connection if await fences_valid(connection, {fence}) else None
 
     async def _set_aside(self, signal: PendingSignal) -> None:
         mark = SignalMark(
@@ -142,8 +150,8 @@ class Core:
         async with node.database.snapshot() as connection:
             if not await actions.service.local_due(connection, now, limit=1):
                 return False
-        async with node.database.transaction() as connection:
-            if not await fences_valid(connection, {fence}):
+        async with self._as_leader(fence) as connection:
+            if connection is None:
                 return False
             tasks = await actions.service.local_due(connection, now, limit=LOCAL_TASKS_MAX)
             await publish_logouts(connection, tasks, now=now)
@@ -158,8 +166,8 @@ class Core:
             tenant_ids = await risk.service.tenants_to_reassess(connection, now)
         if not tenant_ids:
             return False
-        async with node.database.transaction() as connection:
-            if not await fences_valid(connection, {fence}):
+        async with self._as_leader(fence) as connection:
+            if connection is None:
                 return False
             await lock_tenants(connection, tenant_ids)
             caps = await caps_of(connection, tenant_ids)

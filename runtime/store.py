@@ -138,7 +138,7 @@ async def system_lock_leases(connection: AsyncConnection, kind: str) -> list[Lea
         .where(of_kind, table.c.bucket != GRANT_LOCK_BUCKET)
         .order_by(table.c.bucket)
     )
-    return [Lease(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public row mapping
+    return [Lease(**row) for row in (await connection.execute(query)).mappings()]
 
 
 async def add_leases(
@@ -160,6 +160,14 @@ async def add_leases(
         await connection.execute(dialect_insert(connection, leases).on_conflict_do_nothing(), rows)
 
 
+def _named(kind: str, buckets: Collection[int]) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        leases.c.tenant_id == SYSTEM_TENANT,
+        leases.c.kind == kind,
+        leases.c.bucket.in_(list(buckets)),
+    )
+
+
 async def take_leases(
     connection: AsyncConnection, *, kind: str, owner: str, buckets: Collection[int], until: datetime
 ) -> None:
@@ -167,11 +175,7 @@ async def take_leases(
     if buckets:
         await connection.execute(
             sa.update(leases)
-            .where(
-                leases.c.tenant_id == SYSTEM_TENANT,
-                leases.c.kind == kind,
-                leases.c.bucket.in_(list(buckets)),
-            )
+            .where(*_named(kind, buckets))
             .values(owner=owner, epoch=leases.c.epoch + 1, expires_at=until)
         )
 
@@ -183,12 +187,7 @@ async def extend_leases(
     if buckets:
         await connection.execute(
             sa.update(leases)
-            .where(
-                leases.c.tenant_id == SYSTEM_TENANT,
-                leases.c.kind == kind,
-                leases.c.owner == owner,
-                leases.c.bucket.in_(list(buckets)),
-            )
+            .where(*_named(kind, buckets), leases.c.owner == owner)
             .values(expires_at=until)
         )
 
@@ -280,7 +279,7 @@ async def system_changes_since(
         .order_by(changes.c.at, changes.c.change_id)
         .limit(limit)
     )
-    return [Change(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public row mapping
+    return [Change(**row) for row in (await connection.execute(query)).mappings()]
 
 
 async def system_purge_changes(connection: AsyncConnection, *, before: datetime) -> int:
@@ -323,7 +322,7 @@ async def list_keys(connection: AsyncConnection, tenant_id: str) -> list[StoredK
         .where(table.c.tenant_id == tenant_id)
         .order_by(table.c.created_at, table.c.kid)
     )
-    return [StoredKey(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public row mapping
+    return [StoredKey(**row) for row in (await connection.execute(query)).mappings()]
 
 
 async def set_key_state(

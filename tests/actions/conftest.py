@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import settings
 from jwcrypto.jwk import JWK
 
 from actions import service
@@ -43,10 +42,6 @@ from tests.actions.services import Services, serving
 ISSUER = "https://hub.example"
 SECRET = "whsec_DIpKxQVMTAj3ms0QfPOOuxmzPc2zqNnC"
 TURNS_MAX = 6000
-
-# A shared machine makes single runs slow without making them wrong.
-settings.register_profile("actions", deadline=None)
-settings.load_profile("actions")
 
 
 @pytest.fixture(scope="session")

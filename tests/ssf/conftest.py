@@ -4,15 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from jwcrypto.jwk import JWK
 
 from tests.ssf.kit import KeyPair, KeyPairs, Vector, read_vector
-
-# Signing in a property test takes longer than the default deadline on a busy machine.
-settings.register_profile("protocol", deadline=None)
-settings.load_profile("protocol")
-
 
 ID_CHARS_MAX = 80
 
