@@ -15,11 +15,11 @@ from actions.tasks.store import Connection, Key
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
-    dialect_insert,
     id_column,
     metadata,
     tenant_column,
 )
+from runtime.statements import Write, among, inserts, rows_of_keys, upserts
 
 #: importing this module declares every table of the package
 __all__ = ["Connection", "Key", "registry_store", "task_store"]
@@ -68,29 +68,42 @@ containment_causes: Final = sa.Table(
 )
 
 
+_ANY: Final = sa.select(containments)
+_NOT_CLOSED: Final = _ANY.where(containments.c.state != sa.literal_column("'closed'"))
+_IN_ORDER: Final = _ANY.order_by(containments.c.containment_id)
+_CURRENT: Final = among(_NOT_CLOSED, containments, containments.c.user_id)
+_LOCK_CURRENT: Final = among(
+    _NOT_CLOSED.order_by(containments.c.containment_id).with_for_update(),
+    containments,
+    containments.c.user_id,
+)
+_LOCK: Final = among(_IN_ORDER.with_for_update(), containments, containments.c.containment_id)
+_LOCK_FREE: Final = among(
+    _IN_ORDER.with_for_update(skip_locked=True), containments, containments.c.containment_id
+)
+_BY_ID: Final = among(_ANY, containments, containments.c.containment_id)
+_CAUSES: Final = among(
+    sa.select(containment_causes).order_by(
+        containment_causes.c.attached_at, containment_causes.c.detection_id
+    ),
+    containment_causes,
+    containment_causes.c.containment_id,
+)
+
+
 async def lock_current(connection: Connection, users: Collection[Key]) -> dict[Key, Containment]:
-    """Return the containments that are not closed, by (tenant_id, user_id), locked in id order."""
-    table = containments
-    query = (
-        sa.select(table)
-        .where(
-            sa.tuple_(table.c.tenant_id, table.c.user_id).in_(list(users)),
-            table.c.state != "closed",
-        )
-        .order_by(table.c.containment_id)
-        .with_for_update()
-    )
-    found = [_containment(row) for row in await connection.execute(query)]
+    """Return the containments that are not closed, by (tenant_id, user_id), locked in id order.
+
+    INVARIANT: containments are locked tenant by tenant, so that transactions about several tenants
+    never wait for each other.
+    """
+    found = [_containment(row) for row in await rows_of_keys(connection, _LOCK_CURRENT, users)]
     return {(one.tenant_id, one.user_id): one for one in found}
 
 
 async def current_of(connection: Connection, users: Collection[Key]) -> dict[Key, Containment]:
     """Return the containments that are not closed, by (tenant_id, user_id)."""
-    table = containments
-    query = sa.select(table).where(
-        sa.tuple_(table.c.tenant_id, table.c.user_id).in_(list(users)), table.c.state != "closed"
-    )
-    found = [_containment(row) for row in await connection.execute(query)]
+    found = [_containment(row) for row in await rows_of_keys(connection, _CURRENT, users)]
     return {(one.tenant_id, one.user_id): one for one in found}
 
 
@@ -104,20 +117,12 @@ async def current_in(connection: Connection, tenant_id: str) -> list[Containment
 async def lock_containments(
     connection: Connection, keys: Collection[Key], *, skip_locked: bool = False
 ) -> dict[Key, Containment]:
-    """Return containments by (tenant_id, containment_id), locked in id order.
+    """Return containments by (tenant_id, containment_id), locked in order of tenant and id.
 
     skip_locked: leave out those that another transaction holds, instead of waiting.
     """
-    if not keys:
-        return {}
-    table = containments
-    query = (
-        sa.select(table)
-        .where(sa.tuple_(table.c.tenant_id, table.c.containment_id).in_(list(keys)))
-        .order_by(table.c.containment_id)
-        .with_for_update(skip_locked=skip_locked)
-    )
-    found = [_containment(row) for row in await connection.execute(query)]
+    query = _LOCK_FREE if skip_locked else _LOCK
+    found = [_containment(row) for row in await rows_of_keys(connection, query, keys)]
     return {(one.tenant_id, one.containment_id): one for one in found}
 
 
@@ -125,13 +130,7 @@ async def containments_by_key(
     connection: Connection, keys: Collection[Key]
 ) -> dict[Key, Containment]:
     """Return containments by (tenant_id, containment_id)."""
-    if not keys:
-        return {}
-    table = containments
-    query = sa.select(table).where(
-        sa.tuple_(table.c.tenant_id, table.c.containment_id).in_(list(keys))
-    )
-    found = [_containment(row) for row in await connection.execute(query)]
+    found = [_containment(row) for row in await rows_of_keys(connection, _BY_ID, keys)]
     return {(one.tenant_id, one.containment_id): one for one in found}
 
 
@@ -150,24 +149,17 @@ async def system_count_enforced(
 
 async def causes_of(connection: Connection, keys: Collection[Key]) -> dict[Key, list[Cause]]:
     """Return the causes of containments, in the order they were attached."""
-    table = containment_causes
     grouped: dict[Key, list[Cause]] = {key: [] for key in keys}
-    if not keys:
-        return grouped
-    query = (
-        sa.select(table)
-        .where(sa.tuple_(table.c.tenant_id, table.c.containment_id).in_(list(keys)))
-        .order_by(table.c.attached_at, table.c.detection_id)
-    )
-    for row in await connection.execute(query):
-        grouped[row.tenant_id, row.containment_id].append(
+    for tenant_id, containment_id, *about in await rows_of_keys(connection, _CAUSES, keys):
+        detection_id, name, issuer, summary, attached_at, cleared_at = about
+        grouped[tenant_id, containment_id].append(
             Cause(
-                detection_id=row.detection_id,
-                name=row.name,
-                issuer=row.issuer,
-                summary=row.summary,
-                attached_at=row.attached_at,
-                cleared_at=row.cleared_at,
+                detection_id=detection_id,
+                name=name,
+                issuer=issuer,
+                summary=summary,
+                attached_at=attached_at,
+                cleared_at=cleared_at,
             )
         )
     return grouped
@@ -179,19 +171,8 @@ async def write_containments(
     """Insert new containments and update known ones ((tenant_id, containment_id))."""
     new = [one for one in changed if (one.tenant_id, one.containment_id) not in known]
     old = [one for one in changed if (one.tenant_id, one.containment_id) in known]
-    if new:
-        await connection.execute(sa.insert(containments), [_containment_row(one) for one in new])
-    if old:
-        table = containments
-        statement = (
-            sa.update(table)
-            .where(
-                table.c.tenant_id == sa.bindparam("key_tenant"),
-                table.c.containment_id == sa.bindparam("key_id"),
-            )
-            .values({name: sa.bindparam(f"new_{name}") for name in _CHANGEABLE})
-        )
-        await connection.execute(statement, [_containment_change(one) for one in old])
+    await _OPEN.run(connection, [_containment_row(one) for one in new])
+    await _CHANGE.run(connection, [_containment_change(one) for one in old])
 
 
 async def write_causes(
@@ -202,31 +183,12 @@ async def write_causes(
     now: datetime,
 ) -> None:
     """Attach causes (or make them active again) and clear others, by containment key."""
-    table = containment_causes
-    if attached:
-        insert = dialect_insert(connection, table)
-        fresh = ("name", "issuer", "summary", "attached_at", "cleared_at")
-        upsert = insert.on_conflict_do_update(
-            index_elements=["tenant_id", "containment_id", "detection_id"],
-            set_={name: insert.excluded[name] for name in fresh},
-        )
-        await connection.execute(upsert, [_cause_row(key, cause) for key, cause in attached])
-    if cleared:
-        statement = (
-            sa.update(table)
-            .where(
-                table.c.tenant_id == sa.bindparam("key_tenant"),
-                table.c.containment_id == sa.bindparam("key_containment"),
-                table.c.detection_id == sa.bindparam("key_detection"),
-                table.c.cleared_at.is_(None),
-            )
-            .values(cleared_at=now)
-        )
-        rows = [
-            {"key_tenant": key[0], "key_containment": key[1], "key_detection": detection_id}
-            for key, detection_id in cleared
-        ]
-        await connection.execute(statement, rows)
+    await _ATTACH.run(connection, [_cause_row(key, cause) for key, cause in attached])
+    rows = [
+        {"key_tenant": key[0], "key_containment": key[1], "key_detection": detection, "at": now}
+        for key, detection in cleared
+    ]
+    await _CLEAR.run(connection, rows)
 
 
 async def list_containments(
@@ -264,6 +226,33 @@ _CHANGEABLE: Final = (
 )
 
 
+_ABOUT_CAUSE: Final = ("name", "issuer", "summary", "attached_at", "cleared_at")
+_OPEN: Final = inserts(containments)
+_CHANGE: Final = Write(
+    sa.update(containments)
+    .where(
+        containments.c.tenant_id == sa.bindparam("key_tenant"),
+        containments.c.containment_id == sa.bindparam("key_id"),
+    )
+    .values({name: sa.bindparam(f"new_{name}") for name in _CHANGEABLE}),
+    ("key_tenant", "key_id", *(f"new_{name}" for name in _CHANGEABLE)),
+)
+_ATTACH: Final = upserts(
+    containment_causes, ("tenant_id", "containment_id", "detection_id"), _ABOUT_CAUSE
+)
+_CLEAR: Final = Write(
+    sa.update(containment_causes)
+    .where(
+        containment_causes.c.tenant_id == sa.bindparam("key_tenant"),
+        containment_causes.c.containment_id == sa.bindparam("key_containment"),
+        containment_causes.c.detection_id == sa.bindparam("key_detection"),
+        containment_causes.c.cleared_at.is_(None),
+    )
+    .values(cleared_at=sa.bindparam("at")),
+    ("key_tenant", "key_containment", "key_detection", "at"),
+)
+
+
 def _containment_row(one: Containment) -> dict[str, Any]:
     return {
         "tenant_id": one.tenant_id,
@@ -291,24 +280,18 @@ def _containment_change(one: Containment) -> dict[str, Any]:
     }
 
 
-def _containment(row: sa.Row[Any]) -> Containment:
-    return Containment(
-        tenant_id=row.tenant_id,
-        containment_id=row.containment_id,
-        user_id=row.user_id,
-        state=ContainmentState(row.state),
-        level=row.level,
-        trace_id=row.trace_id,
-        actions=frozenset(row.actions),
-        reasons=tuple(row.reasons),
-        identifiers=tuple(row.identifiers),
-        label=row.label,
-        round=row.round,
-        opened_at=row.opened_at,
-        signal_received_at=row.signal_received_at,
-        enforced_at=row.enforced_at,
-        closed_at=row.closed_at,
-    )
+_COLUMNS: Final = tuple(containments.columns.keys())
+_STATES: Final = {state.value: state for state in ContainmentState}
+
+
+def _containment(row: Sequence[Any]) -> Containment:
+    """Make a containment of all columns of the table, in their order."""
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["state"] = _STATES[values["state"]]
+    values["actions"] = frozenset(values["actions"])
+    values["reasons"] = tuple(values["reasons"])
+    values["identifiers"] = tuple(values["identifiers"])
+    return Containment(**values)
 
 
 def _cause_row(key: Key, cause: Cause) -> dict[str, Any]:

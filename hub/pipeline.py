@@ -9,6 +9,7 @@ Nothing here calls back: risk does not know actions, actions do not know transmi
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -38,6 +39,8 @@ BATCH_SIGNALS_MAX: Final = 64
 #: whom to wake after a response was planned and committed
 TOPICS: Final = ("changes", "tasks", "deliveries", "polls")
 REASON_USER: Final = "For your security you were signed out. Please sign in again."
+
+_MODES: Final = {mode.value: mode for mode in SignalMode}
 
 Caps = Mapping[tuple[str, str], Level]
 
@@ -72,8 +75,8 @@ async def handle_signals(
     topics = await respond(connection, result.assessments, now=now)
     marks = [*unreadable, *(_inbox_mark(mark) for mark in result.marks)]
     await receivers.store.mark_signals(connection, marks, now)
-    for mark in marks:
-        _assessed_total.labels(mark.state).inc()
+    for state, count in Tally(mark.state for mark in marks).items():
+        _assessed_total.labels(state).inc(count)
     return topics
 
 
@@ -90,7 +93,8 @@ async def respond(
     orders = [order_of(assessment) for assessment in assessments]
     counts = {
         tenant_id: await risk.service.count_users(connection, tenant_id)
-        for tenant_id in {order.tenant_id for order in orders}
+        # Only whoever would be contained is counted against the users of the tenant.
+        for tenant_id in {order.tenant_id for order in orders if order.actions}
     }
     planned = await actions.service.plan(connection, orders, user_counts=counts, now=now)
     events = [
@@ -158,7 +162,7 @@ def signal_of(row: PendingSignal) -> Signal:
         iss=row.iss,
         source_class=row.source_class,
         level_cap=Level[row.level_cap] if row.level_cap else None,
-        mode=SignalMode(row.mode),
+        mode=_MODES[row.mode],
         event=parse_event(row.event_type, row.payload),
         sub_id=parse_subject(row.sub_id),
         occurred_at=row.occurred_at,
@@ -193,22 +197,24 @@ def order_of(assessment: Assessment) -> ContainmentOrder:
 
 def risk_event_of(assessment: Assessment) -> EventToPublish:
     """Return the CAEP risk-level-change of an assessment (CAEP-28 to CAEP-33)."""
+    occurred_at_s = epoch_s(assessment.occurred_at)
     event = RiskLevelChange(
         principal="USER",
         current_level=assessment.level.name,
         previous_level=assessment.previous_level.name,
         risk_reason=assessment.causes[0].name if assessment.causes else "REMEDIATED",
-        event_timestamp=epoch_s(assessment.occurred_at),
+        event_timestamp=occurred_at_s,
         initiating_entity="policy",
     )
     return EventToPublish(
         tenant_id=assessment.tenant_id,
         event_type=RiskLevelChange.type_uri,
         payload=render_event(event),
+        is_rendered=True,
         subjects=assessment.identifiers,
         ordering_key=assessment.user_id,
         txn=assessment.trace_id,
-        toe_s=epoch_s(assessment.occurred_at),
+        toe_s=occurred_at_s,
     )
 
 
@@ -224,6 +230,7 @@ def logout_event_of(task: Task, now: datetime) -> EventToPublish:
         tenant_id=task.tenant_id,
         event_type=SessionRevoked.type_uri,
         payload=render_event(event),
+        is_rendered=True,
         subjects=task.payload.identifiers,
         ordering_key=task.user_id,
         txn=task.containment_id,

@@ -145,7 +145,8 @@ def record(
     appended: list[Detection] = []
     for key, each in current.items():
         settled = levels.settle(each, clearances.get(each.entity_id, ()), now=now)
-        if key not in before or settled != before[key]:
+        known = before.get(key)
+        if settled is not known and settled != known:
             settled = replace(settled, revision=settled.revision + 1)
             appended.append(settled)
         standing.append(settled)

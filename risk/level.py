@@ -57,6 +57,16 @@ class LevelResult:
     pinned: bool = False
 
 
+_PRIOR_LOG_ODDS: Final = math.log(PRIOR / (1 - PRIOR))
+_NOTHING_KNOWN: Final = LevelResult(
+    level=Level.LOW,
+    score=round(_PRIOR_LOG_ODDS, SCORE_DIGITS),
+    reasons=(),
+    cause_ids=(),
+    next_change_at=None,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Counted:
     """A detection that counts, with its level after confidence and cap."""
@@ -79,6 +89,9 @@ def level(
     to the highest level its word can lead to. Raises nothing.
     Source: contracts §6 "Level precedence"; requirement SET-18.
     """
+    detections, pins = tuple(detections), tuple(pins)
+    if not detections and not pins:
+        return _NOTHING_KNOWN
     open_now = [
         settled
         for detection in detections
@@ -211,6 +224,9 @@ def _highest(
     counted: Sequence[_Counted], caps: Mapping[str, Level]
 ) -> tuple[Level, set[str], list[str]]:
     """Return level, supporting detections and reasons: maximum, then corroboration."""
+    if len(counted) == 1:
+        # The usual case, and nothing corroborates itself.
+        return counted[0].level, {counted[0].detection.detection_id}, [_told(counted[0])]
     support: dict[Level, dict[str, _Counted]] = {each: {} for each in Level}
     for each in counted:
         support[each.level][each.detection.detection_id] = each
@@ -224,8 +240,12 @@ def _highest(
         support[Level.MEDIUM].update(trio)
         notes[Level.MEDIUM] = "Low findings of three source classes within 24 h."
     top = max((each for each in Level if support[each]), default=Level.LOW)
-    reasons = [describe(each.detection) for each in support[top].values()]
+    reasons = [_told(each) for each in support[top].values()]
     return top, set(support[top]), reasons + ([notes[top]] if top in notes else [])
+
+
+def _told(each: _Counted) -> str:
+    return describe(each.detection)
 
 
 def _corroborating_pairs(
@@ -320,8 +340,7 @@ def _score(counted: Sequence[_Counted], now: datetime) -> float:
         detection = each.detection
         weight = SEVERITY[each.level] * detection.confidence * _decay(each, now)
         strongest[detection.source_class] = max(strongest.get(detection.source_class, 0.0), weight)
-    prior = math.log(PRIOR / (1 - PRIOR))
-    return round(math.fsum([prior, *strongest.values()]), SCORE_DIGITS)
+    return round(math.fsum([_PRIOR_LOG_ODDS, *strongest.values()]), SCORE_DIGITS)
 
 
 def _decay(each: _Counted, now: datetime) -> float:

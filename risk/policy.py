@@ -7,6 +7,7 @@ which only logs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -112,7 +113,7 @@ DEFAULT_POLICY: Final = Policy(mode=PolicyMode.MONITOR, rules=STANDARD_RULES)
 def decide(policy: Policy, facts: PolicyFacts) -> PolicyDecision:
     """Return the outcome of the first rule that matches. Total: the catch-all always does."""
     rule = next((rule for rule in policy.rules if _matches(rule, facts)), CATCH_ALL)
-    actions = frozenset(action.value for action in rule.actions)
+    actions = _values(rule.actions)
     enforced = policy.mode is PolicyMode.ENFORCE
     return PolicyDecision(
         rule=rule.name,
@@ -120,6 +121,12 @@ def decide(policy: Policy, facts: PolicyFacts) -> PolicyDecision:
         mode=policy.mode,
         would_have=frozenset() if enforced else actions,
     )
+
+
+@functools.cache
+def _values(actions: frozenset[Action]) -> frozenset[str]:
+    # Asked for every user of a batch; there are few sets of actions.
+    return frozenset(action.value for action in actions)
 
 
 def preset(name: str, *, mode: PolicyMode) -> Policy:

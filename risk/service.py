@@ -283,7 +283,7 @@ async def _owners_and_links(
 
 
 def _key(link: Link) -> _LinkKey:
-    return (link.device_id, link.user_id, link.kind.value, link.source)
+    return (link.device_id, link.user_id, link.kind._value_, link.source)
 
 
 def _speaks_of_device(placed: Placement) -> bool:
@@ -354,7 +354,6 @@ def _has_moved(made: Assessment) -> bool:
 
 
 def _report(assessments: Iterable[Assessment]) -> None:
-    for each in assessments:
-        if each.level is each.previous_level:
-            continue
-        _changes_total.labels(each.level.name).inc()
+    moved = Tally(each.level.name for each in assessments if each.level is not each.previous_level)
+    for level, count in moved.items():
+        _changes_total.labels(level).inc(count)

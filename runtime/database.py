@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from itertools import islice
 from typing import Any, Final, Literal
 
 import msgspec
@@ -231,13 +232,8 @@ async def serialize(connection: AsyncConnection, *names: str) -> None:
 
 def chunks(values: Iterable[Any], size: int) -> Iterable[list[Any]]:
     """Split values into lists of at most `size`, for statements with bounded parameters."""
-    batch: list[Any] = []
-    for value in values:
-        batch.append(value)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    left = iter(values)
+    while batch := list(islice(left, size)):
         yield batch
 
 

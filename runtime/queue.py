@@ -100,6 +100,11 @@ async def _grant(connection: AsyncConnection, request: LeaseRequest) -> LeaseAns
     now = from_epoch_s(request.now_s)
     until = now + timedelta(seconds=LEASE_S)
     kind, owner = request.kind, request.owner
+    if not request.fresh:
+        # Nearly always nothing changed, and there is nobody to share with.
+        all_held = await store.renew_alone(connection, kind=kind, owner=owner, now=now, until=until)
+        if len(all_held) == BUCKETS:
+            return LeaseAnswer(held=sorted(all_held.items()), until_s=until.timestamp())
     rows = {lease.bucket: lease for lease in await store.system_lock_leases(connection, kind)}
     owners = await store.note_member(connection, kind=kind, owner=owner, now=now, until=until)
     await store.add_leases(

@@ -216,6 +216,54 @@ def inserts(table: sa.Table, *, or_nothing: bool = False) -> Write:
     return Write(made, table.columns.keys())
 
 
+def upserts(
+    table: sa.Table, keys: Sequence[str], columns: Sequence[str], *, newer: str | None = None
+) -> Write:
+    """Return the write "insert, or where the keys exist, overwrite these columns".
+
+    It takes whole rows. newer: overwrite only where this column grows.
+    """
+    made: dict[str, sa.Executable] = {}
+    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
+        statement = insert(table)
+        made[dialect] = statement.on_conflict_do_update(
+            index_elements=list(keys),
+            set_={name: statement.excluded[name] for name in columns},
+            where=None if newer is None else statement.excluded[newer] > table.c[newer],
+        )
+    return Write(made, table.columns.keys())
+
+
+def among(select: sa.Select[*tuple[Any, ...]], table: sa.Table, column: sa.Column[str]) -> Query:
+    """Return the select of one tenant's rows whose `column` is one of `ids`; see `rows_of_keys`."""
+    return Query(
+        select.where(
+            table.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+            column.in_(sa.bindparam("ids", expanding=True, type_=sa.String)),
+        ),
+        scalars=["tenant_id"],
+        lists=["ids"],
+    )
+
+
+async def rows_of_keys(
+    connection: AsyncConnection, query: Query, keys: Iterable[tuple[str, str]]
+) -> list[Row]:
+    """Run a query made with `among` for (tenant, id) keys, tenant by tenant in order of the keys.
+
+    Without keys it runs nothing. Raises database errors.
+    """
+    by_tenant: dict[str, list[str]] = {}
+    for tenant_id, key in sorted(set(keys)):
+        by_tenant.setdefault(tenant_id, []).append(key)
+    found: list[Row] = []
+    for tenant_id, ids in by_tenant.items():
+        for first in range(0, len(ids), LIST_MAX):
+            some = ids[first : first + LIST_MAX]
+            found += await query.rows(connection, tenant_id=tenant_id, ids=some)
+    return found
+
+
 def _mark(name: str, place: int) -> str:
     return f"\0{name}:{place}"
 

@@ -22,6 +22,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
+from runtime.statements import Query, inserts
 
 #: owner of a bucket that nobody works off
 NOBODY: Final = "nobody"
@@ -141,6 +142,63 @@ async def system_lock_leases(connection: AsyncConnection, kind: str) -> list[Lea
     return [Lease(**row) for row in (await connection.execute(query)).mappings()]
 
 
+async def renew_alone(
+    connection: AsyncConnection, *, kind: str, owner: str, now: datetime, until: datetime
+) -> dict[int, int]:
+    """Extend what an owner holds that is known and alone; return bucket to epoch.
+
+    Empty when somebody else is there, or when its own time ran out: then leases are to be granted
+    anew. On PostgreSQL nobody else is granted any until the transaction ends.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(_LOCK_GRANTS, {"of_kind": kind})
+    values = {"of_kind": kind, "of_owner": owner, "now": now, "until": until}
+    if (await connection.execute(_STAY_ALONE, values)).rowcount != 1:
+        return {}
+    return {row.bucket: row.epoch for row in await connection.execute(_EXTEND_ALL, values)}
+
+
+_KIND: Final = sa.bindparam("of_kind", type_=sa.String)
+_OWNER: Final = sa.bindparam("of_owner", type_=sa.String)
+_LOCK_GRANTS: Final = (
+    sa.select(leases.c.bucket)
+    .where(
+        leases.c.tenant_id == SYSTEM_TENANT,
+        leases.c.kind == _KIND,
+        leases.c.bucket == GRANT_LOCK_BUCKET,
+    )
+    .with_for_update()
+)
+_OTHERS: Final = lease_members.alias("others")
+_STAY_ALONE: Final = (
+    sa.update(lease_members)
+    .where(
+        lease_members.c.tenant_id == SYSTEM_TENANT,
+        lease_members.c.kind == _KIND,
+        lease_members.c.owner == _OWNER,
+        lease_members.c.seen_until >= sa.bindparam("now", type_=UTCDateTime),
+        ~sa.exists().where(
+            _OTHERS.c.tenant_id == SYSTEM_TENANT,
+            _OTHERS.c.kind == _KIND,
+            _OTHERS.c.owner != _OWNER,
+        ),
+    )
+    .values(seen_until=sa.bindparam("until"))
+)
+_EXTEND_ALL: Final = (
+    sa.update(leases)
+    .where(
+        leases.c.tenant_id == SYSTEM_TENANT,
+        leases.c.kind == _KIND,
+        leases.c.owner == _OWNER,
+        leases.c.bucket != GRANT_LOCK_BUCKET,
+        leases.c.expires_at > sa.bindparam("now", type_=UTCDateTime),
+    )
+    .values(expires_at=sa.bindparam("until"))
+    .returning(leases.c.bucket, leases.c.epoch)
+)
+
+
 async def add_leases(
     connection: AsyncConnection, *, kind: str, owner: str, buckets: Collection[int], until: datetime
 ) -> None:
@@ -249,37 +307,51 @@ async def bump(connection: AsyncConnection, tenant_id: str, kind: str) -> None:
 
 async def system_config_versions(connection: AsyncConnection) -> dict[tuple[str, str], int]:
     """Return (tenant, kind) to version, of all tenants: a few rows, read by every node."""
-    query = sa.select(config_versions)
-    return {(row.tenant_id, row.kind): row.version for row in await connection.execute(query)}
+    rows = await _CONFIG_VERSIONS.rows(connection)
+    return {(tenant_id, kind): version for tenant_id, kind, version in rows}
+
+
+_CONFIG_VERSIONS: Final = Query(
+    sa.select(config_versions.c.tenant_id, config_versions.c.kind, config_versions.c.version)
+)
+
+
+_ADD_CHANGES: Final = inserts(changes)
 
 
 async def add_changes(connection: AsyncConnection, entries: Collection[Change]) -> None:
     """Append to the change feed, in the transaction of the change itself."""
-    rows = [
-        {
-            "tenant_id": entry.tenant_id,
-            "change_id": entry.change_id,
-            "kind": entry.kind,
-            "ref": entry.ref,
-            "at": entry.at,
-        }
-        for entry in entries
-    ]
-    if rows:
-        await connection.execute(sa.insert(changes), rows)
+    await _ADD_CHANGES.run(
+        connection,
+        [
+            {
+                "tenant_id": entry.tenant_id,
+                "change_id": entry.change_id,
+                "kind": entry.kind,
+                "ref": entry.ref,
+                "at": entry.at,
+            }
+            for entry in entries
+        ],
+    )
 
 
 async def system_changes_since(
     connection: AsyncConnection, *, since: datetime, limit: int
 ) -> list[Change]:
     """Return feed entries of all tenants made at or after `since`, oldest first."""
-    query = (
-        sa.select(changes)
-        .where(changes.c.at >= since)
-        .order_by(changes.c.at, changes.c.change_id)
-        .limit(limit)
-    )
-    return [Change(**row) for row in (await connection.execute(query)).mappings()]
+    rows = await _CHANGES_SINCE.rows(connection, since=since, at_most=limit)
+    return [Change(**dict(zip(_CHANGE_COLUMNS, row, strict=True))) for row in rows]
+
+
+_CHANGE_COLUMNS: Final = tuple(changes.columns.keys())
+_CHANGES_SINCE: Final = Query(
+    sa.select(changes)
+    .where(changes.c.at >= sa.bindparam("since", type_=UTCDateTime))
+    .order_by(changes.c.at, changes.c.change_id)
+    .limit(sa.bindparam("at_most", type_=sa.Integer)),
+    scalars=["since", "at_most"],
+)
 
 
 async def system_purge_changes(connection: AsyncConnection, *, before: datetime) -> int:

@@ -52,6 +52,11 @@ class Stream:
     subject_format: str | None
     created_at: datetime
 
+    def selects(self, event_type: str) -> bool:
+        """Return whether the stream takes events of this type. Source: SSF 1.0 §8.1.3.1; SUB-40."""
+        # The issuer has no part in the choice.
+        return selects(configuration_of(self, issuer=""), event_type)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventToPublish:
@@ -60,7 +65,8 @@ class EventToPublish:
     subjects: identifiers of the subject, all of the same principal, the preferred one first; each
     stream takes the one in its format. ordering_key: SETs of one stream with the same key arrive
     in order. toe_s: when it happened, seconds since 1970. only_stream_id, only_app_id: narrow it
-    to one stream, or to the streams of one app.
+    to one stream, or to the streams of one app. is_rendered: the payload was rendered from a typed
+    event just now, so there is nothing to check.
     """
 
     tenant_id: str
@@ -72,14 +78,17 @@ class EventToPublish:
     toe_s: int | None = None
     only_stream_id: str | None = None
     only_app_id: str | None = None
+    is_rendered: bool = False
 
     def concerns(self, stream: Stream) -> bool:
         """Return whether the event goes out over `stream`. Source: SSF 1.0 §8.1.3.1; SUB-40."""
-        return (
-            self.only_stream_id in (None, stream.stream_id)
-            and self.only_app_id in (None, stream.app_id)
-            # The issuer has no part in the choice.
-            and selects(configuration_of(stream, issuer=""), self.event_type)
+        return self.is_open_to(stream) and stream.selects(self.event_type)
+
+    def is_open_to(self, stream: Stream) -> bool:
+        """Return whether the event was not narrowed to other streams."""
+        return self.only_stream_id in (None, stream.stream_id) and self.only_app_id in (
+            None,
+            stream.app_id,
         )
 
 

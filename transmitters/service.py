@@ -229,11 +229,17 @@ async def publish(
     streams: dict[str, list[Stream]] = {}
     for tenant_id in {event.tenant_id for event in events}:
         streams[tenant_id] = await store.list_streams(connection, tenant_id)
+    selecting: dict[tuple[str, str], list[Stream]] = {}
     published: list[Published] = []
     event_rows: list[dict[str, Any]] = []
     delivery_rows: list[dict[str, Any]] = []
     for index, event in enumerate(events):
-        chosen = [stream for stream in streams[event.tenant_id] if event.concerns(stream)]
+        kind = (event.tenant_id, event.event_type)
+        if kind not in selecting:
+            selecting[kind] = [
+                stream for stream in streams[event.tenant_id] if stream.selects(event.event_type)
+            ]
+        chosen = [stream for stream in selecting[kind] if event.is_open_to(stream)]
         if not chosen:
             continue
         event_row = _event_row(event, now)
@@ -259,10 +265,12 @@ async def publish(
 
 def _event_row(event: EventToPublish, now: datetime) -> dict[str, Any]:
     event_id = ids.new_id("evt")
-    try:
-        payload = render_event(parse_event(event.event_type, event.payload))
-    except EventError as error:
-        raise LocalProtocolError("broken_event", error.description) from error
+    payload: Mapping[str, Any] = event.payload
+    if not event.is_rendered:
+        try:
+            payload = render_event(parse_event(event.event_type, event.payload))
+        except EventError as error:
+            raise LocalProtocolError("broken_event", error.description) from error
     return {
         "tenant_id": event.tenant_id,
         "event_id": event_id,

@@ -23,6 +23,7 @@ from runtime.database import (
     tenant_column,
 )
 from runtime.queue import bucket_of
+from runtime.statements import Query, Write, inserts
 from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.model import (
     ORDERING_KEY_CHARACTERS_MAX,
@@ -115,10 +116,29 @@ deliveries: Final = sa.Table(
     ),
 )
 
-_STREAM_COLUMNS: Final = tuple(
-    streams.c[name]
-    for name in Stream.__dataclass_fields__  # the table holds the object, column by field
+#: the table holds the object, column by field
+_STREAM_NAMES: Final = tuple(Stream.__dataclass_fields__)
+_STREAM_COLUMNS: Final = tuple(streams.c[name] for name in _STREAM_NAMES)
+_OF_TENANT: Final = Query(
+    sa.select(*_STREAM_COLUMNS)
+    .where(streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String))
+    .order_by(streams.c.stream_id),
+    scalars=["tenant_id"],
 )
+_ADD_EVENTS: Final = inserts(events)
+_QUEUED: Final = (
+    "tenant_id",
+    "stream_id",
+    "jti",
+    "event_id",
+    "iat",
+    "ordering_key",
+    "state",
+    "attempts",
+    "due_at",
+    "queued_at",
+)
+_QUEUE: Final = Write(sa.insert(deliveries), _QUEUED)
 
 
 def is_pending(table: Any) -> sa.ColumnElement[bool]:
@@ -140,7 +160,7 @@ def carries(delivery: Any) -> sa.ColumnElement[bool]:
     )
 
 
-def _stream_of(row: sa.RowMapping) -> Stream:
+def _stream_of(row: Mapping[Any, Any]) -> Stream:
     return Stream(
         **{
             **{str(name): value for name, value in row.items()},
@@ -186,6 +206,9 @@ async def list_streams(
     app_id: str | None = None,
 ) -> list[Stream]:
     """Return the streams of a tenant, or of one client or app of it, oldest first."""
+    if client_id is None and app_id is None:
+        rows = await _OF_TENANT.rows(connection, tenant_id=tenant_id)
+        return [_stream_of(dict(zip(_STREAM_NAMES, row, strict=True))) for row in rows]
     query = (
         sa.select(*_STREAM_COLUMNS)
         .where(streams.c.tenant_id == tenant_id)
@@ -223,18 +246,14 @@ async def delete_stream(
 
 async def add_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Store events; each row has the columns of the table."""
-    if rows:
-        await connection.execute(sa.insert(events), rows)
+    await _ADD_EVENTS.run(connection, rows)
 
 
 async def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Queue SETs: tenant_id, stream_id, jti, event_id, iat, ordering_key, queued_at each."""
-    if rows:
-        state = DeliveryState.PENDING.value
-        filled = [
-            {**row, "state": state, "attempts": 0, "due_at": row["queued_at"]} for row in rows
-        ]
-        await connection.execute(sa.insert(deliveries), filled)
+    state = DeliveryState.PENDING.value
+    filled = [{**row, "state": state, "attempts": 0, "due_at": row["queued_at"]} for row in rows]
+    await _QUEUE.run(connection, filled)
 
 
 async def dead_letters(

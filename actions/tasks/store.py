@@ -1,4 +1,4 @@
-"""Tables and named queries of tasks and their attempts. Decides nothing."""
+"""Named queries of tasks and their attempts. Decides nothing."""
 
 from __future__ import annotations
 
@@ -22,83 +22,15 @@ from actions.model import (
     TaskResult,
     TaskState,
 )
-from runtime.database import (
-    JSONDocument,
-    UTCDateTime,
-    chunks,
-    dialect_insert,
-    id_column,
-    metadata,
-    tenant_column,
-)
+from actions.tasks.tables.store import IS_QUEUED, attempts, tasks
+from runtime.database import UTCDateTime
+from runtime.queue import BUCKETS
+from runtime.statements import Query, Write, among, inserts, rows_of_keys
 
 #: what services pass through without knowing it
 Connection: TypeAlias = AsyncConnection
 #: (tenant_id, id)
 Key: TypeAlias = tuple[str, str]
-KEYS_PER_STATEMENT: Final = 400
-
-tasks: Final = sa.Table(
-    "tasks",
-    metadata,
-    tenant_column(),
-    id_column("task_id"),
-    id_column("containment_id", primary_key=False),
-    sa.Column("round", sa.Integer, nullable=False),
-    sa.Column("kind", sa.String(32), nullable=False),
-    sa.Column("app_id", sa.String(64)),
-    sa.Column("webhook_id", sa.String(64)),
-    id_column("user_id", primary_key=False),
-    sa.Column("stage", sa.SmallInteger, nullable=False),
-    sa.Column("target", sa.String(96), nullable=False),
-    sa.Column("lane", sa.String(192), nullable=False),
-    sa.Column("bucket", sa.SmallInteger, nullable=False),
-    sa.Column("idempotency_key", sa.String(400), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("attempts_before", sa.Integer, nullable=False),
-    sa.Column("due_at", UTCDateTime, nullable=False),
-    sa.Column("deadline_at", UTCDateTime, nullable=False),
-    sa.Column("payload", JSONDocument, nullable=False),
-    sa.Column("result", JSONDocument, nullable=False),
-    sa.Column("proves", sa.String(16), nullable=False),
-    sa.Column("created_at", UTCDateTime, nullable=False),
-    sa.Column("settled_at", UTCDateTime),
-    sa.Column("undo_of", sa.String(64)),
-    sa.UniqueConstraint("tenant_id", "idempotency_key"),
-    sa.Index("ix_tasks_tenant_id_containment_id", "tenant_id", "containment_id"),
-    sa.Index("ix_tasks_tenant_id_state_task_id", "tenant_id", "state", "task_id"),
-)
-_is_queued = tasks.c.state == "queued"
-sa.Index(
-    "ix_tasks_tenant_id_lane_queued",
-    tasks.c.tenant_id,
-    tasks.c.lane,
-    tasks.c.task_id,
-    sqlite_where=_is_queued,
-    postgresql_where=_is_queued,
-)
-sa.Index(
-    "ix_tasks_tenant_id_bucket_queued",
-    tasks.c.tenant_id,
-    tasks.c.bucket,
-    tasks.c.due_at,
-    sqlite_where=_is_queued,
-    postgresql_where=_is_queued,
-)
-
-attempts: Final = sa.Table(
-    "attempts",
-    metadata,
-    tenant_column(),
-    id_column("task_id"),
-    sa.Column("attempt_number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("at", UTCDateTime, nullable=False),
-    sa.Column("duration_ms", sa.Float, nullable=False),
-    sa.Column("outcome", sa.String(32), nullable=False),
-    sa.Column("status", sa.Integer, nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +59,37 @@ _CHANGEABLE: Final = (
 )
 
 
+_BY_KEY: Final = (
+    tasks.c.tenant_id == sa.bindparam("key_tenant"),
+    tasks.c.task_id == sa.bindparam("key_id"),
+)
+_ADD: Final = inserts(tasks, or_nothing=True)
+_CANCEL: Final = Write(
+    sa.update(tasks)
+    .where(*_BY_KEY, IS_QUEUED)
+    .values(state=TaskState.CANCELLED.value, settled_at=sa.bindparam("at")),
+    ("key_tenant", "key_id", "at"),
+)
+_CHANGE: Final = Write(
+    sa.update(tasks)
+    .where(*_BY_KEY)
+    .values({name: sa.bindparam(f"new_{name}") for name in _CHANGEABLE}),
+    ("key_tenant", "key_id", *(f"new_{name}" for name in _CHANGEABLE)),
+)
+_ADD_ATTEMPTS: Final = inserts(attempts, or_nothing=True)
+
+
+_MEMBERSHIP: Final = (TaskKind.QUARANTINE_ADD.value, TaskKind.QUARANTINE_REMOVE.value)
+_IN_ORDER: Final = sa.select(tasks).order_by(tasks.c.task_id)
+_ALL_OF: Final = among(_IN_ORDER, tasks, tasks.c.containment_id)
+_OPEN_OF: Final = among(
+    _IN_ORDER.where(sa.or_(IS_QUEUED, tasks.c.kind.in_(_MEMBERSHIP))),
+    tasks,
+    tasks.c.containment_id,
+)
+_BY_ID: Final = among(sa.select(tasks), tasks, tasks.c.task_id)
+
+
 async def tasks_of(
     connection: Connection, keys: Collection[Key], *, only_open: bool = False
 ) -> dict[Key, list[Task]]:
@@ -135,72 +98,41 @@ async def tasks_of(
     only_open: those that can still matter: queued ones, and all membership changes.
     """
     grouped: dict[Key, list[Task]] = {key: [] for key in keys}
-    if not keys:
-        return grouped
-    query = sa.select(tasks).where(
-        sa.tuple_(tasks.c.tenant_id, tasks.c.containment_id).in_(list(keys))
-    )
-    if only_open:
-        membership = (TaskKind.QUARANTINE_ADD.value, TaskKind.QUARANTINE_REMOVE.value)
-        query = query.where(sa.or_(_is_queued, tasks.c.kind.in_(membership)))
-    for row in await connection.execute(query.order_by(tasks.c.task_id)):
-        grouped[row.tenant_id, row.containment_id].append(_task(row))
+    for row in await rows_of_keys(connection, _OPEN_OF if only_open else _ALL_OF, keys):
+        task = _task(row)
+        grouped[task.tenant_id, task.containment_id].append(task)
     return grouped
 
 
 async def add_tasks(connection: Connection, new: Sequence[Task]) -> None:
     """Enqueue tasks; one whose idempotency key exists already is left as it is."""
-    if new:
-        insert = dialect_insert(connection, tasks).on_conflict_do_nothing()
-        await connection.execute(insert, [_task_row(task) for task in new])
+    await _ADD.run(connection, [_task_row(task) for task in new])
 
 
 async def cancel_tasks(connection: Connection, keys: Sequence[Key], *, now: datetime) -> None:
     """Cancel tasks that are still queued."""
-    if keys:
-        statement = (
-            sa.update(tasks)
-            .where(
-                tasks.c.tenant_id == sa.bindparam("key_tenant"),
-                tasks.c.task_id == sa.bindparam("key_id"),
-                _is_queued,
-            )
-            .values(state=TaskState.CANCELLED.value, settled_at=now)
-        )
-        await connection.execute(
-            statement, [{"key_tenant": tenant, "key_id": task_id} for tenant, task_id in keys]
-        )
+    await _CANCEL.run(
+        connection,
+        [{"key_tenant": tenant, "key_id": task_id, "at": now} for tenant, task_id in keys],
+    )
 
 
 async def tasks_by_key(connection: Connection, keys: Collection[Key]) -> dict[Key, Task]:
     """Return tasks by (tenant_id, task_id)."""
-    found: dict[Key, Task] = {}
-    for some in chunks(keys, KEYS_PER_STATEMENT):
-        query = sa.select(tasks).where(sa.tuple_(tasks.c.tenant_id, tasks.c.task_id).in_(some))
-        for row in await connection.execute(query):
-            found[row.tenant_id, row.task_id] = _task(row)
-    return found
+    found = [_task(row) for row in await rows_of_keys(connection, _BY_ID, keys)]
+    return {(task.tenant_id, task.task_id): task for task in found}
 
 
 async def update_tasks(connection: Connection, changed: Sequence[Task]) -> None:
     """Write what settling changes of tasks."""
-    if changed:
-        statement = (
-            sa.update(tasks)
-            .where(
-                tasks.c.tenant_id == sa.bindparam("key_tenant"),
-                tasks.c.task_id == sa.bindparam("key_id"),
-            )
-            .values({name: sa.bindparam(f"new_{name}") for name in _CHANGEABLE})
+    rows = []
+    for task in changed:
+        row = _task_row(task)
+        rows.append(
+            {"key_tenant": task.tenant_id, "key_id": task.task_id}
+            | {f"new_{name}": row[name] for name in _CHANGEABLE}
         )
-        rows = []
-        for task in changed:
-            row = _task_row(task)
-            rows.append(
-                {"key_tenant": task.tenant_id, "key_id": task.task_id}
-                | {f"new_{name}": row[name] for name in _CHANGEABLE}
-            )
-        await connection.execute(statement, rows)
+    await _CHANGE.run(connection, rows)
 
 
 async def pull_tasks(connection: Connection, keys: Sequence[Key], *, now: datetime) -> None:
@@ -211,7 +143,7 @@ async def pull_tasks(connection: Connection, keys: Sequence[Key], *, now: dateti
             .where(
                 tasks.c.tenant_id == sa.bindparam("key_tenant"),
                 tasks.c.task_id == sa.bindparam("key_id"),
-                _is_queued,
+                IS_QUEUED,
             )
             .values(due_at=now)
         )
@@ -235,9 +167,7 @@ async def add_attempts(connection: Connection, made: Iterable[tuple[str, Attempt
         }
         for tenant_id, attempt in made
     ]
-    if rows:
-        insert = dialect_insert(connection, attempts).on_conflict_do_nothing()
-        await connection.execute(insert, rows)
+    await _ADD_ATTEMPTS.run(connection, rows)
 
 
 async def system_due_tasks(
@@ -250,14 +180,46 @@ async def system_due_tasks(
 ) -> list[Task]:
     """Return due heads of lanes of some buckets, fair over targets. System query.
 
-    A head is the oldest queued task of its lane; a lane whose head waits, waits.
+    A head is the oldest queued task of its lane; a lane whose head waits, waits. Most looks find
+    nothing: they cost one walk along the index of queued tasks.
     """
+    everywhere = len(buckets) >= BUCKETS
+    scope = {} if everywhere else {"buckets": buckets}
+    if not await _ANY_DUE[everywhere].rows(connection, now=now, **scope):
+        return []
+    rows = await _DUE[everywhere].rows(
+        connection,
+        now=now,
+        busy=limits.busy,
+        full=limits.full,
+        failing=limits.failing,
+        per_target=limits.per_target,
+        at_most=limit,
+        **scope,
+    )
+    return [_task(row) for row in rows]
+
+
+def _is_due(*, everywhere: bool) -> sa.ColumnElement[bool]:
+    mine = (
+        tasks.c.bucket != LOCAL_BUCKET
+        if everywhere
+        else tasks.c.bucket.in_(sa.bindparam("buckets", expanding=True, type_=sa.Integer))
+    )
+    return sa.and_(IS_QUEUED, mine, tasks.c.due_at <= sa.bindparam("now", type_=UTCDateTime))
+
+
+def _lanes(name: str) -> sa.BindParameter[str]:
+    return sa.bindparam(name, expanding=True, type_=sa.String)
+
+
+def _due_heads(*, everywhere: bool) -> Query:
     earlier = tasks.alias("earlier")
     has_earlier = sa.exists(
-        sa.select(sa.literal(1)).where(
+        sa.select(sa.literal_column("1")).where(
             earlier.c.tenant_id == tasks.c.tenant_id,
             earlier.c.lane == tasks.c.lane,
-            earlier.c.state == "queued",
+            earlier.c.state == sa.literal_column("'queued'"),
             earlier.c.task_id < tasks.c.task_id,
         )
     )
@@ -268,32 +230,59 @@ async def system_due_tasks(
     heads = (
         sa.select(tasks, turn.label("turn"))
         .where(
-            _is_queued,
-            tasks.c.bucket.in_(list(buckets)),
-            tasks.c.due_at <= now,
-            tasks.c.lane.not_in(list(limits.busy)),
-            tasks.c.target.not_in(list(limits.full)),
+            _is_due(everywhere=everywhere),
+            tasks.c.lane.not_in(_lanes("busy")),
+            tasks.c.target.not_in(_lanes("full")),
             ~has_earlier,
         )
         .subquery()
     )
     allowed = sa.or_(
         heads.c.turn == 1,
-        sa.and_(heads.c.turn <= limits.per_target, heads.c.target.not_in(list(limits.failing))),
+        sa.and_(
+            heads.c.turn <= sa.bindparam("per_target", type_=sa.Integer),
+            heads.c.target.not_in(_lanes("failing")),
+        ),
     )
-    query = sa.select(heads).where(allowed).order_by(heads.c.due_at, heads.c.task_id).limit(limit)
-    return [_task(row) for row in await connection.execute(query)]
+    return Query(
+        sa.select(*(heads.c[name] for name in _COLUMNS))
+        .where(allowed)
+        .order_by(heads.c.due_at, heads.c.task_id)
+        .limit(sa.bindparam("at_most", type_=sa.Integer)),
+        scalars=["now", "per_target", "at_most"],
+        lists=["busy", "full", "failing", *_BUCKETS[everywhere]],
+    )
+
+
+_COLUMNS: Final = tuple(tasks.columns.keys())
+#: lists of the statements for all buckets, and for some
+_BUCKETS: Final = {True: (), False: ("buckets",)}
+_ANY_DUE: Final = {
+    everywhere: Query(
+        sa.select(sa.literal_column("1")).where(_is_due(everywhere=everywhere)).limit(1),
+        scalars=["now"],
+        lists=_BUCKETS[everywhere],
+    )
+    for everywhere in (True, False)
+}
+_DUE: Final = {everywhere: _due_heads(everywhere=everywhere) for everywhere in (True, False)}
+_LOCAL_DUE: Final = Query(
+    sa.select(tasks)
+    .where(
+        IS_QUEUED,
+        tasks.c.bucket == sa.literal_column(str(LOCAL_BUCKET)),
+        tasks.c.due_at <= sa.bindparam("now", type_=UTCDateTime),
+    )
+    .order_by(tasks.c.due_at, tasks.c.task_id)
+    .limit(sa.bindparam("at_most", type_=sa.Integer)),
+    scalars=["now", "at_most"],
+)
 
 
 async def system_local_due(connection: Connection, now: datetime, *, limit: int) -> list[Task]:
     """Return due tasks that the core performs itself. System query."""
-    query = (
-        sa.select(tasks)
-        .where(_is_queued, tasks.c.bucket == LOCAL_BUCKET, tasks.c.due_at <= now)
-        .order_by(tasks.c.due_at, tasks.c.task_id)
-        .limit(limit)
-    )
-    return [_task(row) for row in await connection.execute(query)]
+    rows = await _LOCAL_DUE.rows(connection, now=now, at_most=limit)
+    return [_task(row) for row in rows]
 
 
 async def list_tasks(
@@ -370,30 +359,19 @@ def _task_row(task: Task) -> dict[str, Any]:
     }
 
 
-def _task(row: sa.Row[Any]) -> Task:
-    return Task(
-        tenant_id=row.tenant_id,
-        task_id=row.task_id,
-        containment_id=row.containment_id,
-        round=row.round,
-        kind=TaskKind(row.kind),
-        app_id=row.app_id,
-        webhook_id=row.webhook_id,
-        user_id=row.user_id,
-        stage=Stage(row.stage),
-        target=row.target,
-        lane=row.lane,
-        bucket=row.bucket,
-        idempotency_key=row.idempotency_key,
-        state=TaskState(row.state),
-        attempts=row.attempts,
-        attempts_before=row.attempts_before,
-        due_at=row.due_at,
-        deadline_at=row.deadline_at,
-        payload=msgspec.convert(row.payload, TaskPayload),
-        result=msgspec.convert(row.result, TaskResult),
-        proves=Proof(row.proves),
-        created_at=row.created_at,
-        settled_at=row.settled_at,
-        undo_of=row.undo_of,
-    )
+def _task(row: Sequence[Any]) -> Task:
+    """Make a task of all columns of the table, in their order."""
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["kind"] = _KINDS[values["kind"]]
+    values["stage"] = _STAGES[values["stage"]]
+    values["state"] = _STATES[values["state"]]
+    values["proves"] = _PROOFS[values["proves"]]
+    values["payload"] = msgspec.convert(values["payload"], TaskPayload)
+    values["result"] = msgspec.convert(values["result"], TaskResult)
+    return Task(**values)
+
+
+_KINDS: Final = {kind.value: kind for kind in TaskKind}
+_STAGES: Final = {stage.value: stage for stage in Stage}
+_STATES: Final = {state.value: state for state in TaskState}
+_PROOFS: Final = {proof.value: proof for proof in Proof}

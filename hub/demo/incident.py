@@ -8,6 +8,7 @@ started anew at any moment. What must *not* have happened is for `hub.demo.judge
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -39,6 +40,8 @@ class Incident:
     world: World
     person: Person
     phase: Phase = Phase.SIGNED_IN
+    #: when each phase was reached, by the monotonic clock
+    reached: dict[Phase, float] = field(default_factory=dict)
     #: by place, the sessions that had to end, and those that came after and had to live
     doomed: dict[str, set[str]] = field(default_factory=dict)
     later: dict[str, set[str]] = field(default_factory=dict)
@@ -74,7 +77,7 @@ class Incident:
     async def report_compromised(self, **order: Any) -> Any:
         """Let the vendor report the person's first device; return what the vendor saw."""
         sent = await self._report("not-compliant", order)
-        self.phase = Phase.COMPROMISED
+        self._reach(Phase.COMPROMISED)
         return sent
 
     async def contained(self) -> None:
@@ -88,7 +91,7 @@ class Incident:
         )
         if reply.status != FORBIDDEN:
             raise StepFailed(f"{self.user} may sign in while in quarantine: {reply.status}")
-        self.phase = Phase.CONTAINED
+        self._reach(Phase.CONTAINED)
 
     async def logged_out(self, place: str) -> None:
         """Wait until no session that had to end is left at a place. Raises StepFailed."""
@@ -101,7 +104,7 @@ class Incident:
     async def report_clean(self, **order: Any) -> Any:
         """Let the vendor report that the device is compliant again."""
         sent = await self._report("compliant", order)
-        self.phase = Phase.CLEAN
+        self._reach(Phase.CLEAN)
         return sent
 
     async def restored(self) -> None:
@@ -110,7 +113,7 @@ class Incident:
         await until(f"{self.user} is out of quarantine", self._is_free, limit_s=STEP_S)
         await until(f"the containment of {self.user} closes", self._is_closed, limit_s=STEP_S)
         await until(f"people are told about {self.user}", self._is_told, limit_s=STEP_S)
-        self.phase = Phase.RESTORED
+        self._reach(Phase.RESTORED)
 
     async def sign_in_again(self) -> None:
         """Sign in everywhere the ordinary way; a request that comes too late would end these."""
@@ -128,6 +131,10 @@ class Incident:
             return (await self.world.http.request("POST", url, body)).status == OK
 
         return can_sign_in
+
+    def _reach(self, phase: Phase) -> None:
+        self.phase = phase
+        self.reached[phase] = time.monotonic()
 
     def is_at(self, level: str) -> Any:
         """Return a condition: the hub says that the person is at this level."""

@@ -187,10 +187,10 @@ def owner_changes(links: Sequence[Link], stated: Link) -> list[Link]:
     mine = next((link for link in said_before if link.user_id == stated.user_id), None)
     if mine is None:
         return [*replaced, replace(stated, until=until)]
-    renewed = replace(
-        mine, since=min(mine.since, at), until=mine.until if mine.covers(at) else until
-    )
-    return [*replaced, renewed] if renewed != mine else replaced
+    since, until = min(mine.since, at), mine.until if mine.covers(at) else until
+    if (since, until) == (mine.since, mine.until):
+        return replaced
+    return [*replaced, replace(mine, since=since, until=until)]
 
 
 def _unreadable() -> Invalid:

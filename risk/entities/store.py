@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.entities.model import SOURCE_CHARS_MAX, Entity, Link, LinkKind
 from risk.model import EntityKind
-from risk.sql.store import IDS, IN_LIST_MAX, TENANT, rows_of, upserts
+from risk.sql.store import IDS, IN_LIST_MAX, TENANT, rows_of
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
@@ -21,7 +21,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
-from runtime.statements import Query, inserts
+from runtime.statements import Query, Row, inserts, upserts
 
 entities: Final = sa.Table(
     "entities",
@@ -124,6 +124,14 @@ _LINKS_AROUND: Final = sa.select(*_LINK_COLUMNS).where(
         )
     ),
 )
+_COUNT: Final = Query(
+    sa.select(sa.func.count())
+    .select_from(entities)
+    .where(
+        entities.c.tenant_id == TENANT, entities.c.kind == sa.bindparam("kind", type_=sa.String)
+    ),
+    scalars=["tenant_id", "kind"],
+)
 _AROUND: Final = Query(_LINKS_AROUND, scalars=["tenant_id"], lists=["ids", "device_ids"])
 _WRITE_LINKS: Final = upserts(
     links, ("tenant_id", "device_id", "user_id", "kind", "source"), ("since", "until")
@@ -141,12 +149,17 @@ _IDENTIFIERS: Final = (
 )
 
 
+# A look-up costs a tenth of a call of the enumeration, and a batch needs hundreds.
+_KINDS: Final = {kind.value: kind for kind in EntityKind}
+_LINK_KINDS: Final = {kind.value: kind for kind in LinkKind}
+
+
 async def find_aliases(
     connection: AsyncConnection, tenant_id: str, *, alias_keys: Collection[str]
 ) -> dict[tuple[EntityKind, str], str]:
     """Return the entity id of each known name, by kind and alias key."""
     rows = await rows_of(connection, _FIND_ALIASES, tenant_id, alias_keys)
-    return {(EntityKind(kind), key): entity_id for kind, key, entity_id in rows}
+    return {(_KINDS[kind], key): entity_id for kind, key, entity_id in rows}
 
 
 async def identifiers_of(
@@ -274,12 +287,8 @@ async def list_entities(
 
 async def count_entities(connection: AsyncConnection, tenant_id: str, *, kind: EntityKind) -> int:
     """Return how many entities of a kind the tenant has."""
-    counted = await connection.scalar(
-        sa.select(sa.func.count())
-        .select_from(entities)
-        .where(entities.c.tenant_id == tenant_id, entities.c.kind == kind.value)
-    )
-    return int(counted or 0)
+    ((counted,),) = await _COUNT.rows(connection, tenant_id=tenant_id, kind=kind.value)
+    return int(counted)
 
 
 async def links_of_devices(
@@ -308,14 +317,14 @@ async def links_around(
     """Return all links of the users and of everybody who is linked to the devices."""
     if not device_ids:
         return await links_of_users(connection, tenant_id, user_ids=user_ids)
-    found: dict[Link, None] = {}
+    found: dict[Row, Link] = {}
     parts = zip_longest(
         chunks(device_ids, IN_LIST_MAX), chunks(user_ids, IN_LIST_MAX), fillvalue=()
     )
     for devices, users in parts:
         rows = await _AROUND.rows(connection, tenant_id=tenant_id, ids=users, device_ids=devices)
-        found |= dict.fromkeys(_link(row, tenant_id) for row in rows)
-    return list(found)
+        found |= {row: _link(row, tenant_id) for row in rows}
+    return list(found.values())
 
 
 async def write_links(connection: AsyncConnection, written: Sequence[Link]) -> None:
@@ -343,7 +352,7 @@ def entity(row: Sequence[Any], tenant_id: str) -> Entity:
     return Entity(
         tenant_id=tenant_id,
         entity_id=entity_id,
-        kind=EntityKind(kind),
+        kind=_KINDS[kind],
         label=label,
         external_id=external_id,
         groups=tuple(attributes.get("groups", ())),
@@ -369,7 +378,7 @@ def _link(row: Sequence[Any], tenant_id: str) -> Link:
         tenant_id=tenant_id,
         device_id=device_id,
         user_id=user_id,
-        kind=LinkKind(kind),
+        kind=_LINK_KINDS[kind],
         source=source,
         since=since,
         until=until,

@@ -23,7 +23,7 @@ from risk.model import (
     Sighting,
     SignalMode,
 )
-from risk.sql.store import IDS, TENANT, rows_of, upserts
+from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
@@ -32,7 +32,7 @@ from runtime.database import (
     tenant_column,
 )
 from runtime.ids import new_id
-from runtime.statements import Write, inserts
+from runtime.statements import Write, inserts, upserts
 
 detections: Final = sa.Table(
     "detections",
@@ -191,6 +191,12 @@ async def write_detections(connection: AsyncConnection, written: Sequence[Detect
     await _APPEND.run(connection, [_detection_row(each) for each in written])
 
 
+# A look-up costs a tenth of a call of the enumeration, and a batch needs hundreds.
+_MODES: Final = {mode.value: mode for mode in SignalMode}
+_KINDS: Final = {kind.value: kind for kind in EntityKind}
+_STATES: Final = {state.value: state for state in DetectionState}
+
+
 def detection(row: Sequence[Any], tenant_id: str) -> Detection:
     """Make a detection of the columns of `_DETECTION_COLUMNS`."""
     (
@@ -219,8 +225,8 @@ def detection(row: Sequence[Any], tenant_id: str) -> Detection:
         revision=revision,
         name=name,
         source_class=source_class,
-        mode=SignalMode(mode),
-        entity_kind=EntityKind(entity_kind),
+        mode=_MODES[mode],
+        entity_kind=_KINDS[entity_kind],
         entity_id=entity_id,
         related=tuple(related),
         level=Level[level],
@@ -236,7 +242,7 @@ def detection(row: Sequence[Any], tenant_id: str) -> Detection:
         detected_at=detected_at,
         reasons=tuple(reasons),
         clears_on=tuple(clears_on),
-        state=DetectionState(state),
+        state=_STATES[state],
         state_at=state_at,
         state_by=state_by,
     )
@@ -250,11 +256,11 @@ def _detection_row(each: Detection) -> dict[str, Any]:
         "is_latest": True,
         "name": each.name,
         "source_class": each.source_class,
-        "mode": each.mode.value,
-        "entity_kind": each.entity_kind.value,
+        "mode": each.mode._value_,
+        "entity_kind": each.entity_kind._value_,
         "entity_id": each.entity_id,
         "related": list(each.related),
-        "level": each.level.name,
+        "level": each.level._name_,
         "confidence": each.confidence,
         "issuer": each.issuer,
         "occurred_at": each.occurred_at,
@@ -267,7 +273,7 @@ def _detection_row(each: Detection) -> dict[str, Any]:
         ],
         "clears_on": list(each.clears_on),
         "mitre": list(FINDING_TYPES[each.name].mitre),
-        "state": each.state.value,
+        "state": each.state._value_,
         "state_at": each.state_at,
         "state_by": each.state_by,
     }
@@ -304,7 +310,7 @@ async def read_clearances(
             issuer=issuer,
             remedy=remedy,
             level=Level[level] if level else None,
-            mode=SignalMode(mode),
+            mode=_MODES[mode],
             occurred_at=occurred_at,
             signal_id=signal_id,
         )
@@ -325,8 +331,8 @@ async def write_clearances(connection: AsyncConnection, written: Sequence[Cleara
                 "entity_id": each.entity_id,
                 "issuer": each.issuer,
                 "remedy": each.remedy,
-                "level": "" if each.level is None else each.level.name,
-                "mode": each.mode.value,
+                "level": "" if each.level is None else each.level._name_,
+                "mode": each.mode._value_,
                 "occurred_at": each.occurred_at,
                 "signal_id": each.signal_id,
             }

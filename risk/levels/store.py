@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from risk.entities import store as entities_store
 from risk.levels.model import LevelChange, LevelRecord, Standing
 from risk.model import EntityKind, Level, Pin
-from risk.sql.store import IDS, TENANT, rows_of, upserts
+from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
@@ -20,7 +20,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
-from runtime.statements import inserts
+from runtime.statements import Query, inserts, upserts
 
 pins: Final = sa.Table(
     "pins",
@@ -176,7 +176,7 @@ async def write_levels(connection: AsyncConnection, written: Sequence[LevelRecor
             {
                 "tenant_id": each.tenant_id,
                 "entity_id": each.entity_id,
-                "level": each.level.name,
+                "level": each.level._name_,
                 "score": each.score,
                 "reasons": list(each.reasons),
                 "cause_ids": list(each.cause_ids),
@@ -217,8 +217,8 @@ async def write_history(connection: AsyncConnection, written: Sequence[LevelChan
                 "tenant_id": each.tenant_id,
                 "history_id": each.history_id,
                 "entity_id": each.entity_id,
-                "previous_level": each.previous_level.name,
-                "level": each.level.name,
+                "previous_level": each.previous_level._name_,
+                "level": each.level._name_,
                 "at": each.at,
                 "reasons": list(each.reasons),
                 "cause_ids": list(each.cause_ids),
@@ -324,6 +324,10 @@ async def system_due_tenants(connection: AsyncConnection, *, now: datetime) -> s
     A system query: it spans tenants. It steps from tenant to tenant through the index, so what is
     due later costs nothing.
     """
+    return {row[0] for row in await _DUE_TENANTS.rows(connection, now=now)}
+
+
+def _due_tenants() -> sa.Select[str]:
     first = sa.select(sa.func.min(reassessments.c.tenant_id).label("tenant_id")).cte(
         "tenants", recursive=True
     )
@@ -334,10 +338,13 @@ async def system_due_tenants(connection: AsyncConnection, *, now: datetime) -> s
     )
     tenants = first.union_all(sa.select(following).where(first.c.tenant_id.is_not(None)))
     due = sa.exists().where(
-        reassessments.c.tenant_id == tenants.c.tenant_id, reassessments.c.due_at <= now
+        reassessments.c.tenant_id == tenants.c.tenant_id,
+        reassessments.c.due_at <= sa.bindparam("now", type_=UTCDateTime),
     )
-    rows = await connection.execute(sa.select(tenants.c.tenant_id).where(due))
-    return {row[0] for row in rows}
+    return sa.select(tenants.c.tenant_id).where(due)
+
+
+_DUE_TENANTS: Final = Query(_due_tenants(), scalars=["now"])
 
 
 async def take_due(

@@ -19,6 +19,7 @@ from runtime.database import (
     tenant_column,
 )
 from runtime.ids import new_id
+from runtime.statements import Query
 
 ENTITY_RISK: Final = "entity_risk"
 
@@ -36,18 +37,21 @@ policies: Final = sa.Table(
 )
 
 
+_READ: Final = Query(
+    sa.select(policies.c.mode, policies.c.rules, policies.c.version).where(
+        policies.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        policies.c.kind == ENTITY_RISK,
+    ),
+    scalars=["tenant_id"],
+)
+
+
 async def read_policy(connection: AsyncConnection, tenant_id: str) -> StoredPolicy:
     """Return the entity risk policy; a tenant without one has the default, at version 0."""
-    row = (
-        await connection.execute(
-            sa.select(policies.c.mode, policies.c.rules, policies.c.version).where(
-                policies.c.tenant_id == tenant_id, policies.c.kind == ENTITY_RISK
-            )
-        )
-    ).first()
-    if row is None:
+    rows = await _READ.rows(connection, tenant_id=tenant_id)
+    if not rows:
         return StoredPolicy(policy=DEFAULT_POLICY, version=0)
-    mode, rules, version = row
+    ((mode, rules, version),) = rows
     policy, skipped = restore_policy(mode, rules)
     return StoredPolicy(policy=policy, version=version, skipped=skipped)
 

@@ -6,15 +6,14 @@ TENANT and IDS as parameters.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.database import chunks
-from runtime.statements import Query, Row, Write
+from runtime.statements import Query, Row
 
 IN_LIST_MAX: Final = 500
 
@@ -44,21 +43,3 @@ async def rows_of(
     for some in chunks(ids, IN_LIST_MAX):
         found += await query.rows(connection, tenant_id=tenant_id, ids=some)
     return found
-
-
-def upserts(
-    table: sa.Table, keys: Sequence[str], columns: Sequence[str], *, newer: str | None = None
-) -> Write:
-    """Return the write "insert, or where the keys exist, overwrite these columns".
-
-    It takes whole rows. newer: overwrite only where this column grows.
-    """
-    made: dict[str, sa.Executable] = {}
-    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
-        statement = insert(table)
-        made[dialect] = statement.on_conflict_do_update(
-            index_elements=list(keys),
-            set_={name: statement.excluded[name] for name in columns},
-            where=None if newer is None else statement.excluded[newer] > table.c[newer],
-        )
-    return Write(made, table.columns.keys())

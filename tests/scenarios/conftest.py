@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 from _pytest.nodeid import NodeId
 
-from benchmarks.soak import enrol_crowd, settings_on_postgresql
+from benchmarks.kills import enrol_crowd, settings_on_postgresql
 from hub.demo.processes import HubProcess
 from hub.demo.world import World
 

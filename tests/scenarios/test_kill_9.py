@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import VICTIMS, settings_on_postgresql, soaking
+from benchmarks.kills import VICTIMS, settings_on_postgresql, soaking
 
 pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import enrol_crowd, settings_on_postgresql
+from benchmarks.kills import enrol_crowd, settings_on_postgresql
 from hub.demo.incident import Incident
 from hub.demo.processes import HubProcess
 from hub.demo.world import World

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -9,8 +10,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from runtime.database import chunks
+from runtime.database import UTCDateTime, chunks
 from runtime.queue import BUCKETS
+from runtime.statements import Query, Row, Write
 from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.delivery.model import (
     PushTarget,
@@ -95,18 +97,16 @@ def _same_lane(older: Any, delivery: Any) -> sa.ColumnElement[bool]:
     )
 
 
-def _pending_of(row: Any) -> PendingSET:
+def _pending_of(row: Sequence[Any]) -> PendingSET:
+    """Make it of the columns of `_set_columns`."""
+    jti, iat, kid, attempts, event_type, payload, subjects, txn, toe = row
     return PendingSET(
-        jti=row.jti,
-        iat=row.iat,
-        kid=row.kid,
-        attempts=row.attempts,
+        jti=jti,
+        iat=iat,
+        kid=kid,
+        attempts=attempts,
         event=StoredEvent(
-            event_type=row.event_type,
-            payload=row.payload,
-            subjects=row.subjects,
-            txn=row.txn,
-            toe=row.toe,
+            event_type=event_type, payload=payload, subjects=subjects, txn=txn, toe=toe
         ),
     )
 
@@ -126,6 +126,34 @@ async def system_push_targets(
     behind, so that a caller who takes little each time still gets round to every stream.
     Spans tenants. Costs two index probes per stream, however much is queued.
     """
+    everywhere = len(buckets) >= BUCKETS
+    values: dict[str, Any] = {"now": now} if everywhere else {"now": now, "buckets": buckets}
+    if after is not None:
+        values |= {"after_tenant": after[0], "after_stream": after[1]}
+    rows = await _targets(everywhere=everywhere, goes_on=after is not None).rows(
+        connection, share_offset=share - 1, at_most=limit, **values
+    )
+    return [_target_of(row) for row in rows]
+
+
+def _may_be_called(*, everywhere: bool) -> sa.ColumnElement[bool]:
+    """The stream takes pushes and is not backing off; `now` and `buckets` are parameters."""
+    pending = sa.select(deliveries.c.jti).where(is_pending(deliveries)).limit(1)
+    conditions = [
+        # Most looks find nothing: one probe tells, however many streams there are.
+        pending.scalar_subquery().is_not(None),
+        streams.c.method == sa.literal_column(f"'{DeliveryMethod.PUSH.value}'"),
+        streams.c.status == sa.literal_column(f"'{StreamStatus.ENABLED.value}'"),
+        sa.or_(streams.c.backoff_until.is_(None), streams.c.backoff_until <= _NOW),
+    ]
+    if not everywhere:
+        buckets = sa.bindparam("buckets", expanding=True, type_=sa.Integer)
+        conditions.append(streams.c.bucket.in_(buckets))
+    return sa.and_(*conditions)
+
+
+@functools.cache
+def _targets(*, everywhere: bool, goes_on: bool) -> Query:
     due = deliveries.alias("due")
     due_jtis = (
         sa.select(due.c.jti)
@@ -133,36 +161,40 @@ async def system_push_targets(
             due.c.tenant_id == streams.c.tenant_id,
             due.c.stream_id == streams.c.stream_id,
             is_pending(due),
-            due.c.due_at <= now,
+            due.c.due_at <= _NOW,
             _is_head(due),
         )
         .order_by(due.c.jti)
         .limit(1)
         .correlate(streams)
     )
+    share_ends = due_jtis.offset(sa.bindparam("share_offset", type_=sa.Integer))
     query = (
-        sa.select(
-            *_TARGET_COLUMNS, due_jtis.offset(share - 1).scalar_subquery().label("share_ends")
-        )
-        .where(
-            streams.c.method == DeliveryMethod.PUSH.value,
-            streams.c.status == StreamStatus.ENABLED.value,
-            sa.or_(streams.c.backoff_until.is_(None), streams.c.backoff_until <= now),
-            due_jtis.scalar_subquery().is_not(None),
-        )
+        sa.select(*_TARGET_COLUMNS, share_ends.scalar_subquery().label("share_ends"))
+        .where(_may_be_called(everywhere=everywhere), due_jtis.scalar_subquery().is_not(None))
         .order_by(streams.c.tenant_id, streams.c.stream_id)
-        .limit(limit)
+        .limit(sa.bindparam("at_most", type_=sa.Integer))
     )
-    if len(buckets) < BUCKETS:
-        query = query.where(streams.c.bucket.in_(sorted(buckets)))
-    if after is not None:
-        query = query.where(sa.tuple_(streams.c.tenant_id, streams.c.stream_id) > after)
-    rows = (await connection.execute(query)).mappings()
-    return [_target_of({str(name): value for name, value in row.items()}) for row in rows]
+    scalars = ["now", "share_offset", "at_most"]
+    if goes_on:
+        behind = ("after_tenant", "after_stream")
+        query = query.where(
+            sa.tuple_(streams.c.tenant_id, streams.c.stream_id)
+            > sa.tuple_(*(sa.bindparam(name, type_=sa.String) for name in behind))
+        )
+        scalars += behind
+    return Query(query, scalars=scalars, lists=_BUCKETS[everywhere])
 
 
-def _target_of(row: dict[str, Any]) -> PushTarget:
-    return PushTarget(**{**row, "aud": tuple(row["aud"])})
+_NOW: Final = sa.bindparam("now", type_=UTCDateTime)
+#: lists of the statements for all buckets, and for some
+_BUCKETS: Final = {True: (), False: ("buckets",)}
+_TARGET_NAMES: Final = (*(column.name for column in _TARGET_COLUMNS), "share_ends")
+
+
+def _target_of(row: Row) -> PushTarget:
+    values = dict(zip(_TARGET_NAMES, row, strict=True))
+    return PushTarget(**{**values, "aud": tuple(values["aud"])})
 
 
 async def due_pushes(
@@ -177,8 +209,30 @@ async def due_pushes(
 
     targets: of this tenant; more than one only if none of them has a `share_ends`.
     """
-    delivery = deliveries.alias("delivery")
     by_id = {target.stream_id: target for target in targets}
+    ends = targets[0].share_ends
+    rows = await _due_of(ends_early=ends is not None).rows(
+        connection,
+        tenant_id=tenant_id,
+        stream_ids=list(by_id),
+        now=now,
+        at_most=limit,
+        **({} if ends is None else {"share_ends": ends}),
+    )
+    return [
+        PushWork(
+            target=by_id[stream_id],
+            ordering_key=ordering_key,
+            queued_at=queued_at,
+            pending=_pending_of(pending),
+        )
+        for stream_id, ordering_key, queued_at, *pending in rows
+    ]
+
+
+@functools.cache
+def _due_of(*, ends_early: bool) -> Query:
+    delivery = deliveries.alias("delivery")
     query = (
         sa.select(
             delivery.c.stream_id,
@@ -188,26 +242,20 @@ async def due_pushes(
         )
         .join(events, carries(delivery))
         .where(
-            delivery.c.tenant_id == tenant_id,
-            delivery.c.stream_id.in_(list(by_id)),
+            delivery.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+            delivery.c.stream_id.in_(sa.bindparam("stream_ids", expanding=True, type_=sa.String)),
             is_pending(delivery),
-            delivery.c.due_at <= now,
+            delivery.c.due_at <= _NOW,
             _is_head(delivery),
         )
         .order_by(delivery.c.stream_id, delivery.c.jti)
-        .limit(limit)
+        .limit(sa.bindparam("at_most", type_=sa.Integer))
     )
-    if targets[0].share_ends is not None:
-        query = query.where(delivery.c.jti <= targets[0].share_ends)
-    return [
-        PushWork(
-            target=by_id[row.stream_id],
-            ordering_key=row.ordering_key,
-            queued_at=row.queued_at,
-            pending=_pending_of(row),
-        )
-        for row in await connection.execute(query)
-    ]
+    scalars = ["tenant_id", "now", "at_most"]
+    if ends_early:
+        query = query.where(delivery.c.jti <= sa.bindparam("share_ends", type_=sa.String))
+        scalars.append("share_ends")
+    return Query(query, scalars=scalars, lists=["stream_ids"])
 
 
 async def settle_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -215,30 +263,22 @@ async def settle_deliveries(connection: Connection, rows: Sequence[Mapping[str, 
 
     Each row: tenant_id, stream_id, jti, state, attempts, due_at, kid, err, detail, settled_at.
     """
-    if not rows:
-        return
-    table = deliveries
-    statement = (
-        sa.update(table)
-        .where(
-            table.c.tenant_id == sa.bindparam("of_tenant_id"),
-            table.c.stream_id == sa.bindparam("of_stream_id"),
-            table.c.jti == sa.bindparam("of_jti"),
-            is_pending(table),
-        )
-        .values(
-            {
-                name: sa.bindparam(f"new_{name}")
-                for name in ("state", "attempts", "due_at", "kid", "err", "detail", "settled_at")
-            }
-        )
-    )
-    keys = ("tenant_id", "stream_id", "jti")
     parameters = [
-        {(f"of_{name}" if name in keys else f"new_{name}"): value for name, value in row.items()}
+        {(f"of_{name}" if name in _KEYS else f"new_{name}"): value for name, value in row.items()}
         for row in rows
     ]
-    await connection.execute(statement, parameters)
+    await _SETTLE.run(connection, parameters)
+
+
+_KEYS: Final = ("tenant_id", "stream_id", "jti")
+_SETTLED: Final = ("state", "attempts", "due_at", "kid", "err", "detail", "settled_at")
+_SETTLE: Final = Write(
+    sa.update(deliveries)
+    .where(*(deliveries.c[name] == sa.bindparam(f"of_{name}") for name in _KEYS))
+    .where(is_pending(deliveries))
+    .values({name: sa.bindparam(f"new_{name}") for name in _SETTLED}),
+    (*(f"of_{name}" for name in _KEYS), *(f"new_{name}" for name in _SETTLED)),
+)
 
 
 async def stream_health(
