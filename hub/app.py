@@ -57,8 +57,8 @@ def make_app(node: Node, outbound: Outbound) -> ASGIApp:
         node.feed, "clients", partial(_load_callers, node)
     )
     authenticated = BearerAuthentication(RequestLimits(routed), callers=callers)
-    inner = ErrorBoundary(IntakeFront(authenticated, state_of=routed))
-    # Outermost once more: finding tenant and caller may need the database.
+    inner = IntakeFront(ErrorBoundary(authenticated), state_of=routed)
+    # Outermost once more: for pushed SETs, and because finding a tenant may need the database.
     return ErrorBoundary(TenantFront(inner, tenants=_tenants(node)))
 
 

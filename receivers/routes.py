@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -60,17 +60,18 @@ def check_media_type(value: str | None) -> None:
 
 async def read_body(request: Request) -> bytes:
     """Read at most SET_BYTES_MAX bytes, announced or chunked; more is refused with 413."""
+    receive = request.receive
     body = b""
-    try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > SET_BYTES_MAX:
-                raise HTTPException(
-                    CONTENT_TOO_LARGE, f"A SET has at most {SET_BYTES_MAX} bytes here."
-                )
-    except ClientDisconnect:
-        # Nobody reads this answer, but it is no fault of ours either.
-        raise HTTPException(BAD_REQUEST, "The body ended early.") from None
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            # Nobody reads this answer, but it is no fault of ours either.
+            raise HTTPException(BAD_REQUEST, "The body ended early.")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > SET_BYTES_MAX:
+            raise HTTPException(CONTENT_TOO_LARGE, f"A SET has at most {SET_BYTES_MAX} bytes here.")
     return body
 
 
