@@ -124,6 +124,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         lock=pipeline.lock_tenants,
         caps=pipeline.caps_of,
         respond=_respond,
+        add_audit=store.add_audit,
         responded=partial(node.notifier.wake_all, pipeline.TOPICS),
         app_issuer=partial(_app_issuer, node),
         put_session=PUT_SESSION,

@@ -19,9 +19,10 @@ from hub.auth import SCOPES, token_hash
 from hub.migrate import check_schema, migrate, open_database
 from hub.node import ProcessConfig
 from hub.settings import SECRET_KEY_CHARACTERS_MIN, Settings, SettingsError
-from hub.store import AuditNote, Client
+from hub.store import Client
 from hub.tenancy import DEFAULT_TENANT
 from runtime import ids
+from runtime.audit import AuditNote
 from runtime.clock import system_clock
 from runtime.database import Database
 from runtime.feed import bump

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime import ids
+from runtime.audit import AuditNote
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
@@ -115,17 +116,6 @@ class AuditEntry:
     detail: dict[str, Any]
     previous_hash: str
     entry_hash: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditNote:
-    """What an audit entry is to say: who did what to which object. detail: no secrets."""
-
-    tenant_id: str
-    actor: str
-    action: str
-    ref: str
-    detail: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from risk.model import Assessment, Level
 from risk.sessions.model import PutSession, PutSessionResult
 from risk.sessions.service import PUT_SESSION
 from risk.sql.store import Connection
+from runtime.audit import AddAudit
 from runtime.clock import Clock
 from runtime.database import Database
 from runtime.writer import Operation, Writer
@@ -43,6 +44,7 @@ class RiskDeps:
     lock: Callable[[Connection, set[str]], Awaitable[None]]
     caps: Callable[[Connection, set[str]], Awaitable[Mapping[tuple[str, str], Level]]]
     respond: Respond
+    add_audit: AddAudit
     responded: Callable[[], None]
     app_issuer: Callable[[str, str], Awaitable[str | None]]
     put_session: Operation[PutSession, PutSessionResult] = PUT_SESSION

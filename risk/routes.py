@@ -29,9 +29,12 @@ from risk.sessions.model import (
     parse_session,
     render_session,
 )
+from runtime.audit import AuditNote
 from runtime.caller import Caller
 from runtime.errors import Forbidden, Invalid, NotFound
 from runtime.paging import page_limit
+from ssf.errors import RemoteProtocolError
+from ssf.strict_json import parse_object
 
 __all__ = ["ROUTES", "RiskDeps", "json_object", "session_issuer"]
 
@@ -46,6 +49,9 @@ PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 200
 CURSOR_CHARS_MAX: Final = 64
 BY_CHARS_MAX: Final = 200
+REF_CHARS_MAX: Final = 255
+#: what the hub lets pass to its routes at all
+BODY_BYTES_MAX: Final = 1024 * 1024
 
 
 # --- a user's level -----------------------------------------------------------------------------
@@ -74,7 +80,15 @@ async def put_short_risk(request: Request) -> Response:
     )
     now = deps.clock.now()
     tenant_ids = {caller.tenant_id}
+    note = AuditNote(
+        tenant_id=caller.tenant_id,
+        actor=caller.client_id,
+        action="user.risk",
+        ref=_user(request)[:REF_CHARS_MAX],
+        detail={"riskLevel": word.level.name, "riskReason": word.reason},
+    )
     async with deps.db.transaction() as connection:
+        await deps.add_audit(connection, note, now=now)
         await deps.lock(connection, tenant_ids)
         caps = await deps.caps(connection, tenant_ids)
         made, created = await service.set_user_risk(
@@ -272,14 +286,15 @@ def _state(request: Request) -> DetectionState | None:
 
 
 async def json_object(request: Request) -> dict[str, Any]:
-    """Return the body, a JSON object. Raises Invalid."""
+    """Return the body, read as strictly as a SET. Raises Invalid."""
     try:
-        body = msgspec.json.decode(await request.body())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid("The body is not well-formed JSON.") from error
-    if not isinstance(body, dict):
-        raise Invalid("The body is a JSON object.")
-    return body
+        return parse_object(await request.body(), bytes_max=BODY_BYTES_MAX, error=_unacceptable)
+    except RemoteProtocolError as error:
+        raise Invalid(f"The body is not acceptable: {error.description}.") from error
+
+
+def _unacceptable(description: str) -> RemoteProtocolError:
+    return RemoteProtocolError("invalid_request", description, requirement="PD-3")
 
 
 def _page(request: Request) -> tuple[str, int]:

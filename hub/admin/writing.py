@@ -20,7 +20,7 @@ from hub import store
 from hub.admin.bodies import Body
 from hub.admin.context import Admin
 from hub.admin.idempotency import find_answer, keep_answer, request_key
-from hub.store import AuditNote
+from runtime.audit import AuditNote
 from runtime.database import Database, serialize
 from runtime.notify import TOPICS
 

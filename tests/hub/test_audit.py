@@ -12,6 +12,7 @@ from hub import store
 from hub.admin.routes import KINDS
 from hub.admin.writing import masked
 from hub.store import NO_HASH, AuditEntry, audit_hash
+from runtime.audit import AuditNote
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import begin
 
@@ -49,13 +50,30 @@ async def test_every_admin_write_leaves_a_chained_entry(hub: Hub) -> None:
     assert entries[before].at == hub.clock.now()
 
 
+async def test_a_level_set_for_a_user_leaves_an_entry_and_a_refused_one_none(hub: Hub) -> None:
+    story = await begin(hub)
+    before = len(await hub.audit())
+    path = "/api/v1/users/email:rosa.lind@customer.example/risk"
+    body = {"riskLevel": "MEDIUM", "riskReason": "odd travel"}
+    assert (await story.admin.put(path, json=body)).status_code == 201
+    unknown = "/api/v1/users/usr_nobody/risk"
+    assert (await story.admin.put(unknown, json=body)).status_code == 404
+    assert (await story.admin.put(path, json={"riskLevel": "AWFUL"})).status_code == 400
+
+    entries = await hub.audit()
+    assert_chained(entries)
+    (entry,) = entries[before:]
+    assert (entry.action, entry.detail) == ("user.risk", body)
+    assert entry.ref == "email:rosa.lind@customer.example"
+
+
 async def test_numbers_of_any_spelling_keep_the_chain(hub: Hub, admin: httpx2.AsyncClient) -> None:
     jwk = {"kty": "EC", "crv": "P-256", "x": "x", "y": "y", "n": [1e2, 1e20, 1e-7, 5, True, 2**63]}
     body = b"""{"name": "p", "issuer": "https://p.example", "audiences": ["a"],
         "jwks_uri": "https://p.example/jwks", "subject_scope": {"domains": ["p.example"]}}"""
     json = {"content-type": "application/json"}
     assert (await admin.post("/admin/v1/providers", content=body, headers=json)).status_code == 201
-    note = store.AuditNote(
+    note = AuditNote(
         tenant_id="default", actor="x", action="x.y", ref="z", detail={"jwk": jwk, "n": 1e2}
     )
     async with hub.database.transaction() as connection:

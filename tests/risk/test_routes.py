@@ -20,6 +20,7 @@ from risk.deps import RiskDeps
 from risk.model import Assessment, Level
 from risk.routes import ROUTES
 from risk.sql.store import Connection
+from runtime.audit import AuditNote
 from runtime.caller import Caller
 from runtime.clock import FixedClock
 from runtime.database import Database
@@ -59,7 +60,14 @@ class Spine:
     """What the assembly would do with assessments; keeps them."""
 
     responded: list[Assessment] = field(default_factory=list)
+    audited: list[AuditNote] = field(default_factory=list)
     wakes: int = 0
+
+    async def add_audit(
+        self, _connection: Connection, note: AuditNote, /, *, now: datetime
+    ) -> None:
+        assert now.tzinfo
+        self.audited.append(note)
 
     async def respond(
         self, _connection: Connection, assessments: Sequence[Assessment], *, now: datetime
@@ -116,6 +124,7 @@ async def api(world: World) -> AsyncIterator[Api]:
         lock=lock,
         caps=caps,
         respond=spine.respond,
+        add_audit=spine.add_audit,
         responded=spine.wake,
         app_issuer=app_issuer,
     )
@@ -371,3 +380,13 @@ async def test_a_user_without_a_word_is_low(api: Api) -> None:
     assert (shown["label"], shown["level"], shown["computed_at"]) == ("Tina Smith", "LOW", None)
     short = (await api.http.get(f"/api/v1/users/{user_id}/risk")).json()
     assert (short["riskLevel"], short["reasons"]) == ("LOW", [])
+
+
+async def test_a_body_with_two_meanings_is_refused(api: Api) -> None:
+    path = f"/api/v1/users/{quote(USER, safe='')}/risk"
+    twice = b'{"riskLevel": "LOW", "riskLevel": "HIGH"}'
+    for body in (twice, b'{"riskLevel": "HIGH", "riskReason": "\\u0000"}', b"[", b"[]"):
+        refused = await api.http.put(path, content=body)
+        assert refused.status_code == 400
+    assert not api.spine.responded
+    assert not api.spine.audited
