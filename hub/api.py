@@ -12,6 +12,7 @@ import uvicorn
 from hub.app import make_app
 from hub.http import BoundedHTTPProtocol
 from hub.node import Node, ProcessConfig, open_node
+from hub.tls import keep_fresh
 from runtime.outbound import PinnedOutbound
 
 GRACE_S: Final = 5
@@ -27,6 +28,9 @@ async def run_api(config: ProcessConfig, stop: asyncio.Event) -> None:
     async with open_node(config) as node:
         outbound = PinnedOutbound(config.egress_rules())
         try:
+            context = config.tls.context() if config.tls else None
+            if context and config.tls:
+                node.spawn(keep_fresh(context, config.tls))
             server = uvicorn.Server(
                 uvicorn.Config(
                     make_app(node, outbound),
@@ -39,6 +43,7 @@ async def run_api(config: ProcessConfig, stop: asyncio.Event) -> None:
                     proxy_headers=False,
                     timeout_keep_alive=KEEP_ALIVE_S,
                     timeout_graceful_shutdown=GRACE_S,
+                    ssl_context_factory=(lambda *_: context) if context else None,
                 )
             )
             node.spawn(_stop_when(stop, server, node))

@@ -161,6 +161,19 @@ def listen(settings: Settings) -> socket.socket:
     return listening
 
 
+def check_certificate(settings: Settings) -> None:
+    """Find out now, not at the first connection. Raises SettingsError."""
+    if settings.tls is None:
+        return
+    try:
+        settings.tls.context()
+    except OSError as error:
+        raise SettingsError(
+            f"SIGNALHUB_TLS_CERT/SIGNALHUB_TLS_KEY: not usable ({error.strerror or error}); both "
+            "are PEM files, and the key belongs to the first certificate"
+        ) from error
+
+
 def process_configs(
     settings: Settings, *, key: str, issuer: str, run_dir: Path, listen_fd: int | None
 ) -> list[ProcessConfig]:
@@ -189,6 +202,7 @@ def process_configs(
             extra_ca=str(settings.extra_ca) if settings.extra_ca else None,
             log_level=settings.log_level,
             listen_fd=listen_fd if role == "api" else None,
+            tls=settings.tls if role == "api" else None,
         )
         for role, count in counts.items()
         for index in range(count)

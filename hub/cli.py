@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
 
 from hub.settings import SettingsError, load_settings
 
-OWN_COMMANDS: Final = frozenset({"serve", "migrate", "simulate", "demo", "version"})
+OWN_COMMANDS: Final = frozenset({"serve", "migrate", "simulate", "demo", "version", "certificate"})
 SIMULATE_USAGE: Final = (
     "signalhub simulate vendor|idp|app [options]: start a simulated peer; "
     "`signalhub simulate app --help` lists the options of one, conformance/peers/README.md says all"
@@ -81,6 +82,28 @@ def migrate(
     except CommandError as error:
         fail(str(error))
     typer.echo(f"The database is at revision {revision}.")
+
+
+@app.command()
+def certificate(
+    hosts: Annotated[list[str], typer.Argument(help="Names and addresses clients connect to.")],
+    folder: Annotated[Path, typer.Option(help="Where the files go.")] = Path("./signalhub-tls"),
+) -> None:
+    """Make a certificate for development, with an authority that clients can be told to trust."""
+    from hub.certificates import make_development_certificate  # noqa: PLC0415
+    from runtime.clock import SystemClock  # noqa: PLC0415
+
+    try:
+        make_development_certificate(folder, hosts, now=SystemClock().now())
+    except FileExistsError as error:
+        fail(f"{error.filename} exists; name another --folder or remove the old files")
+    except (OSError, ValueError) as error:
+        fail(f"no certificate made: {error}")
+    typer.echo(
+        f"Serve with it:    SIGNALHUB_TLS_CERT={folder}/cert.pem SIGNALHUB_TLS_KEY={folder}/key.pem"
+    )
+    typer.echo(f"Clients trust:    {folder}/ca.pem (another hub: SIGNALHUB_EXTRA_CA)")
+    typer.echo("It is for development, and valid for 90 days.")
 
 
 @app.command(

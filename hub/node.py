@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hub.tls import CertificateFiles
 from runtime.changes import ChangeFeed
 from runtime.clock import Clock, system_clock
 from runtime.database import Database
@@ -41,6 +42,7 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     extra_ca: str | None
     log_level: str
     listen_fd: int | None = None
+    tls: CertificateFiles | None = None
 
     @property
     def name(self) -> str:

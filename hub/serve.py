@@ -8,7 +8,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hub.bootstrap import MadeUp, listen, prepare, process_configs, secret_key
+from hub.bootstrap import (
+    MadeUp,
+    check_certificate,
+    listen,
+    prepare,
+    process_configs,
+    secret_key,
+)
 from hub.settings import Settings
 from hub.supervisor import Supervisor
 from runtime.logs import configure_logs
@@ -17,11 +24,13 @@ from runtime.logs import configure_logs
 def serve(settings: Settings) -> None:
     """Run the hub until SIGTERM or SIGINT. Raises SettingsError, SchemaMismatch."""
     configure_logs(settings.log_level, process="supervisor")
+    check_certificate(settings)
     made_up = MadeUp()
     key = secret_key(settings, made_up)
     asyncio.run(prepare(settings, key, made_up))
     listening = listen(settings) if settings.role != "worker" else None
-    issuer = settings.issuer or f"http://{settings.host}:{_port_of(listening, settings)}"
+    scheme = "https" if settings.tls else "http"
+    issuer = settings.issuer or f"{scheme}://{settings.host}:{_port_of(listening, settings)}"
     run_dir = Path(tempfile.mkdtemp(prefix="signalhub-"))
     try:
         configs = process_configs(

@@ -22,6 +22,8 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from hub.tls import CertificateFiles
+
 PREFIX: Final = "SIGNALHUB_"
 CONFIG_FILE_VARIABLE: Final = "SIGNALHUB_CONFIG"
 #: read by other parts than this module: the file's name, and what tests need (contracts §12)
@@ -64,6 +66,8 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = None
     egress_allow: Annotated[tuple[str, ...], NoDecode] = ()
     extra_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     dev_insecure: bool = False
 
@@ -86,12 +90,21 @@ class Settings(BaseSettings):
             raise ValueError("issuer: must be https (http needs SIGNALHUB_DEV_INSECURE=true)")
         if self.issuer is None and not is_loopback(self.host):
             raise ValueError("issuer: must be set when host is not a loopback address")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert: set both tls_cert and tls_key, or neither")
         return self
 
     @property
     def embedded(self) -> bool:
         """Whether the database is SQLite, migrated on start."""
         return self.database_url.startswith("sqlite")
+
+    @property
+    def tls(self) -> CertificateFiles | None:
+        """The files of the hub's own TLS; None when it serves plain HTTP, as behind a proxy."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return CertificateFiles(certificate=str(self.tls_cert), key=str(self.tls_key))
 
     @classmethod
     @override

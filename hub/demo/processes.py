@@ -53,8 +53,9 @@ class Reply:
 class Http:
     """JSON over HTTP to processes on loopback."""
 
-    def __init__(self) -> None:
-        self._outbound = StreamingOutbound(EgressRules(dev_insecure=True))
+    def __init__(self, *, extra_ca: str | None = None) -> None:
+        """extra_ca: file with an authority to trust beside the usual ones."""
+        self._outbound = StreamingOutbound(EgressRules(dev_insecure=True, extra_ca=extra_ca))
 
     async def request(
         self, method: str, url: str, body: object = None, *, token: str | None = None
@@ -137,7 +138,8 @@ class HubProcess:
         name: str = "hub",
     ) -> None:
         self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        scheme = "https" if "SIGNALHUB_TLS_CERT" in environment else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
         self.admin_token = admin_token
         self.log = folder / f"{name}.log"
         own = {}
