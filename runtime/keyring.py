@@ -76,7 +76,7 @@ async def make_keys(database: Database, box: SecretBox, clock: Clock, tenant_id:
             if key.state == "current"
         }
     made = [
-        _new_key(box, clock, tenant_id, purpose) for purpose in PURPOSES if purpose not in present
+        new_key(box, clock, tenant_id, purpose) for purpose in PURPOSES if purpose not in present
     ]
     if made:
         async with database.transaction() as connection:
@@ -86,16 +86,21 @@ async def make_keys(database: Database, box: SecretBox, clock: Clock, tenant_id:
     return [key.kid for key in made]
 
 
-def _new_key(box: SecretBox, clock: Clock, tenant_id: str, purpose: str) -> StoredKey:
+def new_key(
+    box: SecretBox, clock: Clock, tenant_id: str, purpose: str, *, state: str = "current"
+) -> StoredKey:
+    """Make a key that is not stored yet. Takes about a tenth of a second."""
     kid = f"{purpose}-{ids.new_ulid().lower()}"
     key = JWK.generate(kty="RSA", size=RSA_BITS, kid=kid, use="sig", alg="RS256")
+    now = clock.now()
     return StoredKey(
         tenant_id=tenant_id,
         kid=kid,
         purpose=purpose,
         alg="RS256",
-        state="current",
+        state=state,
         public_jwk=key.export_public(as_dict=True),
         private_jwk_sealed=box.seal(key.export_private()),
-        created_at=clock.now(),
+        created_at=now,
+        changed_at=now,
     )

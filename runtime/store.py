@@ -106,6 +106,7 @@ class StoredKey:
     public_jwk: dict[str, Any]
     private_jwk_sealed: str
     created_at: datetime
+    changed_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,7 +373,7 @@ async def add_key(connection: AsyncConnection, key: StoredKey) -> None:
             public_jwk=key.public_jwk,
             private_jwk_sealed=key.private_jwk_sealed,
             created_at=key.created_at,
-            changed_at=key.created_at,
+            changed_at=key.changed_at,
         )
     )
 
@@ -390,6 +391,7 @@ async def list_keys(connection: AsyncConnection, tenant_id: str) -> list[StoredK
             table.c.public_jwk,
             table.c.private_jwk_sealed,
             table.c.created_at,
+            table.c.changed_at,
         )
         .where(table.c.tenant_id == tenant_id)
         .order_by(table.c.created_at, table.c.kid)

@@ -253,6 +253,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
             "e": "AQAB",
         },
         "created_at": "2026-03-02T16:35:00Z",
+        "changed_at": "2026-03-02T16:35:00Z",
     },
     "audit": {
         "id": "1",

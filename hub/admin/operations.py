@@ -1,4 +1,4 @@
-"""What an admin watches: containments, tasks, signals, keys, audit."""
+"""What an admin watches: containments, tasks, signals, audit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hub import store
 from hub.admin.context import without_tenant
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing, one_of
 from receivers.model import SignalState, StoredSignal
-from runtime import store as runtime_store
 from runtime.errors import Invalid
 
 # Containments and their tasks.
@@ -172,25 +171,7 @@ def _signal(signal: StoredSignal) -> Document:
     return document
 
 
-# Keys and audit.
-
-
-async def list_keys(admin: Admin, listing: Listing) -> list[Document]:
-    """Return the tenant's signing keys: public halves and states."""
-    async with admin.node.database.snapshot() as connection:
-        found = await runtime_store.list_keys(connection, admin.tenant_id)
-    page = sorted((key for key in found if key.kid > listing.after), key=lambda key: key.kid)
-    return [
-        {
-            "id": key.kid,
-            "purpose": key.purpose,
-            "alg": key.alg,
-            "state": key.state,
-            "public_jwk": key.public_jwk,
-            "created_at": key.created_at,
-        }
-        for key in page[: listing.limit]
-    ]
+# Audit.
 
 
 async def list_audit(admin: Admin, listing: Listing) -> list[Document]:
@@ -245,7 +226,6 @@ KINDS: Final = (
         summary="signals whose subject nobody knows yet",
         list_page=list_unmatched,
     ),
-    Kind(name="keys", item="key", summary="signing keys and their states", list_page=list_keys),
     Kind(
         name="audit",
         item="audit_entry",

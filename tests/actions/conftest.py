@@ -191,6 +191,7 @@ def stored(jwk: JWK, box: SecretBox) -> StoredKey:
         public_jwk=jwk.export_public(as_dict=True),
         private_jwk_sealed=box.seal(jwk.export_private()),
         created_at=kit.NOW,
+        changed_at=kit.NOW,
     )
 
 

@@ -195,6 +195,7 @@ def signing_keys() -> tuple[StoredKey, ...]:
                 public_jwk=key.export_public(as_dict=True),
                 private_jwk_sealed=box.seal(key.export_private()),
                 created_at=SystemClock().now(),
+                changed_at=SystemClock().now(),
             )
         )
     return tuple(keys)

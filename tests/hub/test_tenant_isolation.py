@@ -290,6 +290,8 @@ NAMED_BY: dict[str, str] = {
     "/admin/v1/streams/{id}": "pay stream",
     "/admin/v1/containments/{id}": "containment",
     "/admin/v1/containments/{id}/approve": "containment",
+    "/admin/v1/keys/{id}/activate": "signing key",
+    "/admin/v1/keys/{id}/withdraw": "signing key",
     "/admin/v1/tasks/{id}/retry": "task",
     "/admin/v1/tasks/{id}/abandon": "task",
 }
@@ -396,6 +398,7 @@ async def _two_full_tenants(hub: Hub) -> tuple[Story, Story]:
         await story.play()
         story.ids["containment"] = (await story.get("/admin/v1/containments"))["items"][0]["id"]
         story.ids["task"] = (await story.get("/admin/v1/tasks?state=failed"))["items"][0]["id"]
+        story.ids["signing key"] = (await story.get("/admin/v1/keys"))["items"][0]["id"]
         story.ids["private session"] = f"only-{tenant}"
         async with hub.client(story.tokens["idp"], tenant=tenant) as idp:
             body = {"user": story.ids["tim"], "device": "PH-0042-01"}

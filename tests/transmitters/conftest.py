@@ -151,6 +151,7 @@ class World:
                     public_jwk=key.export_public(as_dict=True),
                     private_jwk_sealed=self.box.seal(key.export_private()),
                     created_at=self.clock.now(),
+                    changed_at=self.clock.now(),
                 ),
             )
             await bump(connection, TENANT, "keys")
