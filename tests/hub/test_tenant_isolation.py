@@ -398,7 +398,9 @@ async def _two_full_tenants(hub: Hub) -> tuple[Story, Story]:
         await story.play()
         story.ids["containment"] = (await story.get("/admin/v1/containments"))["items"][0]["id"]
         story.ids["task"] = (await story.get("/admin/v1/tasks?state=failed"))["items"][0]["id"]
-        story.ids["signing key"] = (await story.get("/admin/v1/keys"))["items"][0]["id"]
+        story.ids["signing key"] = (await story.post("/admin/v1/keys:prepare", {"purpose": "set"}))[
+            "id"
+        ]
         story.ids["private session"] = f"only-{tenant}"
         async with hub.client(story.tokens["idp"], tenant=tenant) as idp:
             body = {"user": story.ids["tim"], "device": "PH-0042-01"}
