@@ -43,8 +43,9 @@ from runtime.caller import Caller
 from runtime.errors import NotFound
 from runtime.feed import ConfigCache
 from runtime.outbound import Outbound
+from transmitters.deps import TransmitterDeps
 from transmitters.keys import SigningKeys
-from transmitters.service import TransmitterDeps
+from transmitters.subjects.model import ALL
 
 #: how the audit names what was done on the command line
 CLI_CLIENT: Final = "cli"
@@ -113,7 +114,10 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         keys=SigningKeys(node.keyring),
         box=node.box,
         issuer=issuer,
+        add_audit=store.add_audit,
         subject_format_of=partial(_subject_format, node),
+        default_subjects=partial(_default_subjects, _tenants(node)),
+        removal_grace_s=node.config.subject_removal_grace_s,
         allow_http=node.config.dev_insecure,
         is_stopping=node.stopping.is_set,
     )
@@ -129,6 +133,11 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         app_issuer=partial(_app_issuer, node),
         put_session=PUT_SESSION,
     )
+
+
+async def _default_subjects(tenants: ConfigCache[dict[str, Tenant]], tenant_id: str) -> str:
+    tenant = (await tenants.get("*")).get(tenant_id)
+    return ALL if tenant is None else tenant.default_subjects
 
 
 async def _respond(

@@ -200,6 +200,7 @@ def process_configs(
             dev_insecure=settings.dev_insecure,
             egress_allow=settings.egress_allow,
             extra_ca=str(settings.extra_ca) if settings.extra_ca else None,
+            subject_removal_grace_s=settings.subject_removal_grace_s,
             log_level=settings.log_level,
             listen_fd=listen_fd if role == "api" else None,
             tls=settings.tls if role == "api" else None,

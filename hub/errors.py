@@ -6,6 +6,7 @@ The text never holds keys, tokens, subjects or traces.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -20,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime import ids
-from runtime.errors import Forbidden, Refused, Unauthorized, Unavailable
+from runtime.errors import Forbidden, Refused, TooManyRequests, Unauthorized, Unavailable
 from ssf.errors import LocalProtocolError, SharedSignalsError
 
 PROBLEM_TYPE_BASE: Final = "https://signalhub.dev/problems/"
@@ -121,8 +122,11 @@ def problem_response(
 def response_of(error: Exception, scope: Scope) -> Response:
     """Return the answer to a request that ended in `error`. scope: with the tenant taken off."""
     if isinstance(error, Refused):
+        headers = _challenge(error)
+        if isinstance(error, TooManyRequests):
+            headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
         return problem_response(
-            scope, error.status, error.detail, headers=_challenge(error), pointers=error.pointers
+            scope, error.status, error.detail, headers=headers, pointers=error.pointers
         )
     if isinstance(error, Unavailable):
         return _unavailable(scope, error.detail, error.retry_after_s)

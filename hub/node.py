@@ -41,6 +41,7 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     egress_allow: tuple[str, ...]
     extra_ca: str | None
     log_level: str
+    subject_removal_grace_s: float = 24 * 3600.0
     listen_fd: int | None = None
     tls: CertificateFiles | None = None
 

@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     extra_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    subject_removal_grace_s: float = Field(default=24 * 3600.0, ge=0, le=30 * 24 * 3600.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     dev_insecure: bool = False
 

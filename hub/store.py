@@ -34,6 +34,7 @@ tenants: Final = sa.Table(
     sa.Column("name", sa.String(255), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Column("default_subjects", sa.String(8), nullable=False, server_default="ALL"),
 )
 
 clients: Final = sa.Table(
@@ -87,6 +88,7 @@ class Tenant:
     name: str
     status: str
     created_at: datetime
+    default_subjects: str = "ALL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

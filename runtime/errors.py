@@ -65,6 +65,16 @@ class Conflict(Refused):
     status = 409
 
 
+class TooManyRequests(Refused):
+    """The caller asks more often than is agreed. `retry_after_s`: when to come again."""
+
+    status = 429
+
+    def __init__(self, detail: str, *, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
 class Unavailable(Exception):
     """Nothing usable came from outside. `retry_after_s` is a hint for the caller."""
 

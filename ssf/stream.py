@@ -5,16 +5,15 @@ description the receiver's.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ssf.errors import StreamError, SubjectError
+from ssf.errors import StreamError
 from ssf.events.ssf import STREAM_EVENT_TYPES
 from ssf.strict_json import parse_object
-from ssf.subject import Subject, parse_subject
 
 REQUEST_BYTES_MAX: Final = 128 * 1024
 EVENTS_REQUESTED_MAX: Final = 200
@@ -22,8 +21,6 @@ EVENT_URI_CHARS_MAX: Final = 1024
 ENDPOINT_URL_CHARS_MAX: Final = 2048
 AUTHORIZATION_HEADER_CHARS_MAX: Final = 4096
 DESCRIPTION_CHARS_MAX: Final = 1000
-REASON_CHARS_MAX: Final = 1000
-STATE_CHARS_MAX: Final = 2048
 STREAM_ID_CHARS_MAX: Final = 256
 
 
@@ -72,6 +69,23 @@ class WantedStream:
     transmitter_supplied: Mapping[str, object] = field(default_factory=lambda: _NOTHING_SUPPLIED)
 
 
+#: what the receiver decides, each as a whole (SSF 1.0 §8.1.1)
+RECEIVER_SUPPLIED: Final = frozenset({"events_requested", "delivery", "description"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamChange:
+    """What a receiver asks for with PATCH or PUT.
+
+    wanted: as in a create request. keeps: receiver-supplied members that stay as they are, where
+    `wanted` says nothing.
+    """
+
+    stream_id: str
+    wanted: WantedStream
+    keeps: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfiguration:
     """One stream as it is. Intervals in seconds; authorization_header is never rendered.
@@ -95,32 +109,6 @@ class StreamConfiguration:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusUpdate:
-    """A receiver's wish to change the status of its stream."""
-
-    stream_id: str
-    status: StreamStatus
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerificationRequest:
-    """A receiver's wish for a verification event; state comes back in it unchanged."""
-
-    stream_id: str
-    state: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubjectRequest:
-    """A subject to add to a stream or to remove from it. verified: by the receiver."""
-
-    stream_id: str
-    subject: Subject
-    verified: bool = True
-
-
 def parse_create(body: bytes, *, allow_http: bool = False) -> WantedStream:
     """Read a create request.
 
@@ -130,10 +118,40 @@ def parse_create(body: bytes, *, allow_http: bool = False) -> WantedStream:
     Source: SSF 1.0 §6.1, §8.1.1.1; requirements SSF-OP-1, SSF-OP-4, SSF-DEL-1 to SSF-DEL-8,
     SSF-CFG-5, EGW-16, EGW-17, EGW-18.
     """
-    members = _parse_body(body, "SSF-OP-4")
+    return _wanted(parse_body(body, "SSF-OP-4"), allow_http=allow_http)
+
+
+def parse_patch(body: bytes, *, allow_http: bool = False) -> StreamChange:
+    """Read an update request: members that are absent stay as they are. Raises StreamError.
+
+    Source: SSF 1.0 §8.1.1.3; requirements SSF-OP-20, SSF-OP-22, SSF-OP-31.
+    """
+    members = parse_body(body, "SSF-OP-20")
+    keeps = frozenset(name for name in RECEIVER_SUPPLIED if members.get(name) is None)
+    return StreamChange(
+        stream_id=stream_id_of(members, "SSF-OP-20"),
+        wanted=_wanted(members, allow_http=allow_http),
+        keeps=keeps,
+    )
+
+
+def parse_put(body: bytes, *, allow_http: bool = False) -> StreamChange:
+    """Read a replace request: members that are absent are deleted. Raises StreamError.
+
+    Source: SSF 1.0 §8.1.1.4; requirements SSF-OP-30, SSF-OP-31.
+    """
+    members = parse_body(body, "SSF-OP-30")
+    return StreamChange(
+        stream_id=stream_id_of(members, "SSF-OP-30"),
+        wanted=_wanted(members, allow_http=allow_http),
+        keeps=frozenset(),
+    )
+
+
+def _wanted(members: Mapping[str, Any], *, allow_http: bool) -> WantedStream:
     method, delivery = _delivery(members)
     push = method is DeliveryMethod.PUSH
-    description = _text(members, "description", "SSF-OP-4")
+    description = text_of(members, "description", "SSF-OP-4")
     return WantedStream(
         events_requested=_events_requested(members),
         method=method,
@@ -179,6 +197,37 @@ def new_configuration(
     return configuration
 
 
+def changed_configuration(
+    current: StreamConfiguration, change: StreamChange, *, poll_url: str
+) -> StreamConfiguration:
+    """Make the configuration that a PATCH or PUT leads to; all that is ours stays.
+
+    poll_url: used when the method is poll. Raises StreamError when the request claims
+    transmitter-supplied members that are not so before the change.
+    Source: SSF 1.0 §8.1.1.3, §8.1.1.4; requirements SSF-OP-20, SSF-OP-21, SSF-OP-30, SSF-DEL-4.
+    """
+    wanted, keeps = change.wanted, change.keeps
+    check_transmitter_supplied(current, wanted.transmitter_supplied)
+    changed = current
+    if "description" not in keeps:
+        changed = replace(changed, description=wanted.description)
+    if "events_requested" not in keeps:
+        supported = current.events_supported
+        changed = replace(
+            changed,
+            events_requested=wanted.events_requested,
+            events_delivered=tuple(uri for uri in wanted.events_requested if uri in supported),
+        )
+    if "delivery" not in keeps:
+        changed = replace(
+            changed,
+            method=wanted.method,
+            endpoint_url=poll_url if wanted.endpoint_url is None else wanted.endpoint_url,
+            authorization_header=wanted.authorization_header,
+        )
+    return changed
+
+
 def check_transmitter_supplied(
     configuration: StreamConfiguration, supplied: Mapping[str, object]
 ) -> None:
@@ -190,7 +239,7 @@ def check_transmitter_supplied(
     current = render_configuration(configuration)
     for name, value in supplied.items():
         if _comparable(value) != _comparable(current.get(name)):
-            raise _refused(f"{name} is not for the receiver to choose", "SSF-OP-21")
+            raise refused(f"{name} is not for the receiver to choose", "SSF-OP-21")
 
 
 def render_configuration(c: StreamConfiguration) -> dict[str, object]:
@@ -227,58 +276,10 @@ def selects(c: StreamConfiguration, event_type: str) -> bool:
     return c.status is not StreamStatus.DISABLED and event_type in c.events_delivered
 
 
-def parse_status_update(body: bytes) -> StatusUpdate:
-    """Read a status update. Raises StreamError.
-
-    Source: SSF 1.0 §8.1.2.2; requirements SSF-STAT-2, SSF-STAT-7.
-    """
-    members = _parse_body(body, "SSF-STAT-7")
-    status = members.get("status")
-    if not isinstance(status, str) or status not in set(StreamStatus):
-        raise _refused("status is none of enabled, paused, disabled", "SSF-STAT-7")
-    reason = _text(members, "reason", "SSF-STAT-7")
-    return StatusUpdate(
-        stream_id=_stream_id(members, "SSF-STAT-7"),
-        status=StreamStatus(status),
-        reason=None if reason is None else reason[:REASON_CHARS_MAX],
-    )
-
-
 def render_status(c: StreamConfiguration) -> dict[str, object]:
     """Render the status of a stream. Raises nothing. Requirements SSF-STAT-1, SSF-STAT-7."""
     reason = {} if c.reason is None else {"reason": c.reason}
     return {"stream_id": c.stream_id, "status": c.status.value, **reason}
-
-
-def parse_verification_request(body: bytes) -> VerificationRequest:
-    """Read a verification request. Raises StreamError.
-
-    Source: SSF 1.0 §8.1.4.2; requirements SSF-VER-1, SSF-VER-3.
-    """
-    members = _parse_body(body, "SSF-VER-1")
-    state = _text(members, "state", "SSF-VER-1")
-    if state is not None and len(state) > STATE_CHARS_MAX:
-        # Cutting it would break the promise to echo it unchanged.
-        raise _refused(f"state is longer than {STATE_CHARS_MAX} characters", "SSF-VER-1")
-    return VerificationRequest(stream_id=_stream_id(members, "SSF-VER-1"), state=state)
-
-
-def parse_subject_request(body: bytes) -> SubjectRequest:
-    """Read a request to add or remove a subject. Raises StreamError.
-
-    Source: SSF 1.0 §8.1.3.2, §8.1.3.3; requirements SSF-SUBJ-1 to SSF-SUBJ-4.
-    """
-    members = _parse_body(body, "SSF-SUBJ-4")
-    verified = members.get("verified", True)
-    if not isinstance(verified, bool):
-        raise _refused("verified is no boolean", "SSF-SUBJ-4")
-    try:
-        subject = parse_subject(members.get("subject"))
-    except SubjectError as cause:
-        raise _refused(f"subject: {cause.description}", "SSF-SUBJ-4") from cause
-    return SubjectRequest(
-        stream_id=_stream_id(members, "SSF-SUBJ-4"), subject=subject, verified=verified
-    )
 
 
 _TRANSMITTER_SUPPLIED: Final = (
@@ -292,11 +293,12 @@ _TRANSMITTER_SUPPLIED: Final = (
 )
 
 
-def _parse_body(body: bytes, requirement: str) -> dict[str, Any]:
+def parse_body(body: bytes, requirement: str) -> dict[str, Any]:
+    """Read the object of a request. Raises StreamError."""
     return parse_object(
         body,
         bytes_max=REQUEST_BYTES_MAX,
-        error=lambda description: _refused(f"body: {description}", requirement),
+        error=lambda description: refused(f"body: {description}", requirement),
     )
 
 
@@ -306,11 +308,11 @@ def _delivery(members: Mapping[str, Any]) -> tuple[DeliveryMethod, Mapping[str, 
         # SSF 1.0 §8.1.1.1: without delivery the Transmitter MUST assume poll.
         return DeliveryMethod.POLL, {}
     if not isinstance(delivery, dict):
-        raise _refused("delivery is no object", "SSF-OP-4")
+        raise refused("delivery is no object", "SSF-OP-4")
     try:
         return DeliveryMethod(str(delivery.get("method"))), delivery
     except ValueError:
-        raise _refused("delivery.method is not supported", "SSF-DEL-5") from None
+        raise refused("delivery.method is not supported", "SSF-DEL-5") from None
 
 
 def _events_requested(members: Mapping[str, Any]) -> tuple[str, ...]:
@@ -318,29 +320,29 @@ def _events_requested(members: Mapping[str, Any]) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or len(value) > EVENTS_REQUESTED_MAX:
-        raise _refused(
+        raise refused(
             f"events_requested is no array of at most {EVENTS_REQUESTED_MAX} URIs", "SSF-OP-4"
         )
     if not all(isinstance(uri, str) and 0 < len(uri) <= EVENT_URI_CHARS_MAX for uri in value):
-        raise _refused("events_requested holds something that is no URI", "SSF-OP-4")
+        raise refused("events_requested holds something that is no URI", "SSF-OP-4")
     return tuple(dict.fromkeys(value))
 
 
 def _push_url(delivery: Mapping[str, Any], *, allow_http: bool) -> str:
     url = delivery.get("endpoint_url")
     if not isinstance(url, str) or not 0 < len(url) <= ENDPOINT_URL_CHARS_MAX:
-        raise _refused("push needs an endpoint_url", "SSF-DEL-2")
+        raise refused("push needs an endpoint_url", "SSF-DEL-2")
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise _refused("endpoint_url is no URL", "SSF-DEL-6")
+        raise refused("endpoint_url is no URL", "SSF-DEL-6")
     try:
         parts = urlsplit(url)
         usable = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise _refused("endpoint_url is no URL", "SSF-DEL-6") from None
+        raise refused("endpoint_url is no URL", "SSF-DEL-6") from None
     if not usable or parts.scheme not in ({"https", "http"} if allow_http else {"https"}):
-        raise _refused("endpoint_url is no https URL", "SSF-DEL-6")
+        raise refused("endpoint_url is no https URL", "SSF-DEL-6")
     if "@" in parts.netloc or "#" in url or "\\" in url:
-        raise _refused("endpoint_url has userinfo, a fragment or a backslash", "SSF-DEL-6")
+        raise refused("endpoint_url has userinfo, a fragment or a backslash", "SSF-DEL-6")
     return url
 
 
@@ -349,27 +351,29 @@ def _authorization_header(delivery: Mapping[str, Any]) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not 0 < len(value) <= AUTHORIZATION_HEADER_CHARS_MAX:
-        raise _refused("authorization_header is no header value of fitting length", "SSF-DEL-8")
+        raise refused("authorization_header is no header value of fitting length", "SSF-DEL-8")
     # Latin-1 without control characters; spaces at the ends would not survive the wire.
     if value != value.strip() or not all(
         " " <= letter <= "~" or "\xa0" <= letter <= "\xff" for letter in value
     ):
-        raise _refused("authorization_header holds characters no header may hold", "SSF-DEL-8")
+        raise refused("authorization_header holds characters no header may hold", "SSF-DEL-8")
     return value
 
 
-def _stream_id(members: Mapping[str, Any], requirement: str) -> str:
+def stream_id_of(members: Mapping[str, Any], requirement: str) -> str:
+    """Return which stream a request is about. Raises StreamError."""
     value = members.get("stream_id")
     if not isinstance(value, str) or not 0 < len(value) <= STREAM_ID_CHARS_MAX:
-        raise _refused("stream_id is missing or no acceptable string", requirement)
+        raise refused("stream_id is missing or no acceptable string", requirement)
     return value
 
 
-def _text(members: Mapping[str, Any], name: str, requirement: str) -> str | None:
+def text_of(members: Mapping[str, Any], name: str, requirement: str) -> str | None:
+    """Return a text member, None when it is absent or null. Raises StreamError."""
     value = members.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise _refused(f"{name} is no string", requirement)
+    raise refused(f"{name} is no string", requirement)
 
 
 def _comparable(value: object) -> frozenset[str]:
@@ -377,5 +381,6 @@ def _comparable(value: object) -> frozenset[str]:
     return frozenset(repr(item) for item in items)
 
 
-def _refused(description: str, requirement: str) -> StreamError:
+def refused(description: str, requirement: str) -> StreamError:
+    """Make the error of a request that cannot be carried out as it is."""
     return StreamError("invalid_request", description, requirement=requirement)

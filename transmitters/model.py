@@ -21,6 +21,8 @@ from ssf.subject import parse_subject
 #: types we offer, in the order they are listed to receivers (SSF-CFG-4)
 EVENTS_SUPPORTED: Final = tuple(sorted(STANDARD_EVENT_TYPES))
 STREAMS_PER_CLIENT_MAX: Final = 1_000
+#: verification requests of one stream that come faster are answered 429 (SSF-VER-7)
+MIN_VERIFICATION_INTERVAL_S: Final = 10
 ORDERING_KEY_CHARACTERS_MAX: Final = 512
 
 
@@ -35,7 +37,11 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """One stream of one client, as stored. The poll URL is not: it follows from the issuer."""
+    """One stream of one client, as stored. The poll URL is not: it follows from the issuer.
+
+    default_subjects: ALL, or NONE until subjects are added. subject_count: subjects that were added
+    or removed. announcement_jti: the stream-updated SET that goes out whatever the status is.
+    """
 
     tenant_id: str
     stream_id: str
@@ -51,6 +57,15 @@ class Stream:
     reason: str | None
     subject_format: str | None
     created_at: datetime
+    default_subjects: str = "ALL"
+    subject_count: int = 0
+    announcement_jti: str | None = None
+    verification_asked_at: datetime | None = None
+
+    @property
+    def transmits(self) -> bool:
+        """Whether anything may go out: all when it is enabled, else only an announcement."""
+        return self.status is StreamStatus.ENABLED or self.announcement_jti is not None
 
     def selects(self, event_type: str) -> bool:
         """Return whether the stream takes events of this type. Source: SSF 1.0 §8.1.3.1; SUB-40."""
@@ -243,6 +258,7 @@ def configuration_of(stream: Stream, *, issuer: str) -> StreamConfiguration:
         method=stream.method,
         endpoint_url=stream.endpoint_url or poll_url(issuer, stream.stream_id),
         description=stream.description,
+        min_verification_interval_s=MIN_VERIFICATION_INTERVAL_S,
         status=stream.status,
         reason=stream.reason,
     )

@@ -1,4 +1,4 @@
-"""HTTP of the transmitter: metadata, keys, stream management, status, poll.
+"""HTTP of the transmitter: metadata, keys, streams, status, subjects, verification, poll.
 
 Order of checks (SSF-OP-52): the router answers 405, then the caller's scope 401 and 403, then the
 body's syntax 400, then the stream 404, then its meaning. Errors are raised; hub renders them.
@@ -19,9 +19,22 @@ from ssf.metadata import OAUTH2_SPEC_URN, WELL_KNOWN_PATH, TransmitterMetadata, 
 from ssf.poll import REQUEST_BYTES_MAX as POLL_BYTES_MAX
 from ssf.poll import parse_request, render_response
 from ssf.stream import REQUEST_BYTES_MAX as STREAM_BYTES_MAX
-from ssf.stream import DeliveryMethod, parse_create, render_configuration, render_status
-from transmitters import service
-from transmitters.service import TransmitterDeps
+from ssf.stream import (
+    DeliveryMethod,
+    parse_create,
+    parse_patch,
+    parse_put,
+    render_configuration,
+    render_status,
+)
+from ssf.stream_requests import (
+    parse_status_update,
+    parse_subject_request,
+    parse_verification_request,
+)
+from transmitters import management, service
+from transmitters.deps import TransmitterDeps
+from transmitters.subjects import service as subjects
 
 JSON_MEDIA_TYPE: Final = "application/json"
 #: long enough to spare us floods, short enough for a key that is published before it signs
@@ -41,15 +54,19 @@ async def get_metadata(request: Request) -> Response:
     Source: SSF 1.0 §7.1, §7.2; requirements SSF-META-1 to SSF-META-12, SSF-META-20 to SSF-META-22,
     SSF-META-26, INT-3 to INT-9.
     """
-    issuer = _deps(request).issuer(request.scope["tenant"])
+    deps, tenant_id = _deps(request), request.scope["tenant"]
+    issuer = deps.issuer(tenant_id)
     metadata = TransmitterMetadata(
         issuer=issuer,
         jwks_uri=f"{issuer}/jwks.json",
         delivery_methods_supported=(DeliveryMethod.PUSH.value, DeliveryMethod.POLL.value),
         configuration_endpoint=f"{issuer}/ssf/streams",
         status_endpoint=f"{issuer}/ssf/status",
+        add_subject_endpoint=f"{issuer}/ssf/subjects:add",
+        remove_subject_endpoint=f"{issuer}/ssf/subjects:remove",
+        verification_endpoint=f"{issuer}/ssf/verify",
         authorization_schemes=(OAUTH2_SPEC_URN,),
-        default_subjects="ALL",
+        default_subjects=await deps.default_subjects(tenant_id),
     )
     return _json(render_metadata(metadata), cache=f"public, max-age={PUBLIC_MAX_AGE_S}")
 
@@ -61,19 +78,59 @@ async def get_jwks(request: Request) -> Response:
 
 
 async def streams(request: Request) -> Response:
-    """Create, read, list or delete streams of the caller. Source: SSF 1.0 §8.1.1."""
+    """Create, read, list, update, replace or delete streams of the caller.
+
+    Source: SSF 1.0 §8.1.1.
+    """
+    return await _STREAM_METHODS[request.method](request)
+
+
+async def status(request: Request) -> Response:
+    """Serve or set the status of one stream. Source: SSF 1.0 §8.1.2."""
     if request.method == "POST":
-        return await _create_stream(request)
-    if request.method == "DELETE":
-        return await _delete_stream(request)
-    return await _read_streams(request)
+        return await _set_status(request)
+    return await _get_status(request)
 
 
-async def get_status(request: Request) -> Response:
-    """Serve the status of one stream. Source: SSF 1.0 §8.1.2.1; SSF-STAT-1, SSF-STAT-2."""
+async def add_subject(request: Request) -> Response:
+    """Add a subject: 200 with an empty body. Source: SSF 1.0 §8.1.3.2; SSF-SUBJ-1."""
+    caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
+    wanted = parse_subject_request(await _stream_body(request, "SSF-SUBJ-4"))
+    await subjects.add_subject(wanted, caller=caller, deps=deps)
+    return Response(status_code=200, headers={"cache-control": NO_STORE})
+
+
+async def remove_subject(request: Request) -> Response:
+    """Remove a subject: 204. Source: SSF 1.0 §8.1.3.3; SSF-SUBJ-3."""
+    caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
+    wanted = parse_subject_request(await _stream_body(request, "SSF-SUBJ-4"))
+    await subjects.remove_subject(wanted, caller=caller, deps=deps)
+    return Response(status_code=204, headers={"cache-control": NO_STORE})
+
+
+async def verify(request: Request) -> Response:
+    """Queue a verification event: 204. Source: SSF 1.0 §8.1.4.2; SSF-VER-1."""
+    caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
+    wanted = parse_verification_request(await _stream_body(request, "SSF-VER-1"))
+    await management.request_verification(wanted, caller=caller, deps=deps)
+    return Response(status_code=204, headers={"cache-control": NO_STORE})
+
+
+async def _get_status(request: Request) -> Response:
     caller = _caller(request, READ_SCOPES)
     stream_id = _stream_id(request, "SSF-STAT-1")
-    configuration = await service.read_stream(stream_id, caller=caller, deps=_deps(request))
+    configuration = await management.read_stream(stream_id, caller=caller, deps=_deps(request))
+    return _json(render_status(configuration))
+
+
+async def _set_status(request: Request) -> Response:
+    caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
+    wanted = parse_status_update(await _stream_body(request, "SSF-STAT-7"))
+    if request.query_params.get("stream_id", wanted.stream_id) != wanted.stream_id:
+        raise StreamError(
+            "invalid_request", "query and body name different streams", requirement="SSF-STAT-8"
+        )
+    configuration = await management.set_status(wanted, caller=caller, deps=deps)
     return _json(render_status(configuration))
 
 
@@ -100,9 +157,8 @@ async def poll(request: Request) -> Response:
 
 async def _create_stream(request: Request) -> Response:
     caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
-    body = await _read_json(request, STREAM_BYTES_MAX, StreamError, "SSF-OP-54")
-    wanted = parse_create(body, allow_http=deps.allow_http)
-    configuration = await service.create_stream(wanted, caller=caller, deps=deps)
+    wanted = parse_create(await _stream_body(request, "SSF-OP-54"), allow_http=deps.allow_http)
+    configuration = await management.create_stream(wanted, caller=caller, deps=deps)
     return _json(render_configuration(configuration), status=201)
 
 
@@ -110,17 +166,39 @@ async def _read_streams(request: Request) -> Response:
     caller, deps = _caller(request, READ_SCOPES), _deps(request)
     stream_id = request.query_params.get("stream_id")
     if stream_id is not None:
-        configuration = await service.read_stream(stream_id, caller=caller, deps=deps)
+        configuration = await management.read_stream(stream_id, caller=caller, deps=deps)
         return _json(render_configuration(configuration))
-    configurations = await service.list_streams(caller=caller, deps=deps)
+    configurations = await management.list_streams(caller=caller, deps=deps)
     return _json([render_configuration(configuration) for configuration in configurations])
+
+
+async def _change_stream(request: Request) -> Response:
+    caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
+    parse = parse_patch if request.method == "PATCH" else parse_put
+    change = parse(await _stream_body(request, "SSF-OP-54"), allow_http=deps.allow_http)
+    configuration = await management.change_stream(change, caller=caller, deps=deps)
+    return _json(render_configuration(configuration))
 
 
 async def _delete_stream(request: Request) -> Response:
     caller = _caller(request, MANAGE_SCOPES)
     stream_id = _stream_id(request, "SSF-OP-40")
-    await service.delete_stream(stream_id, caller=caller, deps=_deps(request))
+    await management.delete_stream(stream_id, caller=caller, deps=_deps(request))
     return Response(status_code=204, headers={"cache-control": NO_STORE})
+
+
+_STREAM_METHODS: Final = {
+    "POST": _create_stream,
+    "GET": _read_streams,
+    "HEAD": _read_streams,
+    "PATCH": _change_stream,
+    "PUT": _change_stream,
+    "DELETE": _delete_stream,
+}
+
+
+async def _stream_body(request: Request, requirement: str) -> bytes:
+    return await _read_json(request, STREAM_BYTES_MAX, StreamError, requirement)
 
 
 def _deps(request: Request) -> TransmitterDeps:
@@ -186,7 +264,10 @@ def _json(content: object, *, status: int = 200, cache: str = NO_STORE) -> Respo
 ROUTES: Final = (
     Route(WELL_KNOWN_PATH, get_metadata, methods=["GET"]),
     Route("/jwks.json", get_jwks, methods=["GET"]),
-    Route("/ssf/streams", streams, methods=["GET", "POST", "DELETE"]),
-    Route("/ssf/status", get_status, methods=["GET"]),
+    Route("/ssf/streams", streams, methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
+    Route("/ssf/status", status, methods=["GET", "POST"]),
+    Route("/ssf/subjects:add", add_subject, methods=["POST"]),
+    Route("/ssf/subjects:remove", remove_subject, methods=["POST"]),
+    Route("/ssf/verify", verify, methods=["POST"]),
     Route("/ssf/poll/{stream_id}", poll, methods=["POST"]),
 )

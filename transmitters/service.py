@@ -1,4 +1,4 @@
-"""Use cases of the transmitter: manage streams, publish events, answer polls, redrive."""
+"""Use cases of the transmitter: publish events, answer polls, redrive."""
 
 from __future__ import annotations
 
@@ -14,70 +14,39 @@ import structlog
 
 from runtime import ids
 from runtime.caller import Caller
-from runtime.clock import Clock, epoch_s
-from runtime.database import Database
-from runtime.errors import Conflict, NotFound
-from runtime.feed import bump
-from runtime.notify import Notifier
-from runtime.secrets import SecretBox
-from runtime.writer import Writer
+from runtime.clock import epoch_s
+from runtime.errors import NotFound
 from ssf.errors import EventError, LocalProtocolError, SharedSignalsError
-from ssf.events.registry import parse_event, render_event
+from ssf.events.registry import STREAM_EVENT_TYPES, parse_event, render_event
 from ssf.poll import PollRequest
-from ssf.stream import (
-    StreamConfiguration,
-    StreamStatus,
-    WantedStream,
-    new_configuration,
-)
+from ssf.subject import parse_subject
 from transmitters import store
 from transmitters.delivery.model import (
-    LONG_POLL_S,
     POLL_SETS_MAX,
     PollTurn,
     SETRefusal,
 )
 from transmitters.delivery.operations import POLL
 from transmitters.delivery.store import has_visible
-from transmitters.keys import SigningKeys
+from transmitters.deps import TransmitterDeps
 from transmitters.metrics import published_total
 from transmitters.model import (
-    EVENTS_SUPPORTED,
-    STREAMS_PER_CLIENT_MAX,
     Addressing,
     EventToPublish,
     Published,
     Stream,
     bounded_ordering_key,
-    configuration_of,
-    poll_url,
 )
 from transmitters.store import Connection
+from transmitters.subjects.model import NONE, SubjectRule, is_wanted, name_keys
+from transmitters.subjects.store import rules_naming
 
-__all__ = [
-    "PolledSETs",
-    "TransmitterDeps",
-    "create_stream",
-    "delete_stream",
-    "list_streams",
-    "poll",
-    "publish",
-    "read_stream",
-    "redrive",
-]
+__all__ = ["PolledSETs", "poll", "publish", "redrive"]
 
 #: a waiting poll looks again after this long at the latest, woken or not
 LOOK_AGAIN_S: Final = 1.0
 
 log = structlog.get_logger()
-
-
-def _going_on() -> bool:
-    return False
-
-
-async def _no_preference(_tenant_id: str, _app_id: str) -> str | None:
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,133 +55,6 @@ class PolledSETs:
 
     sets: Mapping[str, str]
     more_available: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransmitterDeps:
-    """What stream management and polling run on, placed into `app.state.transmitters` by hub.
-
-    issuer: tenant id to issuer. subject_format_of: (tenant, app) to the subject format that the
-    app's streams get, None for subjects as the event has them. allow_http: the development switch.
-    is_stopping: whether this process is about to end, so that nothing should wait any longer.
-    """
-
-    db: Database
-    writer: Writer
-    notifier: Notifier
-    clock: Clock
-    keys: SigningKeys
-    box: SecretBox
-    issuer: Callable[[str], str]
-    subject_format_of: Callable[[str, str], Awaitable[str | None]] = _no_preference
-    allow_http: bool = False
-    long_poll_s: float = LONG_POLL_S
-    is_stopping: Callable[[], bool] = _going_on
-
-
-async def create_stream(
-    wanted: WantedStream,
-    *,
-    caller: Caller,
-    deps: TransmitterDeps,
-    aud: tuple[str, ...] | None = None,
-) -> StreamConfiguration:
-    """Create one more stream for the caller; it starts enabled.
-
-    aud: by default the caller's client id, which is in no access token's `aud` (SET-42).
-    Raises StreamError for claims that are not the receiver's to make, Conflict when the client has
-    STREAMS_PER_CLIENT_MAX streams.
-    Source: SSF 1.0 §8.1.1.1; requirements SSF-OP-1, SSF-OP-2, SSF-OP-5, SSF-AUTH-5, SSF-DEL-7.
-    """
-    tenant_id, stream_id = caller.tenant_id, ids.new_id("str")
-    issuer = deps.issuer(tenant_id)
-    configuration = new_configuration(
-        wanted,
-        stream_id=stream_id,
-        iss=issuer,
-        aud=aud or (caller.client_id,),
-        events_supported=EVENTS_SUPPORTED,
-        poll_url=poll_url(issuer, stream_id),
-    )
-    header = wanted.authorization_header
-    stream = Stream(
-        tenant_id=tenant_id,
-        stream_id=stream_id,
-        client_id=caller.client_id,
-        app_id=caller.app_id,
-        aud=configuration.aud,
-        method=wanted.method,
-        endpoint_url=wanted.endpoint_url,
-        authorization_header_sealed=None if header is None else deps.box.seal(header),
-        events_requested=wanted.events_requested,
-        description=wanted.description,
-        status=configuration.status,
-        reason=None,
-        subject_format=(
-            await deps.subject_format_of(tenant_id, caller.app_id) if caller.app_id else None
-        ),
-        created_at=deps.clock.now(),
-    )
-    async with deps.db.transaction() as connection:
-        if (
-            await store.count_streams(connection, tenant_id, client_id=caller.client_id)
-            >= STREAMS_PER_CLIENT_MAX
-        ):
-            raise Conflict(f"A client has at most {STREAMS_PER_CLIENT_MAX} streams.")
-        await store.add_stream(connection, stream)
-        await bump(connection, tenant_id, "streams")
-    log.info(
-        "stream.created",
-        tenant_id=tenant_id,
-        stream_id=stream_id,
-        method=wanted.method.name.lower(),
-    )
-    return configuration
-
-
-async def read_stream(
-    stream_id: str, *, caller: Caller, deps: TransmitterDeps
-) -> StreamConfiguration:
-    """Return one stream of the caller.
-
-    Raises NotFound, also for a stream of somebody else. Requirements SSF-OP-10, SSF-AUTH-2.
-    """
-    async with deps.db.snapshot() as connection:
-        stream = await _own_stream(connection, caller, stream_id)
-    return configuration_of(stream, issuer=deps.issuer(caller.tenant_id))
-
-
-async def list_streams(*, caller: Caller, deps: TransmitterDeps) -> list[StreamConfiguration]:
-    """Return all streams of the caller, oldest first. Raises nothing. Requirement SSF-OP-11."""
-    async with deps.db.snapshot() as connection:
-        streams = await store.list_streams(connection, caller.tenant_id, client_id=caller.client_id)
-    issuer = deps.issuer(caller.tenant_id)
-    return [configuration_of(stream, issuer=issuer) for stream in streams]
-
-
-async def delete_stream(stream_id: str, *, caller: Caller, deps: TransmitterDeps) -> None:
-    """Delete a stream of the caller, its secrets, and what is queued for it.
-
-    Raises NotFound, also the second time. Requirements SSF-OP-40, SSF-OP-41.
-    """
-    async with deps.db.transaction() as connection:
-        await _own_stream(connection, caller, stream_id)
-        dropped = await store.delete_stream(
-            connection, caller.tenant_id, stream_id=stream_id, now=deps.clock.now()
-        )
-        await bump(connection, caller.tenant_id, "streams")
-    # Its waiting polls find out now instead of at their next look.
-    deps.notifier.wake("polls")
-    log.info(
-        "stream.deleted", tenant_id=caller.tenant_id, stream_id=stream_id, dropped_count=dropped
-    )
-
-
-async def _own_stream(connection: Connection, caller: Caller, stream_id: str) -> Stream:
-    stream = await store.get_stream(connection, caller.tenant_id, stream_id=stream_id)
-    if stream is None or stream.client_id != caller.client_id:
-        raise NotFound("No such stream.")
-    return stream
 
 
 async def publish(
@@ -230,6 +72,7 @@ async def publish(
     for tenant_id in {event.tenant_id for event in events}:
         streams[tenant_id] = await store.list_streams(connection, tenant_id)
     selecting: dict[tuple[str, str], list[Stream]] = {}
+    unwanted = await _unwanted(connection, events, streams, now)
     published: list[Published] = []
     event_rows: list[dict[str, Any]] = []
     delivery_rows: list[dict[str, Any]] = []
@@ -239,7 +82,11 @@ async def publish(
             selecting[kind] = [
                 stream for stream in streams[event.tenant_id] if stream.selects(event.event_type)
             ]
-        chosen = [stream for stream in selecting[kind] if event.is_open_to(stream)]
+        chosen = [
+            stream
+            for stream in selecting[kind]
+            if event.is_open_to(stream) and (index, stream.stream_id) not in unwanted
+        ]
         if not chosen:
             continue
         event_row = _event_row(event, now)
@@ -261,6 +108,51 @@ async def publish(
     await store.add_deliveries(connection, delivery_rows)
     published_total.inc(len(published))
     return published
+
+
+async def _unwanted(
+    connection: Connection,
+    events: Sequence[EventToPublish],
+    streams: Mapping[str, Sequence[Stream]],
+    now: datetime,
+) -> set[tuple[int, str]]:
+    """Return (index of event, stream) where the subject is none of the stream's.
+
+    Streams that take everybody, which is most of them, cost nothing. An event about a stream is
+    under no filter (SUB-46).
+    """
+    choosy = {
+        tenant_id: [one for one in of_tenant if one.default_subjects == NONE or one.subject_count]
+        for tenant_id, of_tenant in streams.items()
+    }
+    unwanted: set[tuple[int, str]] = set()
+    for tenant_id, of_tenant in choosy.items():
+        if not of_tenant:
+            continue
+        about = {
+            index: [parse_subject(subject) for subject in event.subjects]
+            for index, event in enumerate(events)
+            if event.tenant_id == tenant_id and event.event_type not in STREAM_EVENT_TYPES
+        }
+        named = {
+            index: frozenset[str]().union(*(name_keys(subject) for subject in subjects))
+            for index, subjects in about.items()
+        }
+        by_name: dict[tuple[str, str], list[SubjectRule]] = {}
+        for name, rule in await rules_naming(
+            connection, tenant_id, names=frozenset[str]().union(*named.values()), now=now
+        ):
+            by_name.setdefault((rule.stream_id, name), []).append(rule)
+        for index, subjects in about.items():
+            for stream in of_tenant:
+                rules = [
+                    rule
+                    for name in named[index]
+                    for rule in by_name.get((stream.stream_id, name), ())
+                ]
+                if not is_wanted(stream.default_subjects, rules, subjects):
+                    unwanted.add((index, stream.stream_id))
+    return unwanted
 
 
 def _event_row(event: EventToPublish, now: datetime) -> dict[str, Any]:
@@ -364,9 +256,7 @@ async def _take_turn(turn: PollTurn, *, deps: TransmitterDeps) -> PolledSETs:
         stream = await store.get_stream(connection, turn.tenant_id, stream_id=turn.stream_id)
         if stream is None or not turn.may_poll(stream):
             raise NotFound("No such stream.")
-        found = stream.status is StreamStatus.ENABLED and await has_visible(
-            connection, turn.tenant_id, stream_id=turn.stream_id, now=turn.at
-        )
+        found = await has_visible(connection, stream, now=turn.at)
     if not (turn.acks or turn.refusals or (found and turn.sets_max)):
         return PolledSETs(sets={}, more_available=found)
     page = await deps.writer.submit(POLL, turn)

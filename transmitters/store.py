@@ -32,6 +32,7 @@ from transmitters.model import (
     DeliveryState,
     Stream,
 )
+from transmitters.subjects.store import delete_subjects
 
 #: what services hold while they are inside a transaction
 Connection: TypeAlias = AsyncConnection
@@ -60,6 +61,10 @@ streams: Final = sa.Table(
     sa.Column("backoff_until", UTCDateTime),
     sa.Column("created_at", UTCDateTime, nullable=False),
     sa.Column("updated_at", UTCDateTime, nullable=False),
+    sa.Column("default_subjects", sa.String(8), nullable=False, server_default="ALL"),
+    sa.Column("subject_count", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("announcement_jti", sa.String(64)),
+    sa.Column("verification_asked_at", UTCDateTime),
     sa.Index("ix_streams_tenant_id_client_id", "tenant_id", "client_id"),
 )
 
@@ -221,6 +226,55 @@ async def list_streams(
     return [_stream_of(row) for row in (await connection.execute(query)).mappings()]
 
 
+async def change_stream(connection: Connection, stream: Stream, *, now: datetime) -> None:
+    """Write what can change of a stream."""
+    values = {
+        "method": stream.method.value,
+        "endpoint_url": stream.endpoint_url,
+        "authorization_header_sealed": stream.authorization_header_sealed,
+        "events_requested": list(stream.events_requested),
+        "description": stream.description,
+        "status": stream.status.value,
+        "reason": stream.reason,
+        "subject_count": stream.subject_count,
+        "announcement_jti": stream.announcement_jti,
+        "verification_asked_at": stream.verification_asked_at,
+        "updated_at": now,
+    }
+    await connection.execute(
+        sa.update(streams)
+        .where(of_stream(streams, stream.tenant_id, stream.stream_id))
+        .values(values)
+    )
+
+
+async def drop_pending(
+    connection: Connection, tenant_id: str, *, stream_id: str, now: datetime
+) -> int:
+    """Drop what is queued for a stream; return how many SETs."""
+    dropped = await connection.execute(
+        sa.update(deliveries)
+        .where(of_stream(deliveries, tenant_id, stream_id), is_pending(deliveries))
+        .values(state=DeliveryState.DROPPED.value, settled_at=now)
+    )
+    return int(dropped.rowcount)
+
+
+async def release_pending(
+    connection: Connection, tenant_id: str, *, stream_id: str, now: datetime
+) -> None:
+    """Let everything queued be delivered at once: who held it, or when, is of the past."""
+    await connection.execute(
+        sa.update(deliveries)
+        .where(
+            of_stream(deliveries, tenant_id, stream_id),
+            is_pending(deliveries),
+            deliveries.c.due_at > now,
+        )
+        .values(due_at=now)
+    )
+
+
 async def count_streams(connection: Connection, tenant_id: str, *, client_id: str) -> int:
     """Return how many streams a client has."""
     query = (
@@ -236,12 +290,8 @@ async def delete_stream(
 ) -> int:
     """Delete a stream with its secrets and drop what is queued for it; return how many SETs."""
     await connection.execute(sa.delete(streams).where(of_stream(streams, tenant_id, stream_id)))
-    dropped = await connection.execute(
-        sa.update(deliveries)
-        .where(of_stream(deliveries, tenant_id, stream_id), is_pending(deliveries))
-        .values(state=DeliveryState.DROPPED.value, settled_at=now)
-    )
-    return int(dropped.rowcount)
+    await delete_subjects(connection, tenant_id, stream_id=stream_id)
+    return await drop_pending(connection, tenant_id, stream_id=stream_id, now=now)
 
 
 async def add_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,136 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-JSON: Final = "application/json"
-_SSF_ERRORS: Final = {
-    400: "not acceptable",
-    401: "no valid access token",
-    403: "the token lacks the scope",
-}
-_OBJECT: Final[dict[str, Any]] = {"type": "object"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """One operation: who may call it (`scopes`, empty for public), with what, answered how."""
-
-    path: str
-    method: str
-    operation_id: str
-    summary: str
-    tag: str
-    answers: Mapping[int, str]
-    scopes: tuple[str, ...] = ()
-    query: tuple[str, ...] = ()
-    required_query: tuple[str, ...] = ()
-    body: dict[str, Any] | None = None
-    body_type: str = JSON
-    example: Any = None
-    answer_type: str | None = JSON
-
-    def query_parameters(self) -> list[dict[str, Any]]:
-        """Return its query parameters as OpenAPI has them."""
-        return [
-            {
-                "name": name,
-                "in": "query",
-                "required": name in self.required_query,
-                "schema": {"type": "string"},
-            }
-            for name in (*self.required_query, *self.query)
-        ]
-
-
-_SSF: Final = (
-    Described(
-        path="/.well-known/ssf-configuration",
-        method="GET",
-        operation_id="ssf_configuration",
-        summary="Transmitter metadata (SSF 1.0 §7.1).",
-        tag="ssf",
-        answers={200: "the metadata"},
-    ),
-    Described(
-        path="/jwks.json",
-        method="GET",
-        operation_id="jwks",
-        summary="Keys that sign SETs, logout tokens and revocation requests (RFC 7517).",
-        tag="ssf",
-        answers={200: "the JWK Set"},
-    ),
-    Described(
-        path="/ssf/streams",
-        method="POST",
-        operation_id="create_ssf_stream",
-        summary="Create a stream (SSF 1.0 §8.1.1.1).",
-        tag="ssf",
-        scopes=("ssf.manage",),
-        body=_OBJECT,
-        example={
-            "delivery": {
-                "method": "urn:ietf:rfc:8935",
-                "endpoint_url": "https://payroll.customer.example/hooks/ssf",
-                "authorization_header": "Bearer push-secret",
-            },
-            "events_requested": [
-                "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
-            ],
-            "description": "payroll production",
-        },
-        answers={201: "the stream configuration", **_SSF_ERRORS, 409: "too many streams"},
-    ),
-    Described(
-        path="/ssf/streams",
-        method="GET",
-        operation_id="read_ssf_streams",
-        summary="Read one stream, or all of the caller's (SSF 1.0 §8.1.1.2).",
-        tag="ssf",
-        scopes=("ssf.read", "ssf.manage"),
-        query=("stream_id",),
-        answers={200: "one configuration, or an array", **_SSF_ERRORS, 404: "no such stream"},
-    ),
-    Described(
-        path="/ssf/streams",
-        method="DELETE",
-        operation_id="delete_ssf_stream",
-        summary="Delete a stream (SSF 1.0 §8.1.1.5).",
-        tag="ssf",
-        scopes=("ssf.manage",),
-        required_query=("stream_id",),
-        answers={204: "deleted", **_SSF_ERRORS, 404: "no such stream"},
-    ),
-    Described(
-        path="/ssf/status",
-        method="GET",
-        operation_id="read_ssf_status",
-        summary="Read a stream's status (SSF 1.0 §8.1.2.1).",
-        tag="ssf",
-        scopes=("ssf.read", "ssf.manage"),
-        required_query=("stream_id",),
-        answers={200: "the status", **_SSF_ERRORS, 404: "no such stream"},
-    ),
-    Described(
-        path="/ssf/poll/{stream_id}",
-        method="POST",
-        operation_id="poll_ssf_stream",
-        summary="Poll for SETs and acknowledge them (RFC 8936).",
-        tag="ssf",
-        scopes=("ssf.read", "ssf.manage", "ssf.manage.poll"),
-        body=_OBJECT,
-        example={"maxEvents": 25, "returnImmediately": True},
-        answers={
-            200: "sets, and whether more are available",
-            **_SSF_ERRORS,
-            404: "no such stream",
-            413: "too large",
-            415: "not JSON",
-        },
-    ),
-)
+from hub.admin.described_ssf import SSF
+from hub.admin.operation import ANY_OBJECT, Described
 
 _RECEIVERS: Final = (
     Described(
@@ -251,7 +125,7 @@ _SESSIONS: Final = (
         summary="Register a session, or say something new about it. iss: for a client without app.",
         tag="sessions",
         scopes=("sessions.write",),
-        body=_OBJECT,
+        body=ANY_OBJECT,
         example={
             "iss": "https://login.customer.example",
             "user": {"format": "email", "email": "rosa.lind@customer.example"},
@@ -320,7 +194,7 @@ _DECISIONS: Final = (
         summary="May this session go on? iss: for a client without app.",
         tag="decisions",
         scopes=("sessions.evaluate",),
-        body=_OBJECT,
+        body=ANY_OBJECT,
         example={"iss": "https://login.customer.example"},
         answers={200: _VERDICT, **_RISK_ERRORS},
     ),
@@ -363,4 +237,4 @@ _HEALTH: Final = (
     ),
 )
 
-DESCRIBED: Final = (*_RECEIVERS, *_SSF, *_RISK, *_SESSIONS, *_DECISIONS, *_HEALTH)
+DESCRIBED: Final = (*_RECEIVERS, *SSF, *_RISK, *_SESSIONS, *_DECISIONS, *_HEALTH)

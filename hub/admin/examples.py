@@ -112,6 +112,9 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "client_id": "cli_01KJQ2M8F07ZC4T9W6YR0QXN1E",
         "app_id": "app_01KJQ2M8H08ZC4T9W6YR0QXN1E",
         "status": "enabled",
+        "reason": None,
+        "default_subjects": "ALL",
+        "subject_count": 0,
         "configuration": {
             "stream_id": "str_01KJQ2M8D06ZC4T9W6YR0QXN1E",
             "iss": "https://hub.customer.example",

@@ -19,9 +19,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hub.admin.bodies import Body
-from hub.admin.described import DESCRIBED, Described
+from hub.admin.described import DESCRIBED
 from hub.admin.examples import ANSWERS
 from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
+from hub.admin.operation import Described
 from hub.admin.routes import KINDS
 from hub.auth import SCOPES
 from hub.errors import PROBLEM_MEDIA_TYPE

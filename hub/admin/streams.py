@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Final
 
+from pydantic import Field
+
 import transmitters.service
 import transmitters.store
 from hub.admin.bodies import Body
 from hub.admin.context import without_tenant
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing, one_of
 from runtime.errors import NotFound
-from ssf.stream import render_configuration
+from ssf.stream import StreamStatus, render_configuration
+from ssf.stream_requests import REASON_CHARS_MAX, StatusUpdate
+from transmitters.management import set_status_by_transmitter
 from transmitters.model import DeliveryState, Stream, configuration_of
 
 # Streams: made by their clients over SSF; an admin sees and removes them.
@@ -41,6 +45,28 @@ async def delete_stream(admin: Admin, stream_id: str) -> None:
     admin.node.notifier.wake("polls")
 
 
+class StatusBody(Body):
+    """The status to set, and why; the receiver is told both."""
+
+    status: StreamStatus
+    reason: str | None = Field(default=None, max_length=REASON_CHARS_MAX)
+
+
+async def set_status(admin: Admin, stream_id: str, body: StatusBody) -> Document:
+    """Enable, pause or disable a stream of any client, and announce it to the receiver."""
+    update = StatusUpdate(stream_id=stream_id, status=body.status, reason=body.reason)
+    async with admin.node.database.transaction() as connection:
+        stream = await transmitters.store.get_stream(
+            connection, admin.tenant_id, stream_id=stream_id, lock=True
+        )
+        if stream is None:
+            raise NotFound("No such stream.")
+        changed = await set_status_by_transmitter(
+            connection, stream, update, deps=admin.state.transmitters
+        )
+    return _stream(admin, changed)
+
+
 async def _get_stream(admin: Admin, stream_id: str) -> Stream:
     async with admin.node.database.snapshot() as connection:
         stream = await transmitters.store.get_stream(
@@ -57,6 +83,9 @@ def _stream(admin: Admin, stream: Stream) -> Document:
         "client_id": stream.client_id,
         "app_id": stream.app_id,
         "status": stream.status.value,
+        "reason": stream.reason,
+        "default_subjects": stream.default_subjects,
+        "subject_count": stream.subject_count,
         "configuration": render_configuration(configuration_of(stream, issuer=admin.base)),
         "created_at": stream.created_at,
     }
@@ -120,6 +149,15 @@ KINDS: Final = (
         list_page=list_streams,
         read=read_stream,
         delete=delete_stream,
+        actions=(
+            Action(
+                name="status",
+                summary="Enable, pause or disable a stream; its receiver is told.",
+                perform=set_status,
+                body=StatusBody,
+                example={"status": "paused", "reason": "maintenance"},
+            ),
+        ),
     ),
     Kind(
         name="deliveries",

@@ -267,7 +267,10 @@ async def test_broken_bodies_are_refused_everywhere(hub: Hub) -> None:
             if body not in OBJECTS:
                 assert answer.status_code >= 400, f"{method} {path} with {body[:20]!r}"
 
-    assert await hub.audit() == before
+    # An object whose members nobody knows is a fine request for a stream.
+    assert [entry for entry in await hub.audit() if entry.action != "stream.create"] == [
+        entry for entry in before if entry.action != "stream.create"
+    ]
 
 
 #: those of BODIES that are JSON objects with members nobody knows, which SSF ignores

@@ -288,6 +288,7 @@ NAMED_BY: dict[str, str] = {
     "/admin/v1/users/{id}": "rosa",
     "/admin/v1/devices/{id}": "rosa device",
     "/admin/v1/streams/{id}": "pay stream",
+    "/admin/v1/streams/{id}/status": "pay stream",
     "/admin/v1/containments/{id}": "containment",
     "/admin/v1/containments/{id}/approve": "containment",
     "/admin/v1/keys/{id}/activate": "signing key",

@@ -1,7 +1,7 @@
 """Tests of ssf.stream."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -16,20 +16,26 @@ from ssf.events.ssf import STREAM_EVENT_TYPES
 from ssf.stream import (
     STREAM_TRANSITIONS,
     DeliveryMethod,
-    StatusUpdate,
+    StreamChange,
     StreamConfiguration,
     StreamStatus,
-    SubjectRequest,
-    VerificationRequest,
     WantedStream,
+    changed_configuration,
     new_configuration,
     parse_create,
-    parse_status_update,
-    parse_subject_request,
-    parse_verification_request,
+    parse_patch,
+    parse_put,
     render_configuration,
     render_status,
     selects,
+)
+from ssf.stream_requests import (
+    StatusUpdate,
+    SubjectRequest,
+    VerificationRequest,
+    parse_status_update,
+    parse_subject_request,
+    parse_verification_request,
 )
 from ssf.subject import complex_subject, email, iss_sub, opaque
 from tests.ssf.kit import JSON_VALUES, Vector
@@ -45,6 +51,7 @@ SUPPORTED = tuple(
     )
 )
 PUSH_URL = "https://app.example/hooks"
+POLL_METHOD = "urn:ietf:rfc:8936"
 
 
 def body(members: Mapping[str, object]) -> bytes:
@@ -431,3 +438,65 @@ def test_a_broken_subject_request_is_refused(members: dict[str, object]) -> None
     with pytest.raises(StreamError) as caught:
         parse_subject_request(body(members))
     assert caught.value.requirement == "SSF-SUBJ-4"
+
+
+def change(current: StreamConfiguration, body_of_change: StreamChange) -> StreamConfiguration:
+    return changed_configuration(current, body_of_change, poll_url=POLL_URL)
+
+
+POLL_URL = "https://hub.acme-signals.example/t/blue/ssf/poll/s-1"
+
+
+def polled(**members: object) -> StreamConfiguration:
+    return new_configuration(
+        create(**members),
+        stream_id="s-1",
+        iss=ISSUER,
+        aud=("cli_1",),
+        events_supported=SUPPORTED,
+        poll_url=POLL_URL,
+    )
+
+
+@pytest.mark.requirement("SSF-OP-20", "SSF-OP-31")
+def test_a_patch_keeps_what_it_does_not_name_and_replaces_delivery_as_a_whole() -> None:
+    before = polled(events_requested=[SUPPORTED[0]], description="d", delivery=push())
+    same = change(before, parse_patch(body({"stream_id": "s-1"})))
+    assert same == before
+    nulls = {"stream_id": "s-1", "description": None, "delivery": None, "events_requested": None}
+    assert change(before, parse_patch(body(nulls))) == before
+    moved = change(
+        before, parse_patch(body({"stream_id": "s-1", "delivery": {"method": POLL_METHOD}}))
+    )
+    assert (moved.method, moved.endpoint_url) == (DeliveryMethod.POLL, POLL_URL)
+    assert (moved.description, moved.events_requested) == ("d", (SUPPORTED[0],))
+    again = change(moved, parse_patch(body({"stream_id": "s-1", "delivery": push()})))
+    assert again == before
+
+
+@pytest.mark.requirement("SSF-OP-30")
+def test_a_put_leaves_only_what_it_names() -> None:
+    before = polled(events_requested=[SUPPORTED[0]], description="d", delivery=push())
+    after = change(before, parse_put(body({"stream_id": "s-1", "events_requested": ["urn:x"]})))
+    assert after == replace(
+        polled(events_requested=["urn:x"]), status=before.status, stream_id=before.stream_id
+    )
+
+
+@pytest.mark.requirement("SSF-OP-20", "SSF-OP-30")
+@pytest.mark.parametrize("parse", [parse_patch, parse_put])
+@pytest.mark.parametrize("members", [{}, {"stream_id": ""}, {"stream_id": 7}])
+def test_a_change_names_its_stream(
+    parse: Callable[[bytes], StreamChange], members: dict[str, object]
+) -> None:
+    with pytest.raises(StreamError):
+        parse(body(members))
+
+
+@pytest.mark.requirement("SSF-OP-21")
+def test_a_change_claims_nothing_that_is_not_so() -> None:
+    before = polled(events_requested=[SUPPORTED[0]])
+    true = {"stream_id": "s-1", "events_delivered": [SUPPORTED[0]], "aud": ["cli_1"]}
+    assert change(before, parse_patch(body(true))) == before
+    with pytest.raises(StreamError):
+        change(before, parse_patch(body({"stream_id": "s-1", "events_delivered": []})))

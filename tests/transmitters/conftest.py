@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 from jwcrypto.jwk import JWK
 
 import runtime.store
+from runtime.audit import AuditNote
 from runtime.caller import Caller
 from runtime.clock import FixedClock, from_epoch_s
 from runtime.database import Database
@@ -27,10 +29,11 @@ from ssf.jose import CompactJWS, check_header, split_jws, verify
 from ssf.jwks import parse_jwks
 from ssf.poll import PollRequest, ReportedError
 from ssf.stream import StreamConfiguration, parse_create
-from transmitters import service, store
+from transmitters import management, service, store
+from transmitters.deps import TransmitterDeps
 from transmitters.keys import SigningKeys
 from transmitters.model import EventToPublish, Published, Stream
-from transmitters.service import PolledSETs, TransmitterDeps
+from transmitters.service import PolledSETs
 
 TENANT = "default"
 ISSUER = "https://hub.example"
@@ -86,6 +89,8 @@ class World:
     deps: TransmitterDeps
     jwks: tuple[JWK, JWK]
     subject_formats: dict[str, str] = field(default_factory=dict)
+    default_subjects: dict[str, str] = field(default_factory=dict)
+    audited: list[AuditNote] = field(default_factory=list)
 
     async def stream(
         self, caller: Caller = PAYROLL, *, events: tuple[str, ...] = (SESSION_REVOKED,), **body: Any
@@ -94,7 +99,7 @@ class World:
         wanted = parse_create(
             msgspec.json.encode({"events_requested": events, **body}), allow_http=True
         )
-        return await service.create_stream(wanted, caller=caller, deps=self.deps)
+        return await management.create_stream(wanted, caller=caller, deps=self.deps)
 
     async def push_stream(
         self, url: str, caller: Caller = PAYROLL, **delivery: Any
@@ -207,8 +212,20 @@ async def world(database: Database, signing_jwks: tuple[JWK, JWK]) -> AsyncItera
     writer = CountingWriter(local)
     formats: dict[str, str] = {}
 
+    audited: list[AuditNote] = []
+    defaults: dict[str, str] = {}
+
     async def subject_format_of(_tenant_id: str, app_id: str) -> str | None:
         return formats.get(app_id)
+
+    async def default_subjects(tenant_id: str) -> str:
+        return defaults.get(tenant_id, "ALL")
+
+    async def add_audit(
+        _connection: store.Connection, note: AuditNote, /, *, now: datetime
+    ) -> None:
+        assert now == clock.now()
+        audited.append(note)
 
     deps = TransmitterDeps(
         db=database,
@@ -218,7 +235,9 @@ async def world(database: Database, signing_jwks: tuple[JWK, JWK]) -> AsyncItera
         keys=keys,
         box=box,
         issuer=issuer_of,
+        add_audit=add_audit,
         subject_format_of=subject_format_of,
+        default_subjects=default_subjects,
         allow_http=True,
         long_poll_s=5.0,
     )
@@ -233,6 +252,8 @@ async def world(database: Database, signing_jwks: tuple[JWK, JWK]) -> AsyncItera
         deps=deps,
         jwks=signing_jwks,
         subject_formats=formats,
+        default_subjects=defaults,
+        audited=audited,
     )
     await world.add_key(signing_jwks[0])
     yield world

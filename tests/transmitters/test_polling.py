@@ -21,7 +21,7 @@ from tests.transmitters.conftest import (
     World,
     event,
 )
-from transmitters import service
+from transmitters import management, service
 from transmitters.delivery.model import (
     POLL_SETS_MAX,
     POLL_VISIBILITY_S,
@@ -270,7 +270,7 @@ async def test_a_waiting_poll_of_a_deleted_stream_ends(world: World) -> None:
     stream = await world.stream()
     waiting = asyncio.create_task(world.poll(stream.stream_id, wait=True))
     await world.poll(stream.stream_id)
-    await service.delete_stream(stream.stream_id, caller=PAYROLL, deps=world.deps)
+    await management.delete_stream(stream.stream_id, caller=PAYROLL, deps=world.deps)
     with pytest.raises(NotFound):
         async with asyncio.timeout(10):
             await waiting

@@ -29,6 +29,7 @@ from tests.transmitters.conftest import (
     World,
     event,
 )
+from transmitters.model import MIN_VERIFICATION_INTERVAL_S
 from transmitters.routes import ROUTES
 
 pytestmark = [pytest.mark.anyio, ONE_ENGINE]
@@ -43,6 +44,11 @@ PUSH_CREATE = {
     "events_requested": [SESSION_REVOKED, CREDENTIAL_CHANGE, "https://vendor.example/unknown"],
     "description": "payroll production",
 }
+
+
+SUBJECT_OF_NOBODY = msgspec.json.encode(
+    {"stream_id": "str_1", "subject": {"format": "email", "email": "rosa@green.example"}}
+)
 
 
 class Nobody(Caller):
@@ -141,6 +147,9 @@ async def test_metadata_names_what_this_transmitter_answers_and_nothing_else(
         "delivery_methods_supported": ["urn:ietf:rfc:8935", "urn:ietf:rfc:8936"],
         "configuration_endpoint": f"{base}/ssf/streams",
         "status_endpoint": f"{base}/ssf/status",
+        "add_subject_endpoint": f"{base}/ssf/subjects:add",
+        "remove_subject_endpoint": f"{base}/ssf/subjects:remove",
+        "verification_endpoint": f"{base}/ssf/verify",
         "authorization_schemes": [{"spec_urn": "urn:ietf:rfc:6749"}],
         "default_subjects": "ALL",
     }
@@ -179,6 +188,7 @@ async def test_a_push_stream_is_created_with_its_whole_configuration(
         "events_requested": PUSH_CREATE["events_requested"],
         "events_delivered": [SESSION_REVOKED, CREDENTIAL_CHANGE],
         "description": "payroll production",
+        "min_verification_interval": MIN_VERIFICATION_INTERVAL_S,
     }
     assert "9c2e" not in answer.text
 
@@ -221,13 +231,78 @@ async def test_the_status_of_a_stream_is_read_with_its_reason(
     assert answer.json() == {**params, "status": "paused", "reason": "maintenance"}
 
 
+@pytest.mark.requirement("SSF-OP-20", "SSF-OP-30", "SSF-STAT-7", "SSF-STAT-8", "SSF-STAT-13")
+async def test_a_stream_is_updated_replaced_paused_and_enabled_over_http(
+    http: httpx2.AsyncClient,
+) -> None:
+    created = await create(http)
+    stream_id = {"stream_id": created["stream_id"]}
+    patched = await http.patch(
+        "/ssf/streams", json={**stream_id, "description": "d"}, headers=bearer()
+    )
+    assert (patched.status_code, patched.json()) == (200, {**created, "description": "d"})
+    replaced = await http.put("/ssf/streams", json=stream_id, headers=bearer())
+    assert replaced.json() == {**created, "events_requested": [], "events_delivered": []}
+    for status in ("paused", "disabled", "enabled"):
+        body = {**stream_id, "status": status, "reason": "because"}
+        answer = await http.post("/ssf/status", json=body, params=stream_id, headers=bearer())
+        assert (answer.status_code, answer.json()) == (200, body)
+        assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.requirement("SSF-SUBJ-1", "SSF-SUBJ-3", "SSF-VER-1")
+async def test_subjects_and_verification_answer_as_the_standard_has_it(
+    http: httpx2.AsyncClient,
+) -> None:
+    stream_id = {"stream_id": (await create(http))["stream_id"]}
+    subject = {"format": "iss_sub", "iss": "https://login.green.example", "sub": "u-1"}
+    for path, body, status in (
+        ("/ssf/subjects:add", {**stream_id, "subject": subject, "verified": False}, 200),
+        ("/ssf/subjects:remove", {**stream_id, "subject": subject}, 204),
+        ("/ssf/verify", {**stream_id, "state": "x"}, 204),
+    ):
+        answer = await http.post(path, json=body, headers=bearer())
+        assert (answer.status_code, answer.content) == (status, b""), path
+        assert answer.headers["cache-control"] == "no-store"
+
+
 @pytest.mark.requirement("SSF-OP-52", "SSF-OP-3", "SSF-AUTH-1")
 @pytest.mark.parametrize(
     ("method", "path", "headers", "content", "status"),
     [
-        ("PATCH", "/ssf/streams", {}, b"", 405),
-        ("PUT", "/ssf/streams", {}, b"", 405),
-        ("POST", "/ssf/status", {}, b"", 405),
+        ("PUT", "/ssf/status", {}, b"", 405),
+        ("GET", "/ssf/subjects:add", {}, b"", 405),
+        ("DELETE", "/ssf/subjects:remove", {}, b"", 405),
+        ("GET", "/ssf/verify", {}, b"", 405),
+        *(
+            (method, path, headers, content, status)
+            for method, path, meaningless in (
+                ("PATCH", "/ssf/streams", b'{"stream_id": "str_1", "iss": "https://else"}'),
+                ("PUT", "/ssf/streams", b'{"stream_id": "str_1", "iss": "https://else"}'),
+                ("POST", "/ssf/status", b'{"stream_id": "str_1", "status": "enabled"}'),
+                ("POST", "/ssf/subjects:add", SUBJECT_OF_NOBODY),
+                ("POST", "/ssf/subjects:remove", SUBJECT_OF_NOBODY),
+                ("POST", "/ssf/verify", b'{"stream_id": "str_1"}'),
+            )
+            for headers, content, status in (
+                ({}, b"{broken", 401),
+                (bearer(scopes="ssf.read"), b"{broken", 403),
+                (bearer(), b"{broken", 400),
+                (bearer(), b"[]", 400),
+                (bearer(), b"{}", 400),
+                (bearer(), b'{"stream_id": 7}', 400),
+                (bearer(), b'{"stream_id": "a", "stream_id": "b"}', 400),
+                (bearer(), meaningless, 404),
+            )
+        ),
+        ("POST", "/ssf/status", bearer(), b'{"stream_id": "str_1", "status": "Paused"}', 400),
+        (
+            "POST",
+            "/ssf/status?stream_id=str_2",
+            bearer(),
+            b'{"stream_id": "str_1", "status": "paused"}',
+            400,
+        ),
         ("GET", "/ssf/poll/str_1", {}, b"", 405),
         ("POST", "/ssf/streams", {}, b"{broken", 401),
         ("POST", "/ssf/streams", bearer(scopes="ssf.read"), b"{broken", 403),

@@ -23,7 +23,7 @@ from tests.transmitters.conftest import (
     World,
     event,
 )
-from transmitters import service, store
+from transmitters import management, service, store
 from transmitters.model import STREAMS_PER_CLIENT_MAX
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,9 @@ async def test_a_new_stream_is_enabled_and_polled_unless_it_asks_for_push(world:
     assert created.endpoint_url == f"{ISSUER}/ssf/poll/{created.stream_id}"
     assert created.aud == (PAYROLL.client_id,)
     assert created.iss == ISSUER
-    assert await service.read_stream(created.stream_id, caller=PAYROLL, deps=world.deps) == created
+    assert (
+        await management.read_stream(created.stream_id, caller=PAYROLL, deps=world.deps) == created
+    )
 
 
 @pytest.mark.requirement("SSF-DEL-7", "SSF-DEL-3")
@@ -51,7 +53,7 @@ async def test_the_authorization_header_is_sealed_at_rest_and_never_read_back(
     assert stored.authorization_header_sealed is not None
     assert "9c2e" not in stored.authorization_header_sealed
     assert world.box.open(stored.authorization_header_sealed) == "Bearer 9c2e-push-secret"
-    read = await service.read_stream(created.stream_id, caller=PAYROLL, deps=world.deps)
+    read = await management.read_stream(created.stream_id, caller=PAYROLL, deps=world.deps)
     assert read.authorization_header is None
 
 
@@ -59,12 +61,12 @@ async def test_the_authorization_header_is_sealed_at_rest_and_never_read_back(
 async def test_a_client_may_have_several_streams_and_sees_only_its_own(world: World) -> None:
     first, second = await world.stream(), await world.stream()
     other = await world.stream(WIKI)
-    mine = await service.list_streams(caller=PAYROLL, deps=world.deps)
-    theirs = await service.list_streams(caller=WIKI, deps=world.deps)
+    mine = await management.list_streams(caller=PAYROLL, deps=world.deps)
+    theirs = await management.list_streams(caller=WIKI, deps=world.deps)
     assert [stream.stream_id for stream in mine] == [first.stream_id, second.stream_id]
     assert [stream.stream_id for stream in theirs] == [other.stream_id]
     nobody = replace(PAYROLL, client_id="cli_new")
-    assert await service.list_streams(caller=nobody, deps=world.deps) == []
+    assert await management.list_streams(caller=nobody, deps=world.deps) == []
 
 
 @pytest.mark.requirement("SSF-AUTH-2", "SSF-OP-10", "PD-7")
@@ -73,19 +75,19 @@ async def test_a_stream_of_another_client_or_tenant_does_not_exist(world: World)
     strangers = (WIKI, replace(PAYROLL, tenant_id="blue"))
     for stranger in strangers:
         with pytest.raises(NotFound):
-            await service.read_stream(created.stream_id, caller=stranger, deps=world.deps)
+            await management.read_stream(created.stream_id, caller=stranger, deps=world.deps)
         with pytest.raises(NotFound):
-            await service.delete_stream(created.stream_id, caller=stranger, deps=world.deps)
-    assert await service.list_streams(caller=PAYROLL, deps=world.deps) == [created]
+            await management.delete_stream(created.stream_id, caller=stranger, deps=world.deps)
+    assert await management.list_streams(caller=PAYROLL, deps=world.deps) == [created]
 
 
 @pytest.mark.requirement("SSF-OP-4")
 async def test_a_create_request_that_claims_our_members_falsely_is_refused(world: World) -> None:
     wanted = parse_create(b'{"aud": "https://somebody.example"}')
     with pytest.raises(StreamError) as caught:
-        await service.create_stream(wanted, caller=PAYROLL, deps=world.deps)
+        await management.create_stream(wanted, caller=PAYROLL, deps=world.deps)
     assert caught.value.status_hint == 400
-    assert await service.list_streams(caller=PAYROLL, deps=world.deps) == []
+    assert await management.list_streams(caller=PAYROLL, deps=world.deps) == []
 
 
 @ONE_ENGINE
@@ -102,11 +104,11 @@ async def test_the_number_of_streams_of_a_client_has_a_limit(world: World) -> No
 async def test_deleting_a_stream_drops_what_is_queued_and_works_once(world: World) -> None:
     gone, stays = await world.stream(), await world.stream()
     await world.publish(event(), event("usr_2"))
-    await service.delete_stream(gone.stream_id, caller=PAYROLL, deps=world.deps)
+    await management.delete_stream(gone.stream_id, caller=PAYROLL, deps=world.deps)
     states = {(row.stream_id, row.state) for row in (await world.rows()).values()}
     assert states == {(gone.stream_id, "dropped"), (stays.stream_id, "pending")}
     with pytest.raises(NotFound):
-        await service.delete_stream(gone.stream_id, caller=PAYROLL, deps=world.deps)
+        await management.delete_stream(gone.stream_id, caller=PAYROLL, deps=world.deps)
     with pytest.raises(NotFound):
         await world.poll(gone.stream_id)
 
@@ -124,7 +126,7 @@ async def test_a_change_of_streams_is_announced_to_the_caches(world: World) -> N
     created = await world.stream()
     await world.feed.refresh()
     after_create = world.feed.version(TENANT, "streams")
-    await service.delete_stream(created.stream_id, caller=PAYROLL, deps=world.deps)
+    await management.delete_stream(created.stream_id, caller=PAYROLL, deps=world.deps)
     await world.feed.refresh()
     assert before < after_create < world.feed.version(TENANT, "streams")
 

@@ -30,8 +30,7 @@ from tests.transmitters.conftest import (
     event,
     issuer_of,
 )
-from transmitters import service
-from transmitters.delivery import store
+from transmitters import management
 from transmitters.delivery.model import (
     OVERDUE_MAX_S,
     STREAM_WINDOW,
@@ -39,6 +38,7 @@ from transmitters.delivery.model import (
     PushWork,
     StreamHealth,
 )
+from transmitters.health import store as health_store
 from transmitters.worker import PushSource
 
 pytestmark = pytest.mark.anyio
@@ -194,7 +194,7 @@ async def test_trouble_of_the_endpoint_rests_the_whole_stream_and_no_other(
     assert {work.target.stream_id for work in await pusher.due()} == {well.stream_id}
     async with world.db.snapshot() as connection:
         ids = [sick.stream_id, well.stream_id]
-        health = await store.stream_health(connection, TENANT, stream_ids=ids)
+        health = await health_store.stream_health(connection, TENANT, stream_ids=ids)
     # Three attempts side by side are one failure of the stream.
     assert health[sick.stream_id].failures == 1
     assert health[sick.stream_id].failing_since == world.clock.now()
@@ -390,7 +390,7 @@ async def test_nothing_is_pushed_over_a_stopped_or_deleted_stream(
     assert await pusher.due() == []
     await world.set_stream(stream.stream_id, status="enabled")
     assert len(await pusher.due()) == 1
-    await service.delete_stream(stream.stream_id, caller=PAYROLL, deps=world.deps)
+    await management.delete_stream(stream.stream_id, caller=PAYROLL, deps=world.deps)
     assert await pusher.due() == []
 
 
@@ -414,7 +414,7 @@ async def test_a_settlement_for_a_deleted_stream_changes_nothing(
     (one,) = await world.publish(event())
     (work,) = await pusher.due()
     settlement = await pusher.perform(work)
-    await service.delete_stream(stream.stream_id, caller=PAYROLL, deps=world.deps)
+    await management.delete_stream(stream.stream_id, caller=PAYROLL, deps=world.deps)
     assert await world.writer.submit(pusher.source.settle, settlement)
     assert (await world.rows())[one.jti].state == "dropped"
 
@@ -437,7 +437,7 @@ async def test_without_a_signing_key_the_set_waits(
     wanted: dict[str, Any] = {"tenant_id": "keyless"}
     await world.push_stream(receiver.url, PAYROLL)
     stream = await world.stored_stream(
-        (await service.list_streams(caller=PAYROLL, deps=world.deps))[0].stream_id
+        (await management.list_streams(caller=PAYROLL, deps=world.deps))[0].stream_id
     )
     await world.set_stream(stream.stream_id, **wanted)
     await world.publish(event(tenant_id="keyless"))

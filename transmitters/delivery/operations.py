@@ -15,7 +15,6 @@ import structlog
 
 from runtime.queue import fences_valid
 from runtime.writer import Operation
-from ssf.stream import StreamStatus
 from transmitters.delivery import store
 from transmitters.delivery.model import (
     POLL_VISIBILITY_S,
@@ -26,6 +25,7 @@ from transmitters.delivery.model import (
     decide_push,
     decide_refusal,
 )
+from transmitters.health import store as health_store
 from transmitters.metrics import attempts_total
 from transmitters.model import (
     DeliveryState,
@@ -57,11 +57,7 @@ async def _apply_poll_turn(connection: Connection, turn: PollTurn) -> PollPage:
         attempts_total.labels("poll", "delivered").inc(acknowledged)
     if turn.refusals:
         await _settle_refusals(connection, turn)
-    if stream.status is not StreamStatus.ENABLED:
-        return PollPage(known=True)
-    found = await store.visible_sets(
-        connection, tenant_id, stream_id=stream_id, now=turn.at, limit=turn.sets_max + 1
-    )
+    found = await store.visible_sets(connection, stream, now=turn.at, limit=turn.sets_max + 1)
     handed_out = found[: turn.sets_max]
     await store.hand_out(
         connection,
@@ -151,7 +147,7 @@ async def _settle_streams(
         by_tenant[settlement.tenant_id].append((settlement, decision))
     for tenant_id in sorted(by_tenant):
         stream_ids = {settlement.stream_id for settlement, _ in by_tenant[tenant_id]}
-        before = await store.stream_health(connection, tenant_id, stream_ids=stream_ids)
+        before = await health_store.stream_health(connection, tenant_id, stream_ids=stream_ids)
         health = dict(before)
         for settlement, decision in by_tenant[tenant_id]:
             # A stream that is gone by now has no health to keep.
@@ -160,7 +156,7 @@ async def _settle_streams(
                 health[settlement.stream_id] = known.after(settlement, decision)
         for stream_id in sorted(health):
             if health[stream_id] != before[stream_id]:
-                await store.set_stream_health(
+                await health_store.set_stream_health(
                     connection, tenant_id, stream_id=stream_id, health=health[stream_id]
                 )
 

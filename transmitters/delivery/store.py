@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,12 +16,12 @@ from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.delivery.model import (
     PushTarget,
     PushWork,
-    StreamHealth,
 )
 from transmitters.model import (
     DeliveryState,
     PendingSET,
     StoredEvent,
+    Stream,
 )
 from transmitters.store import (
     Connection,
@@ -143,13 +142,21 @@ def _may_be_called(*, everywhere: bool) -> sa.ColumnElement[bool]:
         # Most looks find nothing: one probe tells, however many streams there are.
         pending.scalar_subquery().is_not(None),
         streams.c.method == sa.literal_column(f"'{DeliveryMethod.PUSH.value}'"),
-        streams.c.status == sa.literal_column(f"'{StreamStatus.ENABLED.value}'"),
+        sa.or_(_IS_ENABLED, streams.c.announcement_jti.is_not(None)),
         sa.or_(streams.c.backoff_until.is_(None), streams.c.backoff_until <= _NOW),
     ]
     if not everywhere:
         buckets = sa.bindparam("buckets", expanding=True, type_=sa.Integer)
         conditions.append(streams.c.bucket.in_(buckets))
     return sa.and_(*conditions)
+
+
+_IS_ENABLED: Final = streams.c.status == sa.literal_column(f"'{StreamStatus.ENABLED.value}'")
+
+
+def _goes_out(delivery: Any) -> sa.ColumnElement[bool]:
+    """The stream is enabled, or this SET tells its receiver that it is not (SSF-UPD-2)."""
+    return sa.or_(_IS_ENABLED, delivery.c.jti == streams.c.announcement_jti)
 
 
 @functools.cache
@@ -162,6 +169,7 @@ def _targets(*, everywhere: bool, goes_on: bool) -> Query:
             due.c.stream_id == streams.c.stream_id,
             is_pending(due),
             due.c.due_at <= _NOW,
+            _goes_out(due),
             _is_head(due),
         )
         .order_by(due.c.jti)
@@ -241,11 +249,19 @@ def _due_of(*, ends_early: bool) -> Query:
             *_set_columns(delivery),
         )
         .join(events, carries(delivery))
+        .join(
+            streams,
+            sa.and_(
+                streams.c.tenant_id == delivery.c.tenant_id,
+                streams.c.stream_id == delivery.c.stream_id,
+            ),
+        )
         .where(
             delivery.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
             delivery.c.stream_id.in_(sa.bindparam("stream_ids", expanding=True, type_=sa.String)),
             is_pending(delivery),
             delivery.c.due_at <= _NOW,
+            _goes_out(delivery),
             _is_head(delivery),
         )
         .order_by(delivery.c.stream_id, delivery.c.jti)
@@ -279,38 +295,6 @@ _SETTLE: Final = Write(
     .values({name: sa.bindparam(f"new_{name}") for name in _SETTLED}),
     (*(f"of_{name}" for name in _KEYS), *(f"new_{name}" for name in _SETTLED)),
 )
-
-
-async def stream_health(
-    connection: Connection, tenant_id: str, *, stream_ids: Collection[str]
-) -> dict[str, StreamHealth]:
-    """Return stream id to health, of those that still exist."""
-    found: dict[str, StreamHealth] = {}
-    for some in chunks(sorted(stream_ids), IN_LIST_MAX):
-        query = sa.select(
-            streams.c.stream_id,
-            streams.c.failures,
-            streams.c.failing_since,
-            streams.c.backoff_until,
-        ).where(streams.c.tenant_id == tenant_id, streams.c.stream_id.in_(some))
-        found |= {
-            row.stream_id: StreamHealth(
-                failures=row.failures,
-                failing_since=row.failing_since,
-                backoff_until=row.backoff_until,
-            )
-            for row in await connection.execute(query)
-        }
-    return found
-
-
-async def set_stream_health(
-    connection: Connection, tenant_id: str, *, stream_id: str, health: StreamHealth
-) -> None:
-    """Record how a push stream does."""
-    await connection.execute(
-        sa.update(streams).where(of_stream(streams, tenant_id, stream_id)).values(asdict(health))
-    )
 
 
 async def acknowledge(
@@ -352,34 +336,38 @@ async def pending_attempts(
     return found
 
 
-def _visible(delivery: Any, tenant_id: str, stream_id: str, now: datetime) -> Any:
+def _visible(delivery: Any, stream: Stream, now: datetime) -> Any:
     """Pending, held by no poller, and nothing older of its ordering key is held by one."""
+    enabled = stream.status is StreamStatus.ENABLED
     return sa.and_(
-        of_stream(delivery, tenant_id, stream_id),
+        of_stream(delivery, stream.tenant_id, stream.stream_id),
+        sa.true() if enabled else delivery.c.jti == stream.announcement_jti,
         is_pending(delivery),
         delivery.c.due_at <= now,
         sa.not_(_waits_for_older(delivery, now)),
     )
 
 
-async def has_visible(
-    connection: Connection, tenant_id: str, *, stream_id: str, now: datetime
-) -> bool:
-    """Return whether a poll would be handed something now."""
+async def has_visible(connection: Connection, stream: Stream, *, now: datetime) -> bool:
+    """Return whether a poll of the stream would be handed something now."""
+    if not stream.transmits:
+        return False
     delivery = deliveries.alias("delivery")
-    query = sa.select(delivery.c.jti).where(_visible(delivery, tenant_id, stream_id, now)).limit(1)
+    query = sa.select(delivery.c.jti).where(_visible(delivery, stream, now)).limit(1)
     return await connection.scalar(query) is not None
 
 
 async def visible_sets(
-    connection: Connection, tenant_id: str, *, stream_id: str, now: datetime, limit: int
+    connection: Connection, stream: Stream, *, now: datetime, limit: int
 ) -> list[PendingSET]:
-    """Return the oldest SETs that a poll may be handed now."""
+    """Return the oldest SETs that a poll of the stream may be handed now."""
+    if not stream.transmits:
+        return []
     delivery = deliveries.alias("delivery")
     query = (
         sa.select(*_set_columns(delivery))
         .join(events, carries(delivery))
-        .where(_visible(delivery, tenant_id, stream_id, now))
+        .where(_visible(delivery, stream, now))
         .order_by(delivery.c.jti)
         .limit(limit)
     )

@@ -1,0 +1,56 @@
+"""Named queries of the health of push streams. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Final
+
+import sqlalchemy as sa
+
+from runtime.database import chunks
+from transmitters.delivery.model import StreamHealth
+from transmitters.store import Connection, of_stream, streams
+
+IN_LIST_MAX: Final = 500
+
+
+async def stream_health(
+    connection: Connection, tenant_id: str, *, stream_ids: Collection[str]
+) -> dict[str, StreamHealth]:
+    """Return stream id to health, of those that still exist."""
+    found: dict[str, StreamHealth] = {}
+    for some in chunks(sorted(stream_ids), IN_LIST_MAX):
+        query = sa.select(
+            streams.c.stream_id,
+            streams.c.failures,
+            streams.c.failing_since,
+            streams.c.backoff_until,
+        ).where(streams.c.tenant_id == tenant_id, streams.c.stream_id.in_(some))
+        found |= {
+            row.stream_id: StreamHealth(
+                failures=row.failures,
+                failing_since=row.failing_since,
+                backoff_until=row.backoff_until,
+            )
+            for row in await connection.execute(query)
+        }
+    return found
+
+
+async def set_stream_health(
+    connection: Connection, tenant_id: str, *, stream_id: str, health: StreamHealth
+) -> None:
+    """Record how a push stream does."""
+    await connection.execute(
+        sa.update(streams).where(of_stream(streams, tenant_id, stream_id)).values(asdict(health))
+    )
+
+
+async def forget_failures(connection: Connection, tenant_id: str, *, stream_id: str) -> None:
+    """Let a push stream be called at once: its receiver has another address, or says it is back."""
+    await connection.execute(
+        sa.update(streams)
+        .where(of_stream(streams, tenant_id, stream_id))
+        .values(failures=0, failing_since=None, backoff_until=None)
+    )

@@ -1,0 +1,322 @@
+"""Stream management: what a receiver does with its streams, and what an admin does to them.
+
+Every function is one transaction; its first step is the audit entry, which also makes the writes
+of a tenant wait for each other (`runtime/audit.py`). Subjects are in `transmitters/subjects`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+
+from runtime import ids
+from runtime.caller import Caller
+from runtime.errors import Conflict, TooManyRequests
+from runtime.feed import bump
+from ssf.errors import StreamError
+from ssf.events.registry import render_event
+from ssf.events.ssf import StreamUpdated, Verification
+from ssf.stream import (
+    StreamChange,
+    StreamConfiguration,
+    StreamStatus,
+    WantedStream,
+    changed_configuration,
+    new_configuration,
+)
+from ssf.stream_requests import StatusUpdate, VerificationRequest
+from ssf.subject import opaque, render_subject
+from transmitters import store
+from transmitters.deps import TransmitterDeps
+from transmitters.health import store as health
+from transmitters.model import (
+    EVENTS_SUPPORTED,
+    MIN_VERIFICATION_INTERVAL_S,
+    STREAMS_PER_CLIENT_MAX,
+    EventToPublish,
+    Stream,
+    configuration_of,
+    poll_url,
+)
+from transmitters.ownership import audited, own_stream
+from transmitters.service import publish
+from transmitters.store import Connection
+
+TOPICS: Final = ("deliveries", "polls")
+
+log = structlog.get_logger()
+
+
+# --- one stream of a receiver ---------------------------------------------------------------------
+
+
+async def create_stream(
+    wanted: WantedStream,
+    *,
+    caller: Caller,
+    deps: TransmitterDeps,
+    aud: tuple[str, ...] | None = None,
+) -> StreamConfiguration:
+    """Create one more stream for the caller; it starts enabled.
+
+    aud: by default the caller's client id, which is in no access token's `aud` (SET-42).
+    Raises StreamError for claims that are not the receiver's to make, Conflict when the client has
+    STREAMS_PER_CLIENT_MAX streams.
+    Source: SSF 1.0 §8.1.1.1; requirements SSF-OP-1, SSF-OP-2, SSF-OP-5, SSF-AUTH-5, SSF-DEL-7.
+    """
+    tenant_id, stream_id = caller.tenant_id, ids.new_id("str")
+    issuer = deps.issuer(tenant_id)
+    configuration = new_configuration(
+        wanted,
+        stream_id=stream_id,
+        iss=issuer,
+        aud=aud or (caller.client_id,),
+        events_supported=EVENTS_SUPPORTED,
+        poll_url=poll_url(issuer, stream_id),
+    )
+    stream = Stream(
+        tenant_id=tenant_id,
+        stream_id=stream_id,
+        client_id=caller.client_id,
+        app_id=caller.app_id,
+        aud=configuration.aud,
+        method=wanted.method,
+        endpoint_url=wanted.endpoint_url,
+        authorization_header_sealed=_sealed(wanted, deps),
+        events_requested=wanted.events_requested,
+        description=wanted.description,
+        status=configuration.status,
+        reason=None,
+        subject_format=(
+            await deps.subject_format_of(tenant_id, caller.app_id) if caller.app_id else None
+        ),
+        created_at=deps.clock.now(),
+        default_subjects=await deps.default_subjects(tenant_id),
+    )
+    async with audited(caller, deps, "stream.create", stream_id, _told(wanted)) as connection:
+        if (
+            await store.count_streams(connection, tenant_id, client_id=caller.client_id)
+            >= STREAMS_PER_CLIENT_MAX
+        ):
+            raise Conflict(f"A client has at most {STREAMS_PER_CLIENT_MAX} streams.")
+        await store.add_stream(connection, stream)
+        await bump(connection, tenant_id, "streams")
+    log.info(
+        "stream.created",
+        tenant_id=tenant_id,
+        stream_id=stream_id,
+        method=wanted.method.name.lower(),
+    )
+    return configuration_of(stream, issuer=issuer)
+
+
+async def read_stream(
+    stream_id: str, *, caller: Caller, deps: TransmitterDeps
+) -> StreamConfiguration:
+    """Return one stream of the caller.
+
+    Raises NotFound, also for a stream of somebody else. Requirements SSF-OP-10, SSF-AUTH-2.
+    """
+    async with deps.db.snapshot() as connection:
+        stream = await own_stream(connection, caller, stream_id)
+    return configuration_of(stream, issuer=deps.issuer(caller.tenant_id))
+
+
+async def list_streams(*, caller: Caller, deps: TransmitterDeps) -> list[StreamConfiguration]:
+    """Return all streams of the caller, oldest first. Raises nothing. Requirement SSF-OP-11."""
+    async with deps.db.snapshot() as connection:
+        streams = await store.list_streams(connection, caller.tenant_id, client_id=caller.client_id)
+    issuer = deps.issuer(caller.tenant_id)
+    return [configuration_of(stream, issuer=issuer) for stream in streams]
+
+
+async def change_stream(
+    change: StreamChange, *, caller: Caller, deps: TransmitterDeps
+) -> StreamConfiguration:
+    """Update or replace what the receiver supplied of its stream; what is queued moves with it.
+
+    Raises NotFound, and StreamError for claims that are not the receiver's to make.
+    Source: SSF 1.0 §8.1.1.3, §8.1.1.4; requirements SSF-OP-20 to SSF-OP-33.
+    """
+    issuer = deps.issuer(caller.tenant_id)
+    keeps_delivery = "delivery" in change.keeps
+    detail = _told(change.wanted, keeps_delivery=keeps_delivery)
+    async with audited(caller, deps, "stream.change", change.stream_id, detail) as connection:
+        stream = await own_stream(connection, caller, change.stream_id, lock=True)
+        wanted = change.wanted
+        after = changed_configuration(
+            configuration_of(stream, issuer=issuer),
+            change,
+            poll_url=poll_url(issuer, stream.stream_id),
+        )
+        changed = replace(
+            stream,
+            events_requested=after.events_requested,
+            description=after.description,
+        )
+        if not keeps_delivery:
+            changed = replace(
+                changed,
+                method=wanted.method,
+                endpoint_url=wanted.endpoint_url,
+                authorization_header_sealed=_sealed(wanted, deps),
+            )
+        now = deps.clock.now()
+        await store.change_stream(connection, changed, now=now)
+        if not keeps_delivery:
+            # Whom pushes failed to reach, or who held a page of a poll, is not asked any more.
+            await health.forget_failures(connection, caller.tenant_id, stream_id=stream.stream_id)
+            await store.release_pending(
+                connection, caller.tenant_id, stream_id=stream.stream_id, now=now
+            )
+        await bump(connection, caller.tenant_id, "streams")
+    deps.notifier.wake_all(TOPICS)
+    log.info("stream.changed", tenant_id=caller.tenant_id, stream_id=change.stream_id)
+    return configuration_of(changed, issuer=issuer)
+
+
+async def delete_stream(stream_id: str, *, caller: Caller, deps: TransmitterDeps) -> None:
+    """Delete a stream of the caller, its subjects and secrets, and what is queued for it.
+
+    Raises NotFound, also the second time. Requirements SSF-OP-40, SSF-OP-41.
+    """
+    async with audited(caller, deps, "stream.delete", stream_id, {}) as connection:
+        await own_stream(connection, caller, stream_id, lock=True)
+        dropped = await store.delete_stream(
+            connection, caller.tenant_id, stream_id=stream_id, now=deps.clock.now()
+        )
+        await bump(connection, caller.tenant_id, "streams")
+    # Its waiting polls find out now instead of at their next look.
+    deps.notifier.wake("polls")
+    log.info(
+        "stream.deleted", tenant_id=caller.tenant_id, stream_id=stream_id, dropped_count=dropped
+    )
+
+
+# --- status ---------------------------------------------------------------------------------------
+
+
+async def set_status(
+    update: StatusUpdate, *, caller: Caller, deps: TransmitterDeps
+) -> StreamConfiguration:
+    """Set the status of a stream as its receiver wishes; nothing announces it.
+
+    Paused, SETs are held; disabled, they are lost, also those that were queued. Raises NotFound.
+    Source: SSF 1.0 §8.1.2.2; requirements SSF-STAT-3 to SSF-STAT-9, SSF-STAT-12, SSF-STAT-13.
+    """
+    detail = {"status": update.status.value, "reason": update.reason}
+    async with audited(caller, deps, "stream.status", update.stream_id, detail) as connection:
+        stream = await own_stream(connection, caller, update.stream_id, lock=True)
+        changed = replace(stream, status=update.status, reason=update.reason, announcement_jti=None)
+        await _enter_status(connection, changed, deps=deps)
+    deps.notifier.wake_all(TOPICS)
+    _log_status(changed, by="receiver")
+    return configuration_of(changed, issuer=deps.issuer(caller.tenant_id))
+
+
+async def set_status_by_transmitter(
+    connection: Connection, stream: Stream, update: StatusUpdate, *, deps: TransmitterDeps
+) -> Stream:
+    """Set the status of a stream for the hub's own reasons, and announce it to the receiver.
+
+    The announcement goes out whatever the new status is, and alone while it is not enabled.
+    connection: of a transaction that holds the stream. Nothing is announced that is no change.
+    Source: SSF 1.0 §8.1.2, §8.1.5; requirements SSF-STAT-12, SSF-UPD-1 to SSF-UPD-5.
+    """
+    if update.status is stream.status:
+        return stream
+    changed = replace(stream, status=update.status, reason=update.reason, announcement_jti=None)
+    # First what is dropped or let go, then the announcement, which is neither.
+    await _enter_status(connection, changed, deps=deps)
+    event = StreamUpdated(status=update.status.value, reason=update.reason)
+    announcement = _about_stream(stream, StreamUpdated.type_uri, render_event(event))
+    (queued,) = await publish(connection, [announcement], deps.clock.now())
+    changed = replace(changed, announcement_jti=queued.jti)
+    await store.change_stream(connection, changed, now=deps.clock.now())
+    await bump(connection, stream.tenant_id, "streams")
+    _log_status(changed, by="transmitter")
+    return changed
+
+
+async def _enter_status(connection: Connection, stream: Stream, *, deps: TransmitterDeps) -> None:
+    now = deps.clock.now()
+    await store.change_stream(connection, stream, now=now)
+    if stream.status is StreamStatus.DISABLED:
+        await store.drop_pending(connection, stream.tenant_id, stream_id=stream.stream_id, now=now)
+    elif stream.status is StreamStatus.ENABLED:
+        await health.forget_failures(connection, stream.tenant_id, stream_id=stream.stream_id)
+        await store.release_pending(
+            connection, stream.tenant_id, stream_id=stream.stream_id, now=now
+        )
+    await bump(connection, stream.tenant_id, "streams")
+
+
+# --- verification ---------------------------------------------------------------------------------
+
+
+async def request_verification(
+    request: VerificationRequest, *, caller: Caller, deps: TransmitterDeps
+) -> None:
+    """Queue a verification event with the state of the request.
+
+    Raises NotFound, TooManyRequests within MIN_VERIFICATION_INTERVAL_S, and StreamError for a
+    disabled stream, which would never deliver it.
+    Source: SSF 1.0 §8.1.4.2; requirements SSF-VER-1 to SSF-VER-7, SSF-VER-13.
+    """
+    now = deps.clock.now()
+    async with deps.db.transaction() as connection:
+        stream = await own_stream(connection, caller, request.stream_id, lock=True)
+        asked_at = stream.verification_asked_at
+        if asked_at is not None:
+            wait_s = MIN_VERIFICATION_INTERVAL_S - (now - asked_at).total_seconds()
+            if 0 < wait_s <= MIN_VERIFICATION_INTERVAL_S:
+                raise TooManyRequests("Verification is asked for too often.", retry_after_s=wait_s)
+        if stream.status is StreamStatus.DISABLED:
+            raise StreamError(
+                "invalid_request",
+                "the stream is disabled, so nothing can be sent over it",
+                requirement="SSF-VER-13",
+            )
+        payload = render_event(Verification(state=request.state))
+        event = _about_stream(stream, Verification.type_uri, payload)
+        await publish(connection, [event], now)
+        await store.change_stream(connection, replace(stream, verification_asked_at=now), now=now)
+    deps.notifier.wake_all(TOPICS)
+
+
+def _about_stream(stream: Stream, event_type: str, payload: Mapping[str, Any]) -> EventToPublish:
+    """Return an event whose subject is the stream itself (SSF-VER-5, SSF-UPD-1)."""
+    return EventToPublish(
+        tenant_id=stream.tenant_id,
+        event_type=event_type,
+        payload=payload,
+        is_rendered=True,
+        subjects=(render_subject(opaque(stream.stream_id)),),
+        # A lane of its own: it waits for no other event, and no other event for it (SSF-VER-9).
+        ordering_key=f"stream:{stream.stream_id}",
+        only_stream_id=stream.stream_id,
+    )
+
+
+def _sealed(wanted: WantedStream, deps: TransmitterDeps) -> str | None:
+    header = wanted.authorization_header
+    return None if header is None else deps.box.seal(header)
+
+
+def _told(wanted: WantedStream, *, keeps_delivery: bool = False) -> dict[str, Any]:
+    """Return what the audit says of a request: no secret, and no URL that may hold one."""
+    told: dict[str, Any] = {"events_requested": list(wanted.events_requested)}
+    return told if keeps_delivery else {**told, "method": wanted.method.value}
+
+
+def _log_status(stream: Stream, *, by: str) -> None:
+    log.info(
+        "stream.status_set",
+        tenant_id=stream.tenant_id,
+        stream_id=stream.stream_id,
+        status=stream.status.value,
+        by=by,
+    )

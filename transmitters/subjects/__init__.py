@@ -1,0 +1,1 @@
+"""Which subjects a stream is about: what receivers add and remove, and what follows from it."""
