@@ -6,7 +6,7 @@ ErrorBoundary ─▶ TenantFront ─┬─▶ IntakeFront                       
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -32,6 +32,10 @@ from hub.errors import ErrorBoundary, render_exception
 from hub.intake import IntakeFront
 from hub.limits import RequestLimits
 from hub.node import Node
+from hub.oauth import routes as oauth_routes
+from hub.oauth.routes import REVOCATIONS, OAuthDeps
+from hub.oauth.store import list_revoked
+from hub.oauth.tokens import AccessTokens, Clients
 from hub.operations import PUT_SESSION
 from hub.store import Tenant
 from hub.tenancy import TenantFront, tenant_issuer
@@ -54,20 +58,24 @@ CLI_CLIENT: Final = "cli"
 def make_app(node: Node, outbound: Outbound) -> ASGIApp:
     """Return the application that serves everything this hub serves over HTTP."""
     routed = _make_routed_app(node, outbound)
-    callers: ConfigCache[Mapping[str, Caller]] = ConfigCache(
-        node.feed, "clients", partial(_load_callers, node)
+    oauth: OAuthDeps = routed.state.oauth
+
+    async def callers(tenant_id: str, *, fresh: bool) -> Mapping[str, Caller]:
+        return (await oauth.clients.get(tenant_id, fresh=fresh)).by_token
+
+    authenticated = BearerAuthentication(
+        RequestLimits(routed), callers=callers, access_tokens=oauth.tokens.caller
     )
-    authenticated = BearerAuthentication(RequestLimits(routed), callers=callers)
     inner = IntakeFront(ErrorBoundary(authenticated), state_of=routed)
     # Outermost once more: for pushed SETs, and because finding a tenant may need the database.
-    return ErrorBoundary(TenantFront(inner, tenants=_tenants(node)))
+    return ErrorBoundary(TenantFront(inner, tenants=_tenants(node), issuer=node.config.issuer))
 
 
 def make_trusted_app(node: Node, outbound: Outbound) -> ASGIApp:
     """Return the application for the command line: whoever has the database may do everything."""
     routed = _make_routed_app(node, outbound)
     inner = ErrorBoundary(TrustedCaller(RequestLimits(routed), client_id=CLI_CLIENT))
-    return TenantFront(inner, tenants=_tenants(node))
+    return TenantFront(inner, tenants=_tenants(node), issuer=node.config.issuer)
 
 
 def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
@@ -78,6 +86,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *decisions.ROUTES,
             *risk.routes.ROUTES,
             *admin_routes.ROUTES,
+            *oauth_routes.ROUTES,
             *health.ROUTES,
             openapi.ROUTE,
         ],
@@ -95,10 +104,27 @@ def _tenants(node: Node) -> ConfigCache[dict[str, Tenant]]:
     return ConfigCache(node.feed, "tenants", partial(_load_tenants, node))
 
 
+def _oauth(node: Node, issuer: Callable[[str], str]) -> OAuthDeps:
+    clients = ConfigCache(node.feed, "clients", partial(_load_clients, node))
+    return OAuthDeps(
+        db=node.database,
+        clock=node.clock,
+        clients=clients,
+        tokens=AccessTokens(
+            keyring=node.keyring,
+            clock=node.clock,
+            issuer=issuer,
+            clients=clients,
+            revoked=ConfigCache(node.feed, REVOCATIONS, partial(_load_revoked, node)),
+        ),
+    )
+
+
 def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     issuer = partial(tenant_issuer, node.config.issuer)
     app.state.node = node
     app.state.issuer = issuer
+    app.state.oauth = _oauth(node, issuer)
     app.state.denied_users = DeniedUsers(node.database, node.changes)
     app.state.receivers = ReceiversDeps(
         profiles=receivers.registry.service.profile_cache(node.feed, node.database, node.box),
@@ -165,18 +191,26 @@ async def _find_app(node: Node, tenant_id: str, app_id: str) -> App | None:
             return None
 
 
-async def _load_callers(node: Node, tenant_id: str) -> Mapping[str, Caller]:
+async def _load_clients(node: Node, tenant_id: str) -> Clients:
     async with node.database.snapshot() as connection:
         clients = await store.list_clients(connection, tenant_id)
-    return {
-        client.token_hash: Caller(
-            tenant_id=tenant_id,
-            client_id=client.client_id,
-            scopes=frozenset(client.scopes),
-            app_id=client.app_id,
-        )
-        for client in clients
-    }
+    return Clients(
+        by_token={
+            client.token_hash: Caller(
+                tenant_id=tenant_id,
+                client_id=client.client_id,
+                scopes=frozenset(client.scopes),
+                app_id=client.app_id,
+            )
+            for client in clients
+        },
+        by_id={client.client_id: client for client in clients},
+    )
+
+
+async def _load_revoked(node: Node, tenant_id: str) -> frozenset[str]:
+    async with node.database.snapshot() as connection:
+        return await list_revoked(connection, tenant_id)
 
 
 async def _load_tenants(node: Node, _tenant_id: str) -> dict[str, Tenant]:

@@ -19,6 +19,7 @@ import receivers.store
 import risk.service
 import runtime.changes
 from hub.node import Node, ProcessConfig, open_node
+from hub.oauth.store import system_purge_revoked
 from hub.operations import all_operations
 from hub.pipeline import (
     BATCH_SIGNALS_MAX,
@@ -182,6 +183,7 @@ class Core:
         """Delete what nobody reads any more, in small batches."""
         async with self._node.database.transaction() as connection:
             await runtime.changes.purge_changes(connection)
+            await system_purge_revoked(connection, before=self._node.clock.now())
         return False
 
 

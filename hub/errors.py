@@ -122,7 +122,7 @@ def problem_response(
 def response_of(error: Exception, scope: Scope) -> Response:
     """Return the answer to a request that ended in `error`. scope: with the tenant taken off."""
     if isinstance(error, Refused):
-        headers = _challenge(error)
+        headers = _challenge(error, scope)
         if isinstance(error, TooManyRequests):
             headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
         return problem_response(
@@ -219,10 +219,11 @@ class ErrorBoundary:
             await response_of(error, scope)(scope, receive, send)
 
 
-def _challenge(error: Refused) -> dict[str, str]:
+def _challenge(error: Refused, scope: Scope) -> dict[str, str]:
     """Return the `WWW-Authenticate` header that goes with a refusal.
 
-    Source: RFC 6750 §3, which wants a parameter after the scheme; requirements INT-29, OA-3.
+    Source: RFC 6750 §3, which wants a parameter after the scheme; RFC 9728 §5.1; requirements
+    INT-29, OA-3, OA-6.
     """
     if isinstance(error, Forbidden):
         code = "insufficient_scope" if error.scope else None
@@ -235,4 +236,6 @@ def _challenge(error: Refused) -> dict[str, str]:
     challenge = 'Bearer realm="signalhub"' + (f', error="{code}"' if code else "")
     if isinstance(error, Forbidden):
         challenge += f', scope="{error.scope}"'
+    if isinstance(error, Unauthorized) and "resource_metadata" in scope:
+        challenge += f', resource_metadata="{scope["resource_metadata"]}"'
     return {"www-authenticate": challenge}

@@ -29,9 +29,13 @@ _WELL_KNOWN: Final = re.compile(r"(/\.well-known/[^/]+)/t/([^/]+)(/.*)?")
 class TenantFront:
     """Pure ASGI middleware that recognises the tenant of a request."""
 
-    def __init__(self, app: ASGIApp, *, tenants: ConfigCache[dict[str, Tenant]]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, tenants: ConfigCache[dict[str, Tenant]], issuer: str
+    ) -> None:
+        """issuer: of the tenant `default`, which the others' begin with."""
         self._app = app
         self._tenants = tenants
+        self._resource = f"{issuer}/.well-known/oauth-protected-resource"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Set `scope["tenant"]` and the path without it, or answer 404."""
@@ -39,11 +43,21 @@ class TenantFront:
             await self._app(scope, receive, send)
             return
         tenant_id, path = split_tenant(scope["path"])
-        inner = {**scope, "tenant": tenant_id, "path": path, "raw_path": path.encode()}
+        inner = {
+            **scope,
+            "tenant": tenant_id,
+            "resource_metadata": self._document_of(tenant_id),
+            "path": path,
+            "raw_path": path.encode(),
+        }
         if tenant_id != DEFAULT_TENANT and not await self._is_active(tenant_id):
             await problem_response(inner, 404, NOT_FOUND)(scope, receive, send)
             return
         await self._app(inner, receive, send)
+
+    def _document_of(self, tenant_id: str) -> str:
+        """Return where it says who gives tokens: between host and path (RFC 9728 §3.1)."""
+        return self._resource if tenant_id == DEFAULT_TENANT else f"{self._resource}/t/{tenant_id}"
 
     async def _is_active(self, tenant_id: str) -> bool:
         if not TENANT_PATTERN.fullmatch(tenant_id):

@@ -41,7 +41,12 @@ __all__ = ["ROUTES", "RiskDeps", "json_object", "session_issuer"]
 READ_SCOPES: Final = ("risk.read", "risk.write")
 WRITE_SCOPES: Final = ("risk.write",)
 SESSION_SCOPES: Final = ("sessions.write",)
-SESSION_READ_SCOPES: Final = ("sessions.write", "sessions.evaluate", "risk.read")
+SESSION_READ_SCOPES: Final = (
+    "sessions.read",
+    "sessions.write",
+    "sessions.evaluate",
+    "risk.read",
+)
 OK: Final = 200
 CREATED: Final = 201
 NO_CONTENT: Final = 204

@@ -20,7 +20,7 @@ from runtime.feed import ConfigCache, ConfigFeed, bump
 from runtime.secrets import SecretBox
 from runtime.store import StoredKey
 
-PURPOSES: Final = ("set", "logout", "gtr")
+PURPOSES: Final = ("set", "logout", "gtr", "token")
 RSA_BITS: Final = 2048
 _PUBLISHED_STATES: Final = frozenset({"next", "current", "retired"})
 
@@ -58,6 +58,13 @@ class Keyring:
             for key in await self._keys.get(tenant_id)
             if key.state in _PUBLISHED_STATES
         ]
+
+    async def public(self, tenant_id: str, kid: str, purpose: str) -> dict[str, Any]:
+        """Return the public JWK of a published key of one purpose. Raises NotFound."""
+        for key in await self._keys.get(tenant_id):
+            if key.kid == kid and key.purpose == purpose and key.state in _PUBLISHED_STATES:
+                return key.public_jwk
+        raise NotFound("No such key.")
 
     def _private(self, key: StoredKey) -> dict[str, Any]:
         opened: dict[str, Any] = msgspec.json.decode(self._box.open(key.private_jwk_sealed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hub.admin.described_oauth import OAUTH
 from hub.admin.described_ssf import SSF
 from hub.admin.operation import ANY_OBJECT, Described
 
@@ -35,7 +36,7 @@ _RISK_ERRORS: Final = {
 }
 _NO_USER: Final = {404: "no such user"}
 _READ_RISK: Final = ("risk.read", "risk.write")
-_READ_SESSIONS: Final = ("sessions.write", "sessions.evaluate", "risk.read")
+_READ_SESSIONS: Final = ("sessions.read", "sessions.write", "sessions.evaluate", "risk.read")
 _PAGING: Final = ("cursor", "limit")
 
 _RISK: Final = (
@@ -237,4 +238,4 @@ _HEALTH: Final = (
     ),
 )
 
-DESCRIBED: Final = (*_RECEIVERS, *SSF, *_RISK, *_SESSIONS, *_DECISIONS, *_HEALTH)
+DESCRIBED: Final = (*_RECEIVERS, *SSF, *OAUTH, *_RISK, *_SESSIONS, *_DECISIONS, *_HEALTH)

@@ -29,6 +29,7 @@ from runtime import ids
 from runtime.clock import FixedClock, SystemClock
 from runtime.database import Database
 from runtime.feed import bump
+from runtime.keyring import PURPOSES
 from runtime.outbound import OutboundAnswer, OutboundRequest
 from runtime.queue import BUCKETS, LeaseKeeper
 from runtime.secrets import SecretBox
@@ -183,7 +184,7 @@ def signing_keys() -> tuple[StoredKey, ...]:
     """The signing keys of a tenant, made once: making them is the slow part."""
     box = SecretBox(SECRET_KEY)
     keys = []
-    for purpose in ("set", "logout", "gtr"):
+    for purpose in PURPOSES:
         key = JWK.generate(kty="RSA", size=2048, kid=f"{purpose}-1", use="sig", alg="RS256")
         keys.append(
             StoredKey(

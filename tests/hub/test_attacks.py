@@ -69,7 +69,11 @@ def filled(path: str, value: str) -> str:
 def assert_refused(answer: httpx2.Response, told: str) -> None:
     """Fail when the answer is a failure of ours, or breaks the form of refusals."""
     assert answer.status_code < 500, f"{told}: {answer.text}"
-    if answer.status_code >= 400 and not told.startswith("POST /receivers/"):
+    if answer.status_code >= 400 and told.startswith("POST /oauth/"):
+        # RFC 6749 §5.2 prescribes the body.
+        assert answer.headers["content-type"] == "application/json", told
+        assert set(answer.json()) == {"error", "error_description"}, told
+    elif answer.status_code >= 400 and not told.startswith("POST /receivers/"):
         assert answer.headers["content-type"] == "application/problem+json", told
         assert answer.json()["status"] == answer.status_code
         assert len(answer.content) < 4_000, told

@@ -5,9 +5,10 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from tests.hub.conftest import ALL_SCOPES, ONE_ENGINE, Hub
+from tests.hub.conftest import ALL_SCOPES, ISSUER, ONE_ENGINE, Hub
 
 CHALLENGE = 'Bearer realm="signalhub"'
+WHERE = f'resource_metadata="{ISSUER}/.well-known/oauth-protected-resource"'
 pytestmark = ONE_ENGINE
 
 
@@ -18,7 +19,7 @@ async def test_without_a_token_the_challenge_names_no_error(hub: Hub) -> None:
             answer = await client.get(path)
 
             assert answer.status_code == 401
-            assert answer.headers["www-authenticate"] == CHALLENGE
+            assert answer.headers["www-authenticate"] == f"{CHALLENGE}, {WHERE}"
 
 
 @pytest.mark.requirement("OA-3", "INT-28", "INT-29")
@@ -32,7 +33,7 @@ async def test_a_token_we_do_not_know_is_invalid(hub: Hub, value: str) -> None:
         )
 
     assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == f'{CHALLENGE}, error="invalid_token"'
+    assert answer.headers["www-authenticate"] == f'{CHALLENGE}, error="invalid_token", {WHERE}'
 
 
 @pytest.mark.requirement("INT-26")
@@ -42,7 +43,7 @@ async def test_another_scheme_is_no_token(hub: Hub) -> None:
         answer = await client.get("/ssf/streams", headers={"authorization": f"Basic {token}"})
 
     assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == CHALLENGE
+    assert answer.headers["www-authenticate"] == f"{CHALLENGE}, {WHERE}"
 
 
 @pytest.mark.requirement("INT-29", "OA-3")

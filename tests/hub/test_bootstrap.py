@@ -16,6 +16,7 @@ from hub.bootstrap import MadeUp, listen, prepare, process_configs, secret_key
 from hub.migrate import SchemaMismatch
 from hub.settings import Settings, SettingsError
 from runtime.database import Database
+from runtime.keyring import PURPOSES
 from tests.hub.test_audit import assert_chained
 
 KEY = "k" * 40
@@ -57,7 +58,7 @@ async def test_the_first_start_makes_what_it_says_and_the_second_nothing(tmp_pat
         audit = await store.list_audit(connection, "default", before=None, limit=10)
     await database.close()
     assert (tenant.tenant_id, tenant.status) == ("default", "active")
-    assert {key.purpose for key in keys} == {"set", "logout", "gtr"}
+    assert {key.purpose for key in keys} == set(PURPOSES)
     assert all(key.kid in said for key in keys)
     assert admin.token_hash == token_hash(first.admin_token)
     assert set(admin.scopes) == SCOPES

@@ -209,6 +209,11 @@ async def test_scopes_are_needed(api: Api) -> None:
     assert (await api.session("s1", user=TINA, iss=IDP)).status_code == 403
     api.caller["scopes"] = frozenset({"ssf.read"})
     assert (await api.http.get("/v1/detections")).status_code == 403
+    api.caller["scopes"] = frozenset({"sessions.read"})
+    reading = {"iss": IDP}
+    assert (await api.http.get("/v1/sessions/s1", params=reading)).status_code == 404
+    assert (await api.http.get("/v1/sessions", params={"user": USER})).status_code == 200
+    assert (await api.session("s1", user=TINA, iss=IDP)).status_code == 403
 
 
 async def test_another_tenants_user_is_404(api: Api) -> None:

@@ -1,0 +1,246 @@
+"""HTTP of OAuth: token, revocation, introspection, metadata.
+
+Errors are those of RFC 6749 §5.2, not problem details: the standard prescribes the body.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl
+
+import msgspec
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hub.auth import SCOPES
+from hub.oauth import store
+from hub.oauth.server import (
+    AUTH_METHODS,
+    GRANT_TYPE,
+    Refusal,
+    TokenRequest,
+    authenticate,
+    grant_token,
+)
+from hub.oauth.tokens import LIFETIME_S, AccessTokens, Clients
+from hub.store import Client, add_audit
+from runtime.audit import AuditNote
+from runtime.clock import Clock, from_epoch_s
+from runtime.database import Database
+from runtime.feed import ConfigCache, bump
+
+FORM: Final = "application/x-www-form-urlencoded"
+FORM_BYTES_MAX: Final = 8 * 1024
+METADATA_MAX_AGE_S: Final = 60
+REVOCATIONS: Final = "revoked_tokens"
+_NO_STORE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthDeps:
+    """What these routes run on, placed into `app.state.oauth`."""
+
+    db: Database
+    clock: Clock
+    tokens: AccessTokens
+    clients: ConfigCache[Clients]
+
+
+async def issue_token(request: Request) -> Response:
+    """Give a client an access token for at most an hour.
+
+    Source: RFC 6749 §4.4, §5; RFC 9068; requirements INT-21, OA-1, OA-2.
+    """
+    deps: OAuthDeps = request.app.state.oauth
+    tenant_id: str = request.scope["tenant"]
+    try:
+        asked = await _read(request)
+        granted = grant_token(asked, await _clients_of(deps, tenant_id, asked))
+    except Refusal as refusal:
+        return _refused(refusal)
+    token = await deps.tokens.issue(tenant_id, granted.client.client_id, granted.scopes)
+    log.info("token.issued", tenant_id=tenant_id, client_id=granted.client.client_id)
+    return _answer(
+        {
+            "access_token": token,
+            "token_type": "Bearer",
+            "expires_in": LIFETIME_S,
+            "scope": " ".join(granted.scopes),
+        }
+    )
+
+
+async def revoke_token(request: Request) -> Response:
+    """Revoke an access token of the calling client: 200, also for one that is not valid.
+
+    A token of somebody else is left alone, and nothing tells that it exists. Source: RFC 7009.
+    """
+    deps: OAuthDeps = request.app.state.oauth
+    tenant_id: str = request.scope["tenant"]
+    try:
+        client, token = await _asked_about(request, deps)
+    except Refusal as refusal:
+        return _refused(refusal)
+    claims = await deps.tokens.claims(tenant_id, token)
+    if claims is not None and claims.client_id == client.client_id:
+        note = AuditNote(
+            tenant_id=tenant_id,
+            actor=client.client_id,
+            action="token.revoke",
+            ref=claims.jti,
+            detail={},
+        )
+        async with deps.db.transaction() as connection:
+            await add_audit(connection, note, now=deps.clock.now())
+            await store.add_revoked(
+                connection,
+                tenant_id,
+                jti=claims.jti,
+                client_id=client.client_id,
+                expires_at=from_epoch_s(claims.exp),
+            )
+            await bump(connection, tenant_id, REVOCATIONS)
+        # Here at once; the other processes read it within a second.
+        await deps.tokens.forget(tenant_id)
+    return Response(status_code=200, headers=_NO_STORE)
+
+
+async def introspect_token(request: Request) -> Response:
+    """Tell whether a token is valid and what it allows; of other clients only to an admin.
+
+    Source: RFC 7662.
+    """
+    deps: OAuthDeps = request.app.state.oauth
+    tenant_id: str = request.scope["tenant"]
+    try:
+        client, token = await _asked_about(request, deps)
+    except Refusal as refusal:
+        return _refused(refusal)
+    claims = await deps.tokens.claims(tenant_id, token)
+    caller = None if claims is None else await deps.tokens.caller(tenant_id, token)
+    may_know = caller is not None and (
+        caller.client_id == client.client_id or "admin.read" in client.scopes
+    )
+    if claims is None or caller is None or not may_know:
+        return _answer({"active": False})
+    return _answer(
+        {
+            "active": True,
+            "token_type": "Bearer",
+            **{name: getattr(claims, name) for name in claims.__struct_fields__},
+            "scope": " ".join(sorted(caller.scopes)),
+        }
+    )
+
+
+async def server_metadata(request: Request) -> Response:
+    """Serve the metadata of the authorization server. Source: RFC 8414; requirement INT-20."""
+    issuer: str = request.app.state.issuer(request.scope["tenant"])
+    methods = list(AUTH_METHODS)
+    return _answer(
+        {
+            "issuer": issuer,
+            "token_endpoint": f"{issuer}/oauth/token",
+            "revocation_endpoint": f"{issuer}/oauth/revoke",
+            "introspection_endpoint": f"{issuer}/oauth/introspect",
+            "jwks_uri": f"{issuer}/jwks.json",
+            "scopes_supported": sorted(SCOPES),
+            "response_types_supported": [],
+            "grant_types_supported": [GRANT_TYPE],
+            "token_endpoint_auth_methods_supported": methods,
+            "revocation_endpoint_auth_methods_supported": methods,
+            "introspection_endpoint_auth_methods_supported": methods,
+        },
+        cache=f"public, max-age={METADATA_MAX_AGE_S}",
+    )
+
+
+async def resource_metadata(request: Request) -> Response:
+    """Serve the metadata of the protected resource. Source: RFC 9728; requirement INT-22."""
+    issuer: str = request.app.state.issuer(request.scope["tenant"])
+    return _answer(
+        {
+            "resource": issuer,
+            "authorization_servers": [issuer],
+            "scopes_supported": sorted(SCOPES),
+            "bearer_methods_supported": ["header"],
+            "resource_name": "Signalhub",
+        },
+        cache=f"public, max-age={METADATA_MAX_AGE_S}",
+    )
+
+
+async def _asked_about(request: Request, deps: OAuthDeps) -> tuple[Client, str]:
+    """Return who asks, and about which token. Raises Refusal."""
+    asked = await _read(request)
+    client = authenticate(asked, await _clients_of(deps, request.scope["tenant"], asked))
+    token = asked.form.get("token")
+    if not token:
+        raise _invalid_request("The parameter token is missing.")
+    return client, token
+
+
+async def _clients_of(deps: OAuthDeps, tenant_id: str, asked: TokenRequest) -> Mapping[str, Client]:
+    """Return the clients by id; looked up anew when the one that asks is not among them."""
+    known = (await deps.clients.get(tenant_id)).by_id
+    named = asked.form.get("client_id")
+    if named in known or (named is None and asked.authorization is None):
+        return known
+    # Perhaps another process has just added it. Such looks are shared, so guessing costs little.
+    return (await deps.clients.get(tenant_id, fresh=True)).by_id
+
+
+async def _read(request: Request) -> TokenRequest:
+    """Read the form of a request; every parameter once, the body bounded. Raises Refusal."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != FORM:
+        raise _invalid_request(f"Send the body as {FORM}.")
+    body = await request.body()
+    if len(body) > FORM_BYTES_MAX:
+        raise _invalid_request(f"The body is larger than {FORM_BYTES_MAX} bytes.")
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), errors="strict"
+        )
+    except ValueError:
+        raise _invalid_request("The body is no form.") from None
+    if any(count > 1 for count in Counter(name for name, _ in pairs).values()):
+        raise _invalid_request("Send each parameter once.")
+    headers = request.headers.getlist("authorization")
+    if len(headers) > 1:
+        raise _invalid_request("Send one Authorization header.")
+    return TokenRequest(form=dict(pairs), authorization=headers[0] if headers else None)
+
+
+def _invalid_request(text: str) -> Refusal:
+    return Refusal(400, {"error": "invalid_request", "error_description": text}, {})
+
+
+def _refused(refusal: Refusal) -> Response:
+    return Response(
+        msgspec.json.encode(refusal.body),
+        status_code=refusal.status,
+        media_type="application/json",
+        headers={**_NO_STORE, **refusal.headers},
+    )
+
+
+def _answer(body: Mapping[str, object], *, cache: str | None = None) -> Response:
+    headers = _NO_STORE if cache is None else {"cache-control": cache}
+    return Response(msgspec.json.encode(body), media_type="application/json", headers=headers)
+
+
+ROUTES: Final = (
+    Route("/oauth/token", issue_token, methods=["POST"]),
+    Route("/oauth/revoke", revoke_token, methods=["POST"]),
+    Route("/oauth/introspect", introspect_token, methods=["POST"]),
+    Route("/.well-known/oauth-authorization-server", server_metadata, methods=["GET"]),
+    Route("/.well-known/oauth-protected-resource", resource_metadata, methods=["GET"]),
+)

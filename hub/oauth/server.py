@@ -1,0 +1,181 @@
+"""The rules of the token endpoint, by Authlib.
+
+Authlib works synchronously, so what it asks for (the clients) is at hand before it is asked, and
+what takes long (the signature) happens after it. Nothing outside this module knows Authlib.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from authlib.oauth2.rfc6749 import (  # type: ignore[import-untyped]  # the library has no types
+    AuthorizationServer,
+    ClientMixin,
+    OAuth2Error,
+    OAuth2Request,
+)
+from authlib.oauth2.rfc6749.errors import (  # type: ignore[import-untyped]  # as above
+    InvalidRequestError,
+    InvalidScopeError,
+)
+from authlib.oauth2.rfc6749.grants import (  # type: ignore[import-untyped]  # as above
+    ClientCredentialsGrant,
+)
+from authlib.oauth2.rfc6749.requests import (  # type: ignore[import-untyped]  # as above
+    BasicOAuth2Payload,
+)
+
+from hub.auth import token_hash
+from hub.store import Client
+
+GRANT_TYPE: Final = "client_credentials"
+AUTH_METHODS: Final = ("client_secret_basic", "client_secret_post")
+UNAUTHORIZED: Final = 401
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRequest:
+    """A request to the token endpoint, or to another that clients prove themselves at."""
+
+    form: Mapping[str, str]
+    authorization: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Who gets a token, and for which scopes."""
+
+    client: Client
+    scopes: tuple[str, ...]
+
+
+class Refusal(Exception):  # noqa: N818 - what the client is told
+    """The request is refused with an error of RFC 6749 §5.2."""
+
+    def __init__(self, status: int, body: Mapping[str, str], headers: Mapping[str, str]) -> None:
+        super().__init__(body.get("error", ""))
+        self.status = status
+        self.body = dict(body)
+        self.headers = dict(headers)
+
+
+def grant_token(request: TokenRequest, clients: Mapping[str, Client]) -> Grant:
+    """Decide on a token request. clients: by id. Raises Refusal.
+
+    Source: RFC 6749 §4.4; requirements INT-21, OA-1 ff.
+    """
+    server = _Server(clients)
+    server.register_grant(_ClientCredentials)
+    granted: Grant = server.create_token_response(request)
+    return granted
+
+
+def authenticate(request: TokenRequest, clients: Mapping[str, Client]) -> Client:
+    """Return the client that sends a request. Raises Refusal. Source: RFC 6749 §2.3.1."""
+    server = _Server(clients)
+    try:
+        one_method_only(request)
+        known: _KnownClient = server.authenticate_client(
+            server.create_oauth2_request(request), AUTH_METHODS
+        )
+    except OAuth2Error as error:
+        server.handle_error_response(None, error)
+        raise AssertionError("unreachable") from error  # pragma: no cover - the line above raises
+    return known.client
+
+
+def one_method_only(request: TokenRequest) -> None:
+    """Refuse a client that proves itself twice (RFC 6749 §2.3). Raises OAuth2Error."""
+    if request.authorization is not None and "client_secret" in request.form:
+        raise InvalidRequestError("Use one way to authenticate, not two.")
+
+
+class _KnownClient(ClientMixin):  # type: ignore[misc]  # the library has no types
+    """A client of ours, as Authlib asks for it."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def check_client_secret(self, secret: str) -> bool:
+        return hmac.compare_digest(token_hash(secret), self.client.token_hash)
+
+    def check_endpoint_auth_method(self, method: str, _endpoint: str) -> bool:
+        return method in AUTH_METHODS
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        return grant_type == GRANT_TYPE
+
+
+class _ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]  # as above
+    TOKEN_ENDPOINT_AUTH_METHODS = AUTH_METHODS
+
+    def validate_requested_scope(self) -> None:
+        """Refuse a scope that the client was not given."""
+        wanted = set((self.request.payload.scope or "").split())
+        if not wanted <= set(self.request.client.client.scopes):
+            raise InvalidScopeError("The client was not given all of these scopes.")
+
+
+class _Request(OAuth2Request):  # type: ignore[misc]  # as above
+    def __init__(self, request: TokenRequest) -> None:
+        headers = {} if request.authorization is None else {"Authorization": request.authorization}
+        # Whether http is let in is decided where the hub listens, not here.
+        super().__init__("POST", "https://hub/oauth/token", headers=headers)
+        self.payload = BasicOAuth2Payload(dict(request.form))
+
+    @property
+    def form(self) -> Mapping[str, str]:
+        form: Mapping[str, str] = self.payload.data
+        return form
+
+
+class _Server(AuthorizationServer):  # type: ignore[misc]  # as above
+    def __init__(self, clients: Mapping[str, Client]) -> None:
+        super().__init__()
+        self._clients = clients
+        self.register_token_generator("default", self._decide)
+
+    def create_token_response(self, request: TokenRequest) -> Any:
+        try:
+            one_method_only(request)
+        except OAuth2Error as error:
+            return self.handle_error_response(None, error)
+        return super().create_token_response(request)
+
+    def query_client(self, client_id: str) -> _KnownClient | None:
+        client = self._clients.get(client_id)
+        return None if client is None else _KnownClient(client)
+
+    def create_oauth2_request(self, request: TokenRequest) -> _Request:
+        return _Request(request)
+
+    def _decide(self, *, client: _KnownClient, scope: str | None, **_about: Any) -> Grant:
+        scopes = tuple(sorted(set((scope or "").split()))) or client.client.scopes
+        return Grant(client=client.client, scopes=scopes)
+
+    def save_token(self, _token: Grant, _request: object) -> None:
+        """Nothing is stored: a token proves itself."""
+
+    def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
+        """Nobody listens."""
+
+    def handle_response(self, status: int, body: Any, _headers: Any) -> Grant:
+        if isinstance(body, Grant):
+            return body
+        code = dict(body)["error"]
+        # One text per code: whether a client exists is nobody's business, nor is what was sent.
+        told = {"error": code, "error_description": _TEXTS.get(code, "The request is refused.")}
+        challenge = {"www-authenticate": 'Basic realm="signalhub"'} if code in _CHALLENGED else {}
+        raise Refusal(UNAUTHORIZED if challenge else status, told, challenge)
+
+
+_CHALLENGED: Final = frozenset({"invalid_client"})
+_TEXTS: Final = {
+    "invalid_client": "Client authentication failed.",
+    "invalid_request": "Send each parameter once, and one way to authenticate.",
+    "invalid_scope": "The client was not given all of these scopes.",
+    "unsupported_grant_type": "The grant type is client_credentials.",
+}

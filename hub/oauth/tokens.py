@@ -1,0 +1,149 @@
+"""Access tokens: JWTs of RFC 9068, signed with a key of their own, for at most an hour.
+
+What was verified once is remembered until the token expires, so a request costs a hash and three
+look-ups in memory. Whether the client is still there, what it may do now, and whether the token was
+revoked is asked each time, of memory that the change feed keeps fresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from hub.store import Client
+from runtime import ids
+from runtime.caller import Caller
+from runtime.clock import Clock, epoch_s
+from runtime.errors import NotFound
+from runtime.feed import ConfigCache
+from runtime.keyring import Keyring
+from ssf.errors import SETError
+from ssf.jose import check_header, sign, signing_key, split_jws, verification_key, verify
+
+#: RFC 9068 §2.1
+TYP: Final = "at+jwt"
+PURPOSE: Final = "token"
+ALGORITHMS: Final = frozenset({"RS256"})
+#: INT-21: about 60 minutes or less
+LIFETIME_S: Final = 3600
+REMEMBERED_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """The clients of a tenant: by the hash of their static token or secret, and by id."""
+
+    by_token: Mapping[str, Caller]
+    by_id: Mapping[str, Client]
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """The claims of an access token. Source: RFC 9068 §2.2."""
+
+    iss: str
+    sub: str
+    aud: str
+    client_id: str
+    scope: str
+    iat: int
+    exp: int
+    jti: str
+
+
+_decode_claims: Final = msgspec.json.Decoder(Claims).decode
+
+
+class AccessTokens:
+    """Makes access tokens of all tenants and finds out whose one is."""
+
+    def __init__(
+        self,
+        *,
+        keyring: Keyring,
+        clock: Clock,
+        issuer: Callable[[str], str],
+        clients: ConfigCache[Clients],
+        revoked: ConfigCache[frozenset[str]],
+    ) -> None:
+        """issuer: tenant id to issuer. revoked: ids of revoked tokens, by tenant."""
+        self._keyring = keyring
+        self._clock = clock
+        self._issuer = issuer
+        self._clients = clients
+        self._revoked = revoked
+        self._verified: OrderedDict[tuple[str, bytes], Claims] = OrderedDict()
+
+    async def issue(self, tenant_id: str, client_id: str, scopes: Collection[str]) -> str:
+        """Return a new access token. Raises NotFound when the tenant has no key for tokens."""
+        key = await asyncio.to_thread(signing_key, await self._keyring.current(tenant_id, PURPOSE))
+        issuer, now_s = self._issuer(tenant_id), epoch_s(self._clock.now())
+        claims = Claims(
+            iss=issuer,
+            sub=client_id,
+            # SET-42: no audience of a stream is ever this one.
+            aud=issuer,
+            client_id=client_id,
+            scope=" ".join(sorted(scopes)),
+            iat=now_s,
+            exp=now_s + LIFETIME_S,
+            jti=ids.new_id("tok"),
+        )
+        raw = await asyncio.to_thread(sign, msgspec.json.encode(claims), key, typ=TYP)
+        return raw.decode()
+
+    async def caller(self, tenant_id: str, token: str) -> Caller | None:
+        """Return who holds an access token of this tenant, None when it is not valid (any more).
+
+        Source: RFC 9068 §4; requirements INT-28, SET-40, SET-42.
+        """
+        claims = await self.claims(tenant_id, token)
+        if claims is None:
+            return None
+        client = (await self._clients.get(tenant_id)).by_id.get(claims.client_id)
+        if client is None:
+            return None
+        # A scope that was taken from the client is gone from its tokens too.
+        scopes = frozenset(claims.scope.split()) & frozenset(client.scopes)
+        return Caller(
+            tenant_id=tenant_id, client_id=client.client_id, scopes=scopes, app_id=client.app_id
+        )
+
+    async def claims(self, tenant_id: str, token: str) -> Claims | None:
+        """Return the claims of a token that is valid now and was not revoked, else None."""
+        if not token.isascii():
+            return None
+        name = (tenant_id, hashlib.sha256(token.encode()).digest())
+        claims = self._verified.get(name)
+        if claims is None:
+            claims = await self._verify(tenant_id, token)
+            if claims is None:
+                return None
+            self._verified[name] = claims
+            if len(self._verified) > REMEMBERED_MAX:
+                self._verified.popitem(last=False)
+        if claims.exp <= epoch_s(self._clock.now()):
+            self._verified.pop(name, None)
+            return None
+        return None if claims.jti in await self._revoked.get(tenant_id) else claims
+
+    async def forget(self, tenant_id: str) -> None:
+        """Read the revocations of a tenant anew: one was just added."""
+        await self._revoked.get(tenant_id, fresh=True)
+
+    async def _verify(self, tenant_id: str, token: str) -> Claims | None:
+        try:
+            jws = split_jws(token.encode())
+            check_header(jws.header, typ=TYP, algorithms=ALGORITHMS)
+            jwk = await self._keyring.public(tenant_id, jws.header.kid or "", PURPOSE)
+            verify(jws, verification_key(jwk))
+            claims = _decode_claims(jws.payload)
+        except (SETError, NotFound, msgspec.MsgspecError):
+            return None
+        issuer = self._issuer(tenant_id)
+        return claims if claims.iss == issuer and claims.aud == issuer else None
