@@ -29,8 +29,7 @@ def serve(settings: Settings) -> None:
     key = secret_key(settings, made_up)
     asyncio.run(prepare(settings, key, made_up))
     listening = listen(settings) if settings.role != "worker" else None
-    scheme = "https" if settings.tls else "http"
-    issuer = settings.issuer or f"{scheme}://{settings.host}:{_port_of(listening, settings)}"
+    issuer = settings.issuer_at(_port_of(listening, settings))
     run_dir = Path(tempfile.mkdtemp(prefix="signalhub-"))
     try:
         configs = process_configs(

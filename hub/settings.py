@@ -107,6 +107,11 @@ class Settings(BaseSettings):
             return None
         return CertificateFiles(certificate=str(self.tls_cert), key=str(self.tls_key))
 
+    def issuer_at(self, port: int) -> str:
+        """Return the issuer, made of address and port where none is set."""
+        scheme = "https" if self.tls else "http"
+        return self.issuer or f"{scheme}://{self.host}:{port}"
+
     @classmethod
     @override
     def settings_customise_sources(

@@ -325,7 +325,7 @@ async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIt
         role="cli",
         index=0,
         node="cli",
-        issuer=settings.issuer or f"http://{settings.host}:{settings.port}",
+        issuer=settings.issuer_at(settings.port),
         database_url=settings.database_url,
         core_socket=None,
         secret_key=key,

@@ -8,6 +8,7 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,6 +143,15 @@ def test_a_hub_does_not_start_with_a_certificate_it_cannot_serve(tmp_path: Path)
         )
         with pytest.raises(SettingsError, match="SIGNALHUB_TLS_CERT/SIGNALHUB_TLS_KEY"):
             check_certificate(settings)
+
+
+def test_the_issuer_that_is_made_up_says_https_when_the_hub_serves_it(tmp_path: Path) -> None:
+    files = make(tmp_path)
+    tls: dict[str, Any] = {"tls_cert": Path(files.certificate), "tls_key": Path(files.key)}
+    assert Settings(dev_insecure=True).issuer_at(8423) == "http://127.0.0.1:8423"
+    assert Settings(dev_insecure=True, **tls).issuer_at(8423) == "https://127.0.0.1:8423"
+    named = Settings(issuer="https://hub.example", **tls)
+    assert named.issuer_at(8423) == "https://hub.example"
 
 
 def test_half_of_the_pair_is_refused(tmp_path: Path) -> None:
