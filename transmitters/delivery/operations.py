@@ -119,8 +119,9 @@ async def _apply_settlements(
         }
         rows.append({**key, **outcome, **_standing(decision, settlement.at)})
         _log_dead_letter(decision, key, err=settlement.err)
-    await store.settle_deliveries(connection, rows)
+    # Streams before their deliveries, as everywhere: two transactions never wait for each other.
     await _settle_streams(connection, decided)
+    await store.settle_deliveries(connection, rows)
     return [settlement.fence in valid for settlement in settlements]
 
 
