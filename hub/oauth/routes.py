@@ -163,7 +163,7 @@ async def server_metadata(request: Request) -> Response:
 
 
 async def resource_metadata(request: Request) -> Response:
-    """Serve the metadata of the protected resource. Source: RFC 9728; requirement INT-22."""
+    """Serve the metadata of the protected resource. Source: RFC 9728; requirement OA-5."""
     issuer: str = request.app.state.issuer(request.scope["tenant"])
     return _answer(
         {

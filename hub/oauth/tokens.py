@@ -77,7 +77,8 @@ class AccessTokens:
         self._issuer = issuer
         self._clients = clients
         self._revoked = revoked
-        self._verified: OrderedDict[tuple[str, bytes], Claims] = OrderedDict()
+        #: claims, and the kid of the key that signed them
+        self._verified: OrderedDict[tuple[str, bytes], tuple[Claims, str]] = OrderedDict()
 
     async def issue(self, tenant_id: str, client_id: str, scopes: Collection[str]) -> str:
         """Return a new access token. Raises NotFound when the tenant has no key for tokens."""
@@ -119,14 +120,19 @@ class AccessTokens:
         if not token.isascii():
             return None
         name = (tenant_id, hashlib.sha256(token.encode()).digest())
-        claims = self._verified.get(name)
-        if claims is None:
-            claims = await self._verify(tenant_id, token)
-            if claims is None:
+        verified = self._verified.get(name)
+        if verified is None:
+            verified = await self._verify(tenant_id, token)
+            if verified is None:
                 return None
-            self._verified[name] = claims
+            self._verified[name] = verified
             if len(self._verified) > REMEMBERED_MAX:
                 self._verified.popitem(last=False)
+        claims, kid = verified
+        if not await self._is_published(tenant_id, kid):
+            # Withdrawn, perhaps because it was stolen: what it signed proves nothing any more.
+            self._verified.pop(name, None)
+            return None
         if claims.exp <= epoch_s(self._clock.now()):
             self._verified.pop(name, None)
             return None
@@ -136,14 +142,22 @@ class AccessTokens:
         """Read the revocations of a tenant anew: one was just added."""
         await self._revoked.get(tenant_id, fresh=True)
 
-    async def _verify(self, tenant_id: str, token: str) -> Claims | None:
+    async def _is_published(self, tenant_id: str, kid: str) -> bool:
+        try:
+            await self._keyring.public(tenant_id, kid, PURPOSE)
+        except NotFound:
+            return False
+        return True
+
+    async def _verify(self, tenant_id: str, token: str) -> tuple[Claims, str] | None:
         try:
             jws = split_jws(token.encode())
             check_header(jws.header, typ=TYP, algorithms=ALGORITHMS)
-            jwk = await self._keyring.public(tenant_id, jws.header.kid or "", PURPOSE)
+            kid = jws.header.kid or ""
+            jwk = await self._keyring.public(tenant_id, kid, PURPOSE)
             verify(jws, verification_key(jwk))
             claims = _decode_claims(jws.payload)
         except (SETError, NotFound, msgspec.MsgspecError):
             return None
         issuer = self._issuer(tenant_id)
-        return claims if claims.iss == issuer and claims.aud == issuer else None
+        return (claims, kid) if claims.iss == issuer and claims.aud == issuer else None
