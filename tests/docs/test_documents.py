@@ -138,7 +138,7 @@ def requests_of(document: str) -> list[tuple[str, str, str]]:
 @pytest.mark.scenario
 @pytest.mark.xdist_group("documents")
 @pytest.mark.parametrize(
-    ("document", "count"), [("integrating-a-vendor.md", 1), ("integrating-an-app.md", 3)]
+    ("document", "count"), [("integrate-vendor.md", 1), ("integrate-app.md", 3)]
 )
 def test_a_hub_accepts_the_requests_that_the_documents_show(
     hub: Serving, document: str, count: int
