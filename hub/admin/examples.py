@@ -138,6 +138,19 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         },
         "created_at": "2026-03-02T16:35:00Z",
     },
+    "events": {
+        "id": "evt_01KJQ2M8N11ZC4T9W6YR0QXN1E",
+        "event_type": "https://schemas.openid.net/secevent/caep/event-type/session-revoked",
+        "payload": {
+            "event_timestamp": 1772469300,
+            "initiating_entity": "policy",
+            "reason_admin": {"en": "Device not compliant"},
+        },
+        "subjects": [{"format": "email", "email": "rosa.lind@customer.example"}],
+        "txn": "ctn_01KJQ2M8M10ZC4T9W6YR0QXN1E",
+        "toe": 1772469300,
+        "created_at": "2026-03-02T16:35:00Z",
+    },
     "deliveries": {
         "id": "01KJQ2M909ZC4T9W6YR0QXN1EB",
         "stream_id": "str_01KJQ2M8D06ZC4T9W6YR0QXN1E",

@@ -224,6 +224,8 @@ async def _change_everything(story: Story) -> None:
         await admin.post("/admin/v1/apps", json={"name": "brief"}, headers=key) for _ in range(2)
     ]
     await admin.delete(f"/admin/v1/apps/{made.json()['id']}")
+    emitted = {**EMITTED, "stream_id": ids["wiki stream"]}
+    await story.post("/admin/v1/events:emit", emitted)
     await admin.delete(f"/admin/v1/streams/{ids['pay stream']}")
     await admin.delete(f"/admin/v1/clients/{ids['pay client']}")
     await admin.delete(f"/admin/v1/webhooks/{ids['webhook']}")
@@ -300,6 +302,10 @@ NAMED_BY: dict[str, str] = {
 #: one policy per tenant under a fixed name
 SAME_EVERYWHERE = {"/admin/v1/policies/{id}"}
 #: a question about an unknown session has an answer: no
+EMITTED = {
+    "event_type": "https://schemas.openid.net/secevent/caep/event-type/session-revoked",
+    "subject": {"format": "opaque", "id": "test"},
+}
 UNKNOWN_IS_ANSWERED = {"/v1/sessions/{sid}/evaluate": 200}
 ABSENT = {
     "rosa": "usr_01KJQ2M80000ZC4T9W6YR0QXN1",
@@ -342,6 +348,7 @@ async def test_another_tenants_objects_cannot_be_named_in_bodies_and_queries(
         ("POST", "/admin/v1/devices", device, 404),
         ("POST", "/admin/v1/clients", client, 400),
         ("POST", "/admin/v1/dead-letters:redrive", dead, 404),
+        ("POST", "/admin/v1/events:emit", {**EMITTED, "stream_id": letter["stream_id"]}, 404),
         ("PUT", "/v1/sessions/x", session, 404),
         ("PUT", "/v1/sessions/x", {**session, "device": blue.ids["rosa device"]}, 404),
         ("GET", f"/v1/sessions?user={blue.ids['rosa']}", None, 404),

@@ -1,0 +1,1 @@
+"""What was published: the events themselves, apart from their deliveries."""
