@@ -11,7 +11,7 @@ of ours: looking it up would cost every pushed SET a look at the database.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
@@ -80,8 +80,12 @@ class Callers(Protocol):
         ...
 
 
-#: (tenant, access token) to its caller, None when it is not valid
-AccessTokenReader = Callable[[str, str], Awaitable[Caller | None]]
+class AccessTokenReader(Protocol):
+    """Finds out who holds an access token."""
+
+    async def __call__(self, tenant_id: str, token: str, *, path: str) -> Caller | None:
+        """Return the caller; None when the token is not valid, or not for this path."""
+        ...
 
 
 class BearerAuthentication:
@@ -122,9 +126,10 @@ class BearerAuthentication:
         token = token.strip()
         if not 0 < len(token) <= TOKEN_CHARACTERS_MAX:
             return _stranger(tenant_id, "invalid_token")
-        is_jwt = token.count(".") == DOTS_OF_A_JWT
-        if is_jwt and (holder := await self._access_tokens(tenant_id, token)):
-            return holder
+        if token.count(".") == DOTS_OF_A_JWT:
+            holder = await self._access_tokens(tenant_id, token, path=scope["path"])
+            if holder is not None:
+                return holder
         # No verdict yet: an operator may have chosen an admin token with dots.
         # The table is keyed by the token's hash: looking it up leaks nothing about the token.
         digest = token_hash(token)

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hub.oauth.resources import metadata_url
 from runtime import ids
 from runtime.errors import Forbidden, Refused, TooManyRequests, Unauthorized, Unavailable
 from ssf.errors import LocalProtocolError, SharedSignalsError
@@ -236,6 +237,7 @@ def _challenge(error: Refused, scope: Scope) -> dict[str, str]:
     challenge = 'Bearer realm="signalhub"' + (f', error="{code}"' if code else "")
     if isinstance(error, Forbidden):
         challenge += f', scope="{error.scope}"'
-    if isinstance(error, Unauthorized) and "resource_metadata" in scope:
-        challenge += f', resource_metadata="{scope["resource_metadata"]}"'
+    if isinstance(error, Unauthorized | Forbidden) and "resource_metadata" in scope:
+        where = metadata_url(scope["resource_metadata"], scope["path"])
+        challenge += f', resource_metadata="{where}"'
     return {"www-authenticate": challenge}

@@ -18,6 +18,7 @@ from prometheus_client import Gauge
 from runtime import store
 from runtime.database import Database
 from runtime.notify import Notifier
+from runtime.rate import TokenBuckets
 from runtime.store import bump
 
 __all__ = ["ConfigCache", "ConfigFeed", "bump"]
@@ -25,6 +26,9 @@ __all__ = ["ConfigCache", "ConfigFeed", "bump"]
 REREAD_S: Final = 0.25
 #: requests that miss may ask for a re-read, and share one in this time
 MISS_REREAD_S: Final = 0.02
+#: looks of that kind per second; beyond, callers share the reading that happens anyway
+MISSES_PER_S: Final = 20.0
+MISSES_AT_ONCE: Final = 100.0
 
 ValueT = TypeVar("ValueT")
 
@@ -89,16 +93,19 @@ class ConfigCache(Generic[ValueT]):
         self._load = load
         self._values: dict[str, tuple[int, ValueT]] = {}
         self._loading: dict[str, asyncio.Lock] = {}
+        self._misses = TokenBuckets(per_s=MISSES_PER_S, burst=MISSES_AT_ONCE, names_max=1)
 
     async def get(self, tenant_id: str, *, fresh: bool = False) -> ValueT:
         """Return the tenant's value; from memory unless its version moved.
 
         fresh: look at the versions first, for a caller that just missed what it looked for; it
-        sees everything committed before this call. Such looks are spaced 20 ms and shared, so
-        that guessing cannot turn into database load.
+        sees everything committed before this call. Such looks are shared, spaced 20 ms and
+        limited to a rate beyond which they wait for the next regular reading: guessing delays
+        the guesser and is no load for the database.
         """
         if fresh:
-            await self._feed.refresh(spacing_s=MISS_REREAD_S)
+            waits = self._misses.take(self._kind, time.monotonic()) > 0
+            await self._feed.refresh(spacing_s=REREAD_S if waits else MISS_REREAD_S)
         version = self._feed.version(tenant_id, self._kind)
         held = self._values.get(tenant_id)
         if held is not None and held[0] == version:

@@ -7,6 +7,7 @@ published as `retired` until nothing signed with it is waiting.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,10 @@ from runtime.feed import ConfigCache, ConfigFeed, bump
 from runtime.secrets import SecretBox
 from runtime.store import StoredKey
 
-PURPOSES: Final = ("set", "logout", "gtr", "token")
+ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - a purpose, no secret
+#: what others verify as signed by the hub; access tokens have a key set of their own
+SIGNATURE_PURPOSES: Final = ("set", "logout", "gtr")
+PURPOSES: Final = (*SIGNATURE_PURPOSES, ACCESS_TOKEN)
 RSA_BITS: Final = 2048
 _PUBLISHED_STATES: Final = frozenset({"next", "current", "retired"})
 
@@ -51,12 +55,14 @@ class Keyring:
                 return self._private(key)
         return None
 
-    async def published(self, tenant_id: str) -> list[dict[str, Any]]:
-        """Return the public JWKs for the tenant's `jwks.json`."""
+    async def published(
+        self, tenant_id: str, *, purposes: Collection[str] = SIGNATURE_PURPOSES
+    ) -> list[dict[str, Any]]:
+        """Return the public JWKs of these purposes; by default those of `jwks.json`."""
         return [
             key.public_jwk
             for key in await self._keys.get(tenant_id)
-            if key.state in _PUBLISHED_STATES
+            if key.purpose in purposes and key.state in _PUBLISHED_STATES
         ]
 
     async def public(self, tenant_id: str, kid: str, purpose: str) -> dict[str, Any]:
@@ -97,7 +103,7 @@ def new_key(
     box: SecretBox, clock: Clock, tenant_id: str, purpose: str, *, state: str = "current"
 ) -> StoredKey:
     """Make a key that is not stored yet. Takes about a tenth of a second."""
-    kid = f"{purpose}-{ids.new_ulid().lower()}"
+    kid = f"{purpose.replace('_', '-')}-{ids.new_ulid().lower()}"
     key = JWK.generate(kty="RSA", size=RSA_BITS, kid=kid, use="sig", alg="RS256")
     now = clock.now()
     return StoredKey(

@@ -396,7 +396,17 @@ async def list_keys(connection: AsyncConnection, tenant_id: str) -> list[StoredK
         .where(table.c.tenant_id == tenant_id)
         .order_by(table.c.created_at, table.c.kid)
     )
-    return [StoredKey(**row) for row in (await connection.execute(query)).mappings()]
+    rows = (await connection.execute(query)).mappings()
+    return [StoredKey(**{**row, "purpose": _purpose_of(row["purpose"])}) for row in rows]
+
+
+def _purpose_of(stored: str) -> str:
+    """Return a key's purpose by its present name.
+
+    Releases before called `access_token` `token`. Such rows stay as they are, because that
+    release looks for them as long as it runs beside this one.
+    """
+    return "access_token" if stored == "token" else stored
 
 
 async def set_key_state(

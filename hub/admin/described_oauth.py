@@ -29,7 +29,13 @@ OAUTH: Final = (
         operation_id="issue_token",
         summary="Get an access token for an hour (RFC 6749 §4.4; Basic or body secret).",
         tag="oauth",
-        body=_form({"grant_type": "client_credentials", "scope": "fewer than the client has"}),
+        body=_form(
+            {
+                "grant_type": "client_credentials",
+                "scope": "fewer than the client has",
+                "resource": "what alone the token is for (RFC 8707)",
+            }
+        ),
         body_type=_FORM,
         answers={200: "access_token, token_type, expires_in, scope", **_REFUSED},
     ),
@@ -69,5 +75,21 @@ OAUTH: Final = (
         summary="Metadata of the protected resource (RFC 9728).",
         tag="oauth",
         answers={200: "the metadata"},
+    ),
+    Described(
+        path="/.well-known/oauth-protected-resource/{path}",
+        method="GET",
+        operation_id="oauth_endpoint_metadata",
+        summary="Metadata of `{issuer}/ssf` or one of its endpoints (RFC 9728 §3.1).",
+        tag="oauth",
+        answers={200: "the metadata", 404: "no resource of its own"},
+    ),
+    Described(
+        path="/oauth/jwks.json",
+        method="GET",
+        operation_id="oauth_jwks",
+        summary="Keys that sign access tokens (RFC 7517).",
+        tag="oauth",
+        answers={200: "the JWK Set"},
     ),
 )

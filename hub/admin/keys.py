@@ -12,7 +12,7 @@ from runtime.store import StoredKey
 
 
 class PrepareBody(Body):
-    """Which keys get a next one: `set`, `logout` or `gtr`."""
+    """Which keys get a next one: `set`, `logout`, `gtr` or `access_token`."""
 
     purpose: Name
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from hub.auth import SCOPES
 from hub.oauth import store
+from hub.oauth.resources import METADATA_PATH, is_resource, resource_identifier
 from hub.oauth.server import (
     AUTH_METHODS,
     GRANT_TYPE,
@@ -32,7 +33,10 @@ from hub.store import Client, add_audit
 from runtime.audit import AuditNote
 from runtime.clock import Clock, from_epoch_s
 from runtime.database import Database
+from runtime.errors import NotFound
 from runtime.feed import ConfigCache, bump
+from runtime.keyring import ACCESS_TOKEN, Keyring
+from ssf.jwks import render_jwks
 
 FORM: Final = "application/x-www-form-urlencoded"
 FORM_BYTES_MAX: Final = 8 * 1024
@@ -63,9 +67,12 @@ async def issue_token(request: Request) -> Response:
     try:
         asked = await _read(request)
         granted = grant_token(asked, await _clients_of(deps, tenant_id, asked))
+        resource = _resource(asked, request.app.state.issuer(tenant_id))
     except Refusal as refusal:
         return _refused(refusal)
-    token = await deps.tokens.issue(tenant_id, granted.client.client_id, granted.scopes)
+    token = await deps.tokens.issue(
+        tenant_id, granted.client.client_id, granted.scopes, resource=resource
+    )
     log.info("token.issued", tenant_id=tenant_id, client_id=granted.client.client_id)
     return _answer(
         {
@@ -150,7 +157,7 @@ async def server_metadata(request: Request) -> Response:
             "token_endpoint": f"{issuer}/oauth/token",
             "revocation_endpoint": f"{issuer}/oauth/revoke",
             "introspection_endpoint": f"{issuer}/oauth/introspect",
-            "jwks_uri": f"{issuer}/jwks.json",
+            "jwks_uri": f"{issuer}/oauth/jwks.json",
             "scopes_supported": sorted(SCOPES),
             "response_types_supported": [],
             "grant_types_supported": [GRANT_TYPE],
@@ -162,14 +169,30 @@ async def server_metadata(request: Request) -> Response:
     )
 
 
+async def token_keys(request: Request) -> Response:
+    """Serve the keys that sign access tokens, and nothing else. Source: RFC 7517 §5."""
+    keyring: Keyring = request.app.state.node.keyring
+    keys = await keyring.published(request.scope["tenant"], purposes=(ACCESS_TOKEN,))
+    return _answer(render_jwks(keys), cache=f"public, max-age={METADATA_MAX_AGE_S}")
+
+
 async def resource_metadata(request: Request) -> Response:
-    """Serve the metadata of the protected resource. Source: RFC 9728; requirement OA-5."""
+    """Serve the metadata of a protected resource: the issuer, SSF, or an endpoint of SSF.
+
+    `resource` is the identifier that was asked for. Raises NotFound for what is no resource.
+    Source: RFC 9728 §2, §3; requirements OA-5, INT-30.
+    """
     issuer: str = request.app.state.issuer(request.scope["tenant"])
+    path = request.path_params.get("path", "")
+    path = f"/{path}" if path else ""
+    if not is_resource(path):
+        raise NotFound("No such resource.")
+    scopes = (scope for scope in SCOPES if not path or scope.startswith("ssf."))
     return _answer(
         {
-            "resource": issuer,
+            "resource": resource_identifier(issuer, path),
             "authorization_servers": [issuer],
-            "scopes_supported": sorted(SCOPES),
+            "scopes_supported": sorted(scopes),
             "bearer_methods_supported": ["header"],
             "resource_name": "Signalhub",
         },
@@ -187,13 +210,24 @@ async def _asked_about(request: Request, deps: OAuthDeps) -> tuple[Client, str]:
     return client, token
 
 
+def _resource(asked: TokenRequest, issuer: str) -> str | None:
+    """Return what alone the token is to be for, None for all. Source: RFC 8707 §2."""
+    resource = asked.form.get("resource")
+    if resource is None or resource == issuer:
+        return None
+    if not resource.startswith(issuer) or not is_resource(resource.removeprefix(issuer)):
+        text = "The resource is none of this tenant's."
+        raise Refusal(400, {"error": "invalid_target", "error_description": text}, {})
+    return resource
+
+
 async def _clients_of(deps: OAuthDeps, tenant_id: str, asked: TokenRequest) -> Mapping[str, Client]:
     """Return the clients by id; looked up anew when the one that asks is not among them."""
     known = (await deps.clients.get(tenant_id)).by_id
     named = asked.form.get("client_id")
     if named in known or (named is None and asked.authorization is None):
         return known
-    # Perhaps another process has just added it. Such looks are shared, so guessing costs little.
+    # Perhaps another process has just added it. Such looks are shared and limited in their rate.
     return (await deps.clients.get(tenant_id, fresh=True)).by_id
 
 
@@ -242,5 +276,7 @@ ROUTES: Final = (
     Route("/oauth/revoke", revoke_token, methods=["POST"]),
     Route("/oauth/introspect", introspect_token, methods=["POST"]),
     Route("/.well-known/oauth-authorization-server", server_metadata, methods=["GET"]),
-    Route("/.well-known/oauth-protected-resource", resource_metadata, methods=["GET"]),
+    Route(METADATA_PATH, resource_metadata, methods=["GET"]),
+    Route(METADATA_PATH + "/{path:path}", resource_metadata, methods=["GET"]),
+    Route("/oauth/jwks.json", token_keys, methods=["GET"]),
 )

@@ -12,23 +12,23 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from hub.oauth.resources import is_meant_for
 from hub.store import Client
 from runtime import ids
 from runtime.caller import Caller
 from runtime.clock import Clock, epoch_s
 from runtime.errors import NotFound
 from runtime.feed import ConfigCache
-from runtime.keyring import Keyring
+from runtime.keyring import ACCESS_TOKEN, Keyring
 from ssf.errors import SETError
 from ssf.jose import check_header, sign, signing_key, split_jws, verification_key, verify
 
 #: RFC 9068 §2.1
 TYP: Final = "at+jwt"
-PURPOSE: Final = "token"
 ALGORITHMS: Final = frozenset({"RS256"})
 #: INT-21: about 60 minutes or less
 LIFETIME_S: Final = 3600
@@ -48,15 +48,35 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
     iss: str
     sub: str
-    aud: str
+    aud: str | list[str]
     client_id: str
     scope: str
     iat: int
     exp: int
     jti: str
 
+    @property
+    def audiences(self) -> frozenset[str]:
+        """What the token is meant for."""
+        return frozenset([self.aud] if isinstance(self.aud, str) else self.aud)
+
+
+class _WithEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a JWT a Security Event Token, whatever else it says of itself."""
+
+    events: Any = msgspec.UNSET
+
 
 _decode_claims: Final = msgspec.json.Decoder(Claims).decode
+_decode_events: Final = msgspec.json.Decoder(_WithEvents).decode
+
+
+def has_events(payload: bytes) -> bool:
+    """Tell whether claims are those of a SET, which is never an access token.
+
+    Source: RFC 8417 §4.2, §4.3; requirement SET-41. Raises msgspec.MsgspecError.
+    """
+    return _decode_events(payload).events is not msgspec.UNSET
 
 
 class AccessTokens:
@@ -80,15 +100,27 @@ class AccessTokens:
         #: claims, and the kid of the key that signed them
         self._verified: OrderedDict[tuple[str, bytes], tuple[Claims, str]] = OrderedDict()
 
-    async def issue(self, tenant_id: str, client_id: str, scopes: Collection[str]) -> str:
-        """Return a new access token. Raises NotFound when the tenant has no key for tokens."""
-        key = await asyncio.to_thread(signing_key, await self._keyring.current(tenant_id, PURPOSE))
+    async def issue(
+        self,
+        tenant_id: str,
+        client_id: str,
+        scopes: Collection[str],
+        *,
+        resource: str | None = None,
+    ) -> str:
+        """Return a new access token. Raises NotFound when the tenant has no key for tokens.
+
+        resource: what alone it is meant for; None for all of the issuer.
+        """
+        key = await asyncio.to_thread(
+            signing_key, await self._keyring.current(tenant_id, ACCESS_TOKEN)
+        )
         issuer, now_s = self._issuer(tenant_id), epoch_s(self._clock.now())
         claims = Claims(
             iss=issuer,
             sub=client_id,
             # SET-42: no audience of a stream is ever this one.
-            aud=issuer,
+            aud=resource or issuer,
             client_id=client_id,
             scope=" ".join(sorted(scopes)),
             iat=now_s,
@@ -98,13 +130,14 @@ class AccessTokens:
         raw = await asyncio.to_thread(sign, msgspec.json.encode(claims), key, typ=TYP)
         return raw.decode()
 
-    async def caller(self, tenant_id: str, token: str) -> Caller | None:
+    async def caller(self, tenant_id: str, token: str, *, path: str | None = None) -> Caller | None:
         """Return who holds an access token of this tenant, None when it is not valid (any more).
 
+        path: what the token is to open, None when that is not the question.
         Source: RFC 9068 §4; requirements INT-28, SET-40, SET-42.
         """
         claims = await self.claims(tenant_id, token)
-        if claims is None:
+        if claims is None or not is_meant_for(claims.audiences, self._issuer(tenant_id), path):
             return None
         client = (await self._clients.get(tenant_id)).by_id.get(claims.client_id)
         if client is None:
@@ -144,7 +177,7 @@ class AccessTokens:
 
     async def _is_published(self, tenant_id: str, kid: str) -> bool:
         try:
-            await self._keyring.public(tenant_id, kid, PURPOSE)
+            await self._keyring.public(tenant_id, kid, ACCESS_TOKEN)
         except NotFound:
             return False
         return True
@@ -154,10 +187,13 @@ class AccessTokens:
             jws = split_jws(token.encode())
             check_header(jws.header, typ=TYP, algorithms=ALGORITHMS)
             kid = jws.header.kid or ""
-            jwk = await self._keyring.public(tenant_id, kid, PURPOSE)
+            jwk = await self._keyring.public(tenant_id, kid, ACCESS_TOKEN)
             verify(jws, verification_key(jwk))
+            if has_events(jws.payload):
+                return None
             claims = _decode_claims(jws.payload)
         except (SETError, NotFound, msgspec.MsgspecError):
             return None
         issuer = self._issuer(tenant_id)
-        return (claims, kid) if claims.iss == issuer and claims.aud == issuer else None
+        is_ours = claims.iss == issuer and is_meant_for(claims.audiences, issuer, None)
+        return (claims, kid) if is_ours else None

@@ -8,18 +8,25 @@ import pytest
 from tests.hub.conftest import ALL_SCOPES, ISSUER, ONE_ENGINE, Hub
 
 CHALLENGE = 'Bearer realm="signalhub"'
-WHERE = f'resource_metadata="{ISSUER}/.well-known/oauth-protected-resource"'
+DOCUMENT = f"{ISSUER}/.well-known/oauth-protected-resource"
+WHERE = f'resource_metadata="{DOCUMENT}"'
+WHERE_STREAMS = f'resource_metadata="{DOCUMENT}/ssf/streams"'
 pytestmark = ONE_ENGINE
 
 
 @pytest.mark.requirement("OA-3", "INT-29", "SSF-AUTH-1")
 async def test_without_a_token_the_challenge_names_no_error(hub: Hub) -> None:
     async with hub.client() as client:
-        for path in ("/ssf/streams", "/admin/v1/apps", "/v1/risk/users", "/metrics"):
+        for path, where in (
+            ("/ssf/streams", WHERE_STREAMS),
+            ("/admin/v1/apps", WHERE),
+            ("/v1/risk/users", WHERE),
+            ("/metrics", WHERE),
+        ):
             answer = await client.get(path)
 
             assert answer.status_code == 401
-            assert answer.headers["www-authenticate"] == f"{CHALLENGE}, {WHERE}"
+            assert answer.headers["www-authenticate"] == f"{CHALLENGE}, {where}"
 
 
 @pytest.mark.requirement("OA-3", "INT-28", "INT-29")
@@ -33,7 +40,9 @@ async def test_a_token_we_do_not_know_is_invalid(hub: Hub, value: str) -> None:
         )
 
     assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == f'{CHALLENGE}, error="invalid_token", {WHERE}'
+    assert answer.headers["www-authenticate"] == (
+        f'{CHALLENGE}, error="invalid_token", {WHERE_STREAMS}'
+    )
 
 
 @pytest.mark.requirement("INT-26")
@@ -43,7 +52,7 @@ async def test_another_scheme_is_no_token(hub: Hub) -> None:
         answer = await client.get("/ssf/streams", headers={"authorization": f"Basic {token}"})
 
     assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == f"{CHALLENGE}, {WHERE}"
+    assert answer.headers["www-authenticate"] == f"{CHALLENGE}, {WHERE_STREAMS}"
 
 
 @pytest.mark.requirement("INT-29", "OA-3")
@@ -53,7 +62,7 @@ async def test_a_missing_scope_is_named(hub: Hub) -> None:
 
     assert answer.status_code == 403
     assert answer.headers["www-authenticate"] == (
-        f'{CHALLENGE}, error="insufficient_scope", scope="admin.read"'
+        f'{CHALLENGE}, error="insufficient_scope", scope="admin.read", {WHERE}'
     )
 
 
@@ -139,7 +148,7 @@ async def test_a_client_cannot_delete_itself(hub: Hub) -> None:
         assert (await client.get("/admin/v1/clients")).status_code == 200
 
 
-@pytest.mark.requirement("INT-23", "INT-25", "SSF-AUTH-6")
+@pytest.mark.requirement("INT-23", "INT-24", "INT-25", "SSF-AUTH-6")
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [

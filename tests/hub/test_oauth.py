@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from jwcrypto.jwk import JWK
 
+import runtime.store
 from hub import store
 from hub.auth import token_hash
 from hub.oauth.routes import FORM_BYTES_MAX
@@ -18,6 +19,7 @@ from hub.oauth.tokens import LIFETIME_S, TYP
 from hub.store import Client
 from runtime.clock import epoch_s
 from runtime.feed import bump
+from runtime.keyring import make_keys
 from ssf.jose import sign, signing_key, split_jws
 from tests.hub.conftest import DEFAULT, ISSUER, ONE_ENGINE, Hub
 
@@ -240,23 +242,123 @@ async def test_introspection_tells_a_client_of_its_own_tokens_and_an_admin_of_al
 async def test_a_401_says_where_tokens_come_from(hub: Hub) -> None:
     await hub.add_tenant("blue")
     where = f"{ISSUER}/.well-known/oauth-protected-resource"
-    for tenant, url in ((DEFAULT, where), ("blue", f"{where}/t/blue")):
+    for tenant, document, base in (
+        (DEFAULT, where, ISSUER),
+        ("blue", f"{where}/t/blue", f"{ISSUER}/t/blue"),
+    ):
         async with hub.client(tenant=tenant) as http:
-            answer = await http.get("/ssf/streams")
-            assert answer.status_code == 401
-            assert answer.headers["www-authenticate"] == (
-                f'Bearer realm="signalhub", resource_metadata="{url}"'
-            )
-            assert (await http.get(url)).status_code == 200
+            for path, url, resource in (
+                ("/ssf/streams", f"{document}/ssf/streams", f"{base}/ssf/streams"),
+                ("/v1/risk/users", document, base),
+            ):
+                answer = await http.get(path)
+                assert answer.status_code == 401
+                assert answer.headers["www-authenticate"] == (
+                    f'Bearer realm="signalhub", resource_metadata="{url}"'
+                )
+                # RFC 9728 §3.3: for SSF endpoints exactly what was called.
+                assert (await http.get(url)).json()["resource"] == resource
 
 
-@pytest.mark.requirement("SET-40", "SET-42")
+@pytest.mark.requirement("OA-5", "INT-30")
+async def test_each_resource_describes_itself_and_is_an_audience_of_its_own(
+    hub: Hub, app: Party
+) -> None:
+    endpoints = ("/ssf/streams", "/ssf/status", "/ssf/subjects:add", "/ssf/verify")
+    async with hub.client() as http:
+        for path in ("", "/ssf", *endpoints, "/ssf/poll/str_1"):
+            told = (await http.get(f"/.well-known/oauth-protected-resource{path}")).json()
+            assert told["resource"] == ISSUER + path
+            assert told["authorization_servers"] == [ISSUER]
+            assert "ssf.manage" in told["scopes_supported"]
+            assert ("admin.write" in told["scopes_supported"]) == (not path)
+            token = await app.token(resource=ISSUER + path)
+            aud = msgspec.json.decode(split_jws(token.encode()).payload)["aud"]
+            assert aud == ISSUER + path
+            opens = (await streams(hub, token)).status_code
+            assert opens == (200 if path in {"", "/ssf", "/ssf/streams"} else 401), path
+            shown = (await app.post("/oauth/introspect", token)).json()
+            assert (shown["active"], shown["aud"]) == (True, ISSUER + path)
+        for path in ("/v1", "/ssf/nothing", "/ssf/poll/a/b", "/ssf/", "/admin/v1/apps"):
+            absent = await http.get(f"/.well-known/oauth-protected-resource{path}")
+            assert absent.status_code == 404, path
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "https://other.example",
+        f"{ISSUER}.evil.example",
+        f"{ISSUER}/t/blue",
+        f"{ISSUER}/t/blue/ssf",
+        f"{ISSUER}/ssf/nothing",
+        f"{ISSUER}/ssf?x=1",
+        "",
+    ],
+)
+async def test_no_token_is_given_for_what_is_no_resource_of_this_tenant(
+    hub: Hub, app: Party, resource: str
+) -> None:
+    await hub.add_tenant("blue")
+    answer = await app.ask(resource=resource)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_target")
+
+
+async def test_a_narrow_token_opens_nothing_outside_its_resource(hub: Hub) -> None:
+    admin = await party(hub, "admin.read", "ssf.read")
+    token = await admin.token(resource=f"{ISSUER}/ssf")
+    async with hub.client(token) as http:
+        assert (await http.get("/ssf/streams")).status_code == 200
+        for path in ("/admin/v1/clients", "/metrics", "/ssfx", "/v1/risk/users"):
+            assert (await http.get(path)).status_code in {401, 404}, path
+
+
+async def test_what_is_in_a_path_cannot_leave_the_challenge(hub: Hub) -> None:
+    async with hub.client() as http:
+        answer = await http.post("/ssf/poll/%22%0d%0aset-cookie:%20a=b,%20scope=%22x", json={})
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+    assert answer.headers["www-authenticate"].count('"') == 4
+
+
+async def test_access_token_keys_are_published_apart_from_all_others(hub: Hub) -> None:
+    async with hub.client() as http:
+        signing = {key["kid"] for key in (await http.get("/jwks.json")).json()["keys"]}
+        tokens = {key["kid"] for key in (await http.get("/oauth/jwks.json")).json()["keys"]}
+        server = (await http.get("/.well-known/oauth-authorization-server")).json()
+    assert server["jwks_uri"] == f"{ISSUER}/oauth/jwks.json"
+    assert signing == {"set-1", "logout-1", "gtr-1"}
+    assert tokens == {"access_token-1"}
+
+
+async def test_an_installation_whose_key_has_the_old_name_goes_on_with_it(
+    hub: Hub, app: Party
+) -> None:
+    async with hub.database.transaction() as connection:
+        table = runtime.store.signing_keys
+        await connection.execute(
+            table.update()
+            .where(table.c.tenant_id == DEFAULT, table.c.purpose == "access_token")
+            .values(purpose="token")
+        )
+        await bump(connection, DEFAULT, "keys")
+    await hub.node.feed.refresh()
+    token = await app.token()
+    assert split_jws(token.encode()).header.kid == "access_token-1"
+    assert (await streams(hub, token)).status_code == 200
+    assert await make_keys(hub.database, hub.node.box, hub.clock, DEFAULT) == []
+    async with hub.client() as http:
+        assert len((await http.get("/jwks.json")).json()["keys"]) == 3
+        assert len((await http.get("/oauth/jwks.json")).json()["keys"]) == 1
+
+
+@pytest.mark.requirement("SET-40", "SET-41", "SET-42")
 async def test_only_a_whole_access_token_of_this_tenant_is_one(hub: Hub, app: Party) -> None:
     await hub.add_tenant("blue")
     good = await app.token()
     claims = msgspec.json.decode(split_jws(good.encode()).payload)
     keyring = hub.node.keyring
-    token_key = signing_key(await keyring.current(DEFAULT, "token"))
+    token_key = signing_key(await keyring.current(DEFAULT, "access_token"))
 
     def forged(key: Any = token_key, typ: str = TYP, **changes: Any) -> str:
         return sign(msgspec.json.encode(claims | changes), key, typ=typ).decode()
@@ -265,6 +367,7 @@ async def test_only_a_whole_access_token_of_this_tenant_is_one(hub: Hub, app: Pa
     head, body, signature = good.split(".")
     none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"at+jwt"}').rstrip(b"=").decode()
     assert (await streams(hub, forged())).status_code == 200
+    assert (await streams(hub, forged(aud=["https://x.example", ISSUER]))).status_code == 200
     for token in (
         forged(key=signing_key(own.export(as_dict=True))),
         forged(key=signing_key(await keyring.current(DEFAULT, "set"))),
@@ -277,6 +380,12 @@ async def test_only_a_whole_access_token_of_this_tenant_is_one(hub: Hub, app: Pa
         forged(exp=claims["iat"]),
         forged(client_id="cli_nobody"),
         forged(scope=7),
+        forged(aud=[]),
+        forged(aud=["https://other.example", f"{ISSUER}/t/blue/ssf"]),
+        forged(aud={"a": ISSUER}),
+        forged(aud=f"{ISSUER}/ssf/poll/str_1"),
+        forged(events={"https://schemas.openid.net/secevent/ssf/event-type/verification": {}}),
+        forged(events=None),
         f"{none}.{body}.",
         f"{none}.{body}.{signature}",
         f"{head}.{body}.{signature[:-4]}AAAA",
@@ -293,7 +402,7 @@ async def test_a_scope_that_a_client_lost_is_lost_in_its_tokens(hub: Hub, app: P
         **msgspec.json.decode(split_jws((await app.token()).encode()).payload),
         "scope": "ssf.read admin.write",
     }
-    key = signing_key(await hub.node.keyring.current(DEFAULT, "token"))
+    key = signing_key(await hub.node.keyring.current(DEFAULT, "access_token"))
     token = sign(msgspec.json.encode(claims), key, typ=TYP).decode()
     assert (await streams(hub, token)).status_code == 200
     async with hub.client(token) as http:
@@ -343,7 +452,7 @@ async def test_a_token_is_dead_once_its_key_is_withdrawn_however_often_it_was_go
     assert (await streams(hub, token)).status_code == 200
     stolen = split_jws(token.encode()).header.kid
     async with hub.client(await hub.token()) as admin:
-        made = (await admin.post("/admin/v1/keys:prepare", json={"purpose": "token"})).json()
+        made = (await admin.post("/admin/v1/keys:prepare", json={"purpose": "access_token"})).json()
         for kid, step in ((made["id"], "activate"), (stolen, "withdraw")):
             answer = await admin.post(f"/admin/v1/keys/{kid}/{step}", json={"at_once": True})
             assert answer.status_code == 200, answer.text

@@ -109,8 +109,9 @@ async def test_without_keys_there_is_nothing_to_sign_with(world: World) -> None:
 
 async def test_what_is_published_holds_no_private_member(world: World) -> None:
     await world.make()
-    published = await world.keyring.published("default")
+    published = await world.keyring.published("default", purposes=PURPOSES)
     assert len(published) == len(PURPOSES)
+    assert len(await world.keyring.published("default")) == len(PURPOSES) - 1
     assert not any(PRIVATE_MEMBERS & key.keys() for key in published)
     for key in published:
         private = await world.keyring.by_kid("default", key["kid"])
