@@ -16,6 +16,8 @@ _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _RANDOM_BITS: Final = 80
 _TIME_SHIFTS: Final = range(40, -10, -10)
+#: the last millisecond a ULID can carry
+ULID_MS_MAX: Final = (1 << 48) - 1
 
 PREFIXES: Final = frozenset(
     [
@@ -91,6 +93,19 @@ def new_ulid() -> str:
         f"{_PAIRS[drawn >> 40 & 1023]}{_PAIRS[drawn >> 30 & 1023]}{_PAIRS[drawn >> 20 & 1023]}"
         f"{_PAIRS[drawn >> 10 & 1023]}{_PAIRS[drawn & 1023]}"
     )
+
+
+def ulid_from_ms(millisecond: int) -> str:
+    """Return the smallest ULID of a millisecond since 1970; times beyond the range are cut."""
+    return _base32(min(max(millisecond, 0), ULID_MS_MAX), _TIME_SHIFTS) + "0" * 16
+
+
+def ulid_ms(ulid: str) -> int:
+    """Return the millisecond since 1970 that a ULID was made in. Raises ValueError for others."""
+    value = 0
+    for character in ulid[:10]:
+        value = value * 32 + _ALPHABET.index(character)
+    return value
 
 
 def new_uuid_urn() -> str:

@@ -10,8 +10,9 @@ rendered and signed when they are delivered; a repeat keeps `jti`, `iat` and `ki
                                        └─▶ deliveries of a poll stream ─▶ poll: acks, errors, then
                                               the oldest that nobody holds, invisible for 30 s
 
-    pending ──▶ delivered      202, or acknowledged
-       │  ▲                    retry: the stream backs off, or only the key is held
+    pending ──▶ delivered ─┐   202, or acknowledged
+       │  ▲                │   retry: the stream backs off, or only the key is held
+       │  ├─── replay ─────┘
        │  └─── redrive ──┐
        ├──▶ dead ────────┘     dead letter, with its reason
        └──▶ dropped            its stream was deleted

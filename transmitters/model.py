@@ -168,11 +168,17 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryReceipt:
-    """What became of one SET for one stream. err, detail: what the receiver said last."""
+    """What became of one SET for one stream.
+
+    iat: as in the SET. kid: of the key it was signed with, None before. err, detail: what the
+    receiver said last.
+    """
 
     tenant_id: str
     stream_id: str
     jti: str
+    iat: int
+    kid: str | None
     event_type: str
     txn: str
     state: DeliveryState

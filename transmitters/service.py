@@ -1,4 +1,4 @@
-"""Use cases of the transmitter: publish events, answer polls, redrive."""
+"""Use cases of the transmitter: publish events, answer polls."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from transmitters.store import Connection
 from transmitters.subjects.model import NONE, SubjectRule, is_wanted, name_keys
 from transmitters.subjects.store import rules_naming
 
-__all__ = ["PolledSETs", "poll", "publish", "redrive"]
+__all__ = ["PolledSETs", "poll", "publish"]
 
 #: a waiting poll looks again after this long at the latest, woken or not
 LOOK_AGAIN_S: Final = 1.0
@@ -279,14 +279,3 @@ async def _take_turn(turn: PollTurn, *, deps: TransmitterDeps) -> PolledSETs:
             POLL, msgspec.structs.replace(turn, acks=(), refusals=tuple(broken), sets_max=0)
         )
     return PolledSETs(sets=sets, more_available=page.more_available)
-
-
-async def redrive(
-    connection: Connection, tenant_id: str, *, stream_id: str, jti: str, now: datetime
-) -> None:
-    """Queue a dead SET again, unchanged; after the commit the caller wakes `deliveries`, `polls`.
-
-    Raises NotFound when it is no dead letter of that stream. Requirement PUSH-17.
-    """
-    if not await store.redrive(connection, tenant_id, stream_id=stream_id, jti=jti, now=now):
-        raise NotFound("No such dead letter.")

@@ -27,8 +27,6 @@ from runtime.statements import Query, Write, inserts
 from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.model import (
     ORDERING_KEY_CHARACTERS_MAX,
-    DeadLetter,
-    DeliveryReceipt,
     DeliveryState,
     Stream,
 )
@@ -80,9 +78,11 @@ events: Final = sa.Table(
     sa.Column("txn", sa.String(1024), nullable=False),
     sa.Column("toe", sa.BigInteger),
     sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Index("ix_events_tenant_id_txn", "tenant_id", "txn"),
 )
 
 _PENDING: Final = sa.text("state = 'pending'")
+_DEAD: Final = sa.text("state = 'dead'")
 
 deliveries: Final = sa.Table(
     "deliveries",
@@ -119,6 +119,24 @@ deliveries: Final = sa.Table(
         sqlite_where=_PENDING,
         postgresql_where=_PENDING,
     ),
+    # What was given up is little, and looked for by stream and over all of them.
+    sa.Index(
+        "ix_deliveries_dead",
+        "tenant_id",
+        "stream_id",
+        "jti",
+        sqlite_where=_DEAD,
+        postgresql_where=_DEAD,
+    ),
+    sa.Index(
+        "ix_deliveries_dead_of_all",
+        "tenant_id",
+        "jti",
+        sqlite_where=_DEAD,
+        postgresql_where=_DEAD,
+    ),
+    # The order of publication over all streams: for lists, and for what is purged.
+    sa.Index("ix_deliveries_tenant_id_jti", "tenant_id", "jti"),
 )
 
 #: the table holds the object, column by field
@@ -304,105 +322,3 @@ async def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any
     state = DeliveryState.PENDING.value
     filled = [{**row, "state": state, "attempts": 0, "due_at": row["queued_at"]} for row in rows]
     await _QUEUE.run(connection, filled)
-
-
-async def dead_letters(
-    connection: Connection, tenant_id: str, *, limit: int, before: str | None = None
-) -> list[DeadLetter]:
-    """Return SETs that were given up, newest first. before: a jti to go on behind."""
-    query = (
-        sa.select(
-            deliveries.c.tenant_id,
-            deliveries.c.stream_id,
-            deliveries.c.jti,
-            events.c.event_type,
-            deliveries.c.err,
-            deliveries.c.detail,
-            deliveries.c.attempts,
-            deliveries.c.queued_at,
-            deliveries.c.settled_at,
-        )
-        .join(events, carries(deliveries))
-        .where(deliveries.c.tenant_id == tenant_id, deliveries.c.state == DeliveryState.DEAD.value)
-        .order_by(deliveries.c.jti.desc())
-        .limit(limit)
-    )
-    if before is not None:
-        query = query.where(deliveries.c.jti < before)
-    return [
-        DeadLetter(**{str(name): value for name, value in row.items()})
-        for row in (await connection.execute(query)).mappings()
-    ]
-
-
-async def list_deliveries(
-    connection: Connection,
-    tenant_id: str,
-    *,
-    stream_id: str | None = None,
-    state: DeliveryState | None = None,
-    before: str | None = None,
-    limit: int,
-) -> list[DeliveryReceipt]:
-    """Return a page of deliveries, newest first; of one stream or in one state when asked.
-
-    before: a jti to go on behind. Without a stream it reads all the tenant's deliveries: for the
-    eyes of an admin, never for work.
-    """
-    query = (
-        sa.select(
-            *(deliveries.c[name] for name in _RECEIPT_COLUMNS), events.c.event_type, events.c.txn
-        )
-        .join(events, carries(deliveries))
-        .where(deliveries.c.tenant_id == tenant_id)
-        .order_by(deliveries.c.jti.desc())
-        .limit(limit)
-    )
-    if stream_id is not None:
-        query = query.where(deliveries.c.stream_id == stream_id)
-    if state is not None:
-        query = query.where(deliveries.c.state == state.value)
-    if before is not None:
-        query = query.where(deliveries.c.jti < before)
-    return [
-        DeliveryReceipt(**{**row, "state": DeliveryState(row["state"])})
-        for row in (await connection.execute(query)).mappings()
-    ]
-
-
-_RECEIPT_COLUMNS: Final = (
-    "tenant_id",
-    "stream_id",
-    "jti",
-    "state",
-    "attempts",
-    "err",
-    "detail",
-    "queued_at",
-    "due_at",
-    "settled_at",
-)
-
-
-async def redrive(
-    connection: Connection, tenant_id: str, *, stream_id: str, jti: str, now: datetime
-) -> bool:
-    """Queue a dead SET again, with its jti and iat; return whether there was such a dead letter."""
-    result = await connection.execute(
-        sa.update(deliveries)
-        .where(
-            of_stream(deliveries, tenant_id, stream_id),
-            deliveries.c.jti == jti,
-            deliveries.c.state == DeliveryState.DEAD.value,
-        )
-        .values(
-            state=DeliveryState.PENDING.value,
-            attempts=0,
-            due_at=now,
-            queued_at=now,
-            err=None,
-            detail=None,
-            settled_at=None,
-        )
-    )
-    return bool(result.rowcount)

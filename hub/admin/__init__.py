@@ -8,7 +8,8 @@ idempotency Idempotency-Key: a repeat gets the first answer
 clients, providers, apps, policies
             what an admin configures
 people      users and devices
-streams     streams, deliveries, dead letters
+streams, deliveries
+            streams; receipts of SETs, dead letters, sending again
 operations  what an admin watches: containments, tasks, signals, keys, audit
 described   the routes that are not admin objects, for the document
 examples    one answer of each kind, for the document; the tests compare with exactly these

@@ -155,6 +155,8 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "id": "01KJQ2M909ZC4T9W6YR0QXN1EB",
         "stream_id": "str_01KJQ2M8D06ZC4T9W6YR0QXN1E",
         "jti": "01KJQ2M909ZC4T9W6YR0QXN1EB",
+        "iat": 1772469300,
+        "kid": "set-01kjq2m8v0zc4t9w6yr0qxn1eb",
         "event_type": "https://schemas.openid.net/secevent/caep/event-type/session-revoked",
         "txn": "ctn_01KJQ2M8M10ZC4T9W6YR0QXN1E",
         "state": "dead",

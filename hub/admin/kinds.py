@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +24,17 @@ from hub.admin.writing import Written, write
 from runtime.errors import Invalid, Refused
 from runtime.paging import page_limit
 
-__all__ = ["Action", "Admin", "Document", "Kind", "Listing", "etag_of", "one_of", "routes_of"]
+__all__ = [
+    "Action",
+    "Admin",
+    "Document",
+    "Kind",
+    "Listing",
+    "etag_of",
+    "moment_of",
+    "one_of",
+    "routes_of",
+]
 
 PAGE_DEFAULT: Final = 50
 #: the services below give up to 200 at once, and one more than a page tells whether there is more
@@ -278,6 +289,19 @@ def one_of(text: str | None, choices: type, name: str) -> Any:
     except ValueError as error:
         known = ", ".join(member.value for member in choices)  # type: ignore[attr-defined]  # an enum
         raise Invalid("Unknown filter value.", pointers=((name, f"one of {known}"),)) from error
+
+
+def moment_of(text: str | None, name: str) -> datetime | None:
+    """Return the time that a filter names, None without one. Raises Invalid."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Invalid("Bad time.", pointers=((name, "RFC 3339 with its offset"),))
+    return moment
 
 
 def _json(

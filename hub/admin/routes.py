@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from hub.admin import apps, clients, events, keys, operations, people, policies, providers, streams
+from hub.admin import (
+    apps,
+    clients,
+    deliveries,
+    events,
+    keys,
+    operations,
+    people,
+    policies,
+    providers,
+    streams,
+)
 from hub.admin.kinds import Kind, routes_of
 
 KINDS: Final[tuple[Kind, ...]] = (
@@ -14,6 +25,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *policies.KINDS,
     *people.KINDS,
     *streams.KINDS,
+    *deliveries.KINDS,
     *events.KINDS,
     *keys.KINDS,
     *operations.KINDS,

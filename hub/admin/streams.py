@@ -1,22 +1,20 @@
-"""Streams as an admin sees them: who has one, what was delivered, what had to be given up."""
+"""Streams as an admin sees them: who has one, what state it is in."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Final
 
 from pydantic import Field
 
-import transmitters.service
 import transmitters.store
 from hub.admin.bodies import Body
-from hub.admin.context import without_tenant
-from hub.admin.kinds import Action, Admin, Document, Kind, Listing, one_of
+from hub.admin.deliveries import ReplayBody, replay
+from hub.admin.kinds import Action, Admin, Document, Kind, Listing
 from runtime.errors import NotFound
 from ssf.stream import StreamStatus, render_configuration
 from ssf.stream_requests import REASON_CHARS_MAX, StatusUpdate
 from transmitters.management import set_status_by_transmitter
-from transmitters.model import DeliveryState, Stream, configuration_of
+from transmitters.model import Stream, configuration_of
 
 # Streams: made by their clients over SSF; an admin sees and removes them.
 
@@ -91,56 +89,6 @@ def _stream(admin: Admin, stream: Stream) -> Document:
     }
 
 
-# Deliveries: one SET for one stream, and what became of it.
-
-
-async def list_deliveries(admin: Admin, listing: Listing) -> list[Document]:
-    """Return deliveries with their receipts, newest first; of one stream or state when asked."""
-    async with admin.node.database.snapshot() as connection:
-        found = await transmitters.store.list_deliveries(
-            connection,
-            admin.tenant_id,
-            stream_id=listing.filters.get("stream"),
-            state=one_of(listing.filters.get("state"), DeliveryState, "state"),
-            before=listing.after or None,
-            limit=listing.limit,
-        )
-    return [without_tenant({"id": receipt.jti, **asdict(receipt)}) for receipt in found]
-
-
-# Dead letters of streams.
-
-
-class RedriveBody(Body):
-    """Which dead SET to deliver again."""
-
-    stream_id: str
-    jti: str
-
-
-async def list_dead_letters(admin: Admin, listing: Listing) -> list[Document]:
-    """Return SETs that were given up, newest first, with the reason."""
-    async with admin.node.database.snapshot() as connection:
-        found = await transmitters.store.dead_letters(
-            connection, admin.tenant_id, limit=listing.limit, before=listing.after or None
-        )
-    return [without_tenant({"id": letter.jti, **asdict(letter)}) for letter in found]
-
-
-async def redrive(admin: Admin, _id: str, body: RedriveBody) -> Document:
-    """Queue a dead SET again, with its jti and iat."""
-    async with admin.node.database.transaction() as connection:
-        await transmitters.service.redrive(
-            connection,
-            admin.tenant_id,
-            stream_id=body.stream_id,
-            jti=body.jti,
-            now=admin.now,
-        )
-    admin.node.notifier.wake_all(("deliveries", "polls"))
-    return {"redriven": 1}
-
-
 KINDS: Final = (
     Kind(
         name="streams",
@@ -157,27 +105,12 @@ KINDS: Final = (
                 body=StatusBody,
                 example={"status": "paused", "reason": "maintenance"},
             ),
-        ),
-    ),
-    Kind(
-        name="deliveries",
-        item="delivery",
-        summary="SETs for streams, and what became of each",
-        list_page=list_deliveries,
-        filters=("stream", "state"),
-    ),
-    Kind(
-        name="dead-letters",
-        item="dead_letter",
-        summary="SETs that could not be delivered, with the reason",
-        list_page=list_dead_letters,
-        actions=(
             Action(
-                name="redrive",
-                summary="Deliver a dead SET again.",
-                perform=redrive,
-                body=RedriveBody,
-                on_kind=True,
+                name="replay",
+                summary="Send SETs again that were delivered before; jti and iat stay.",
+                perform=replay,
+                body=ReplayBody,
+                example={"since": "2026-03-02T16:00:00Z", "until": "2026-03-02T17:00:00Z"},
             ),
         ),
     ),

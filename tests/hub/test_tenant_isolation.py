@@ -162,6 +162,7 @@ async def use_everything(story: Story) -> None:
         "/admin/v1/tasks?state=failed",
         "/admin/v1/signals?state=unmatched",
         f"/admin/v1/deliveries?stream={ids['wiki stream']}&state=pending",
+        "/admin/v1/deliveries?txn=txn-1&since=2026-01-01T00:00:00Z&until=2027-01-01T00:00:00Z",
         f"/api/v1/users/{rosa}/risk",
         "/v1/risk/users?level=HIGH&since=2026-01-01T00:00:00Z",
         "/v1/risk/users/ext:ext-rosa",
@@ -201,6 +202,8 @@ async def _use_as_app(story: Story) -> None:
         for jti in jtis[1:]:
             body = {"stream_id": stream, "jti": jti}
             await story.post("/admin/v1/dead-letters:redrive", body)
+        replayed = {"since": "2026-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}
+        await story.post(f"/admin/v1/streams/{stream}/replay", replayed)
     async with hub.client(story.tokens["idp"], tenant=tenant) as idp:
         await idp.get("/v1/sessions/sid-rosa")
         body = {"user": "email:rosa.lind@customer.example", "device": "NEW-1"}
@@ -359,6 +362,7 @@ async def test_another_tenants_objects_cannot_be_named_in_bodies_and_queries(
         ("POST", "/admin/v1/clients", client, 400),
         ("POST", "/admin/v1/dead-letters:redrive", dead, 404),
         ("POST", "/admin/v1/events:emit", {**EMITTED, "stream_id": letter["stream_id"]}, 404),
+        ("POST", f"/admin/v1/streams/{green.ids['pay stream']}/replay", {"jti": dead["jti"]}, 404),
         ("PUT", "/v1/sessions/x", session, 404),
         ("PUT", "/v1/sessions/x", {**session, "device": blue.ids["rosa device"]}, 404),
         ("GET", f"/v1/sessions?user={blue.ids['rosa']}", None, 404),

@@ -7,17 +7,18 @@ import time
 
 import pytest
 
-from runtime.ids import PREFIXES, SECRET_PREFIXES, new_id, new_secret_id, new_token, new_ulid
+from runtime.ids import (
+    PREFIXES,
+    SECRET_PREFIXES,
+    new_id,
+    new_secret_id,
+    new_token,
+    new_ulid,
+    ulid_from_ms,
+    ulid_ms,
+)
 
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-def _milliseconds_of(ulid: str) -> int:
-    value = 0
-    for character in ulid[:10]:
-        value = value * 32 + ALPHABET.index(character)
-    return value
 
 
 def test_ids_ascend_within_one_process_however_fast_they_are_made() -> None:
@@ -31,7 +32,7 @@ def test_a_ulid_carries_the_millisecond_of_its_making() -> None:
     made = new_ulid()
     after = time.time_ns() // 1_000_000
     assert ULID.fullmatch(made)
-    assert before <= _milliseconds_of(made) <= after
+    assert before <= ulid_ms(made) <= after
 
 
 @pytest.mark.parametrize("prefix", sorted(PREFIXES - SECRET_PREFIXES))
@@ -68,3 +69,11 @@ def test_a_token_has_256_random_bits_and_a_prefix_for_scanners() -> None:
     made = {new_token("shc") for _ in range(100)}
     assert len(made) == 100
     assert all(re.fullmatch(r"shc_[A-Za-z0-9_-]{43}", token) for token in made)
+
+
+def test_a_time_is_the_start_of_the_ulids_made_then() -> None:
+    made = new_ulid()
+    assert ulid_from_ms(ulid_ms(made)) <= made < ulid_from_ms(ulid_ms(made) + 1)
+    assert ulid_ms(ulid_from_ms(1_772_469_300_000)) == 1_772_469_300_000
+    assert ulid_from_ms(-5) == "0" * 26
+    assert ulid_from_ms(1 << 60) == "7ZZZZZZZZZ" + "0" * 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,7 +22,7 @@ from tests.transmitters.conftest import (
     World,
     event,
 )
-from transmitters import management, service, store
+from transmitters import management, store
 from transmitters.model import STREAMS_PER_CLIENT_MAX
 
 pytestmark = pytest.mark.anyio
@@ -205,27 +204,3 @@ async def test_a_payload_is_stored_in_the_form_of_its_definition(world: World) -
     polled = await world.poll(stream.stream_id)
     _, claims = await world.opened(next(iter(polled.sets.values())))
     assert claims["events"] == {SESSION_REVOKED: {"event_timestamp": NOW_S}}
-
-
-async def test_a_dead_letter_can_be_redriven_once_and_keeps_its_jti_and_iat(world: World) -> None:
-    stream = await world.stream()
-    (one,) = await world.publish(event())
-    await world.poll(stream.stream_id)
-    await world.poll(stream.stream_id, errors={one.jti: "invalid_request"})
-    async with world.db.snapshot() as connection:
-        (letter,) = await store.dead_letters(connection, TENANT, limit=10)
-        assert await store.dead_letters(connection, TENANT, limit=10, before=letter.jti) == []
-    assert (letter.jti, letter.err, letter.event_type) == (
-        one.jti,
-        "invalid_request",
-        SESSION_REVOKED,
-    )
-    where: dict[str, Any]
-    where = {"stream_id": stream.stream_id, "jti": one.jti, "now": world.clock.now()}
-    async with world.db.transaction() as connection:
-        await service.redrive(connection, TENANT, **where)
-        with pytest.raises(NotFound):
-            await service.redrive(connection, TENANT, **where)
-    again = await world.poll(stream.stream_id)
-    _, claims = await world.opened(again.sets[one.jti])
-    assert claims["iat"] == NOW_S
