@@ -20,6 +20,8 @@ from starlette.types import ASGIApp
 import actions.registry.service
 import receivers.registry.service
 import receivers.routes
+import risk.ips.routes
+import risk.policies.service
 import risk.routes
 import transmitters.routes
 from actions.model import App
@@ -40,9 +42,13 @@ from hub.operations import PUT_SESSION
 from hub.store import Tenant
 from hub.tenancy import TenantFront, tenant_issuer
 from receivers.keys import IssuerKeys
-from receivers.service import ReceiversDeps
+from receivers.model import ProviderStatus
+from receivers.service import Profiles, ReceiversDeps
 from risk.deps import RiskDeps
-from risk.model import Assessment
+from risk.ips.memory import IPClaims
+from risk.ips.model import Reporter
+from risk.model import Assessment, Level, SignalMode
+from risk.policy import PolicyMode
 from runtime.caller import Caller
 from runtime.errors import NotFound
 from runtime.feed import ConfigCache
@@ -85,6 +91,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *transmitters.routes.ROUTES,
             *decisions.ROUTES,
             *risk.routes.ROUTES,
+            *risk.ips.routes.ROUTES,
             *admin_routes.ROUTES,
             *oauth_routes.ROUTES,
             *health.ROUTES,
@@ -132,6 +139,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         writer=node.writer,
         clock=node.clock,
     )
+    app.state.policy_modes = ConfigCache(node.feed, "policies", partial(_load_policy_mode, node))
     app.state.transmitters = TransmitterDeps(
         db=node.database,
         writer=node.writer,
@@ -157,6 +165,8 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         add_audit=store.add_audit,
         responded=partial(node.notifier.wake_all, pipeline.TOPICS),
         app_issuer=partial(_app_issuer, node),
+        ip_claims=IPClaims(node.database, node.changes),
+        reporter_of=partial(_reporter_of, app.state.receivers.profiles),
         put_session=PUT_SESSION,
     )
 
@@ -189,6 +199,28 @@ async def _find_app(node: Node, tenant_id: str, app_id: str) -> App | None:
             return await actions.registry.service.get_app(connection, tenant_id, app_id)
         except NotFound:
             return None
+
+
+async def _reporter_of(profiles: Profiles, tenant_id: str, client_id: str) -> Reporter:
+    """Return what a client's word about addresses counts; unbound, it is only listened to."""
+    bound = next(
+        (each for each in (await profiles.get(tenant_id)).values() if each.client_id == client_id),
+        None,
+    )
+    if bound is None:
+        return Reporter(name=client_id, issuer=None, mode=SignalMode.LOG_ONLY, level_cap=None)
+    is_heard = bound.status is not ProviderStatus.INACTIVE
+    return Reporter(
+        name=bound.name,
+        issuer=bound.issuer,
+        mode=SignalMode(bound.mode) if is_heard else SignalMode.NONE,
+        level_cap=Level[bound.level_cap] if bound.level_cap else None,
+    )
+
+
+async def _load_policy_mode(node: Node, tenant_id: str) -> PolicyMode:
+    async with node.database.snapshot() as connection:
+        return (await risk.policies.service.get_policy(connection, tenant_id)).policy.mode
 
 
 async def _load_clients(node: Node, tenant_id: str) -> Clients:

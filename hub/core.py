@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions.service
 import receivers.store
+import risk.ips.service
 import risk.service
 import runtime.changes
 from hub.node import Node, ProcessConfig, open_node
@@ -184,6 +185,7 @@ class Core:
         async with self._node.database.transaction() as connection:
             await runtime.changes.purge_changes(connection)
             await system_purge_revoked(connection, before=self._node.clock.now())
+            await risk.ips.service.purge(connection, now=self._node.clock.now())
         return False
 
 

@@ -1,7 +1,7 @@
 """May this go on? Sign-ins and sessions against the hub's own denial of contained users.
 
-    POST /v1/sign-ins/evaluate           whose sign-in ─┐
-    POST /v1/sessions/{sid}/evaluate     which session ─┴▶ DeniedUsers ─▶ strongest (pure) ─▶ 200
+    POST /v1/sign-ins/evaluate           whose, from where ─┐
+    POST /v1/sessions/{sid}/evaluate     which session ─────┴▶ DeniedUsers, IPClaims ─▶ strongest
 
 An open quarantine denies from the moment it is committed: this process hears of it from the change
 feed, asks no IdP and waits for none. At most one indexed query finds the user or the session.
@@ -12,7 +12,7 @@ about risk and context join `strongest` later; the shape of the answer stays (co
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
@@ -27,9 +27,12 @@ from starlette.routing import Route
 
 from hub.denied import DeniedUsers
 from hub.node import Node
+from risk.deps import RiskDeps
 from risk.entities import service as entities
 from risk.entities.model import Reference, parse_identifiers, parse_reference
-from risk.model import EntityKind
+from risk.ips.model import IPRisk, judge_ip, normal_ip
+from risk.model import EntityKind, Level
+from risk.policy import PolicyMode
 from risk.routes import json_object, session_issuer
 from risk.sessions import service as sessions
 from risk.sessions.model import Session, check_key
@@ -111,19 +114,51 @@ def judge_user(references: Collection[Reference], user_ids: Collection[str]) -> 
     )
 
 
+def judge_login(level: Level, reasons: tuple[str, ...]) -> Verdict:
+    """Return what a login risk asks for: HIGH a step-up, what is below is only told.
+
+    Never a denial: an address is shared by many, and somebody who passes a strong factor from
+    there is who they say. Raises nothing.
+    """
+    decision = Decision.STEP_UP if level is Level.HIGH else Decision.ALLOW
+    return Verdict(decision=decision, scope=Scope.SESSION, reasons=reasons)
+
+
+def judge_address(risk: IPRisk, mode: PolicyMode) -> tuple[Verdict, dict[str, object]]:
+    """Return the verdict on an address, and what the answer shows of it.
+
+    mode: of the tenant's entity risk policy. What only would have been decided, because a provider
+    is logged only or the policy monitors, is in `would_have`. Raises nothing.
+    """
+    enforced = risk if mode is PolicyMode.ENFORCE else IPRisk()
+    verdict = judge_login(enforced.level, enforced.reasons)
+    shadow = judge_login(risk.shadow_level, risk.shadow_reasons)
+    shown: dict[str, object] = {
+        "login_risk": {"level": enforced.level.name, "reasons": enforced.reasons}
+    }
+    if risk.shadow_reasons != enforced.reasons:
+        shown["would_have"] = {
+            "decision": shadow.decision.name,
+            "level": risk.shadow_level.name,
+            "reasons": risk.shadow_reasons,
+        }
+    return verdict, shown
+
+
 async def evaluate_sign_in(request: Request) -> Response:
-    """Decide about a sign-in: `{user: reference or subject identifier}`; the rest is ignored."""
+    """Decide about a sign-in: `{user: reference or subject identifier, ip?}`; more is ignored."""
     caller = _evaluator(request)
     body = await json_object(request)
     references = _references(body.get("user"))
+    judged, shown = await _at_address(request, caller, body.get("ip"))
     async with _node(request).database.snapshot() as connection:
         found = await entities.resolve_all(
             connection, caller.tenant_id, references, kind=EntityKind.USER
         )
     user_ids = {user_id for user_id in found.values() if user_id}
     denials = await _denials(request, caller, user_ids)
-    verdict = strongest([judge_user(references, user_ids), *denials])
-    return _answer(caller, "sign_in", verdict)
+    verdict = strongest([judge_user(references, user_ids), *denials, *judged])
+    return _answer(caller, "sign_in", verdict, shown)
 
 
 async def evaluate_session(request: Request) -> Response:
@@ -176,7 +211,26 @@ def _references(user: object) -> list[Reference]:
     return [Reference(subject=subject) for subject in parse_identifiers([user], "/user")]
 
 
-def _answer(caller: Caller, of: str, verdict: Verdict) -> Response:
+async def _at_address(
+    request: Request, caller: Caller, ip: object
+) -> tuple[list[Verdict], dict[str, object]]:
+    """Return what follows from the address of a sign-in; nothing without one. Raises Invalid."""
+    if ip is None:
+        return [], {}
+    address = normal_ip(ip, "/ip")
+    deps: RiskDeps = request.app.state.risk
+    claims = await deps.ip_claims.of(caller.tenant_id, str(address))
+    reporters = {
+        claim.source: await deps.reporter_of(caller.tenant_id, claim.source) for claim in claims
+    }
+    mode: PolicyMode = await request.app.state.policy_modes.get(caller.tenant_id)
+    verdict, shown = judge_address(judge_ip(claims, reporters, now=deps.clock.now()), mode)
+    return [verdict], shown
+
+
+def _answer(
+    caller: Caller, of: str, verdict: Verdict, shown: Mapping[str, object] | None = None
+) -> Response:
     _evaluations_total.labels(of, verdict.decision.name).inc()
     (log.debug if verdict.decision is Decision.ALLOW else log.info)(
         "decision.given",
@@ -194,6 +248,7 @@ def _answer(caller: Caller, of: str, verdict: Verdict) -> Response:
         "mode": "enforce",
         # Nothing to keep: a user may be contained before the next request.
         "cache_ttl_ms": 0,
+        **(shown or {}),
     }
     if verdict.trace_id:
         body["trace_id"] = verdict.trace_id

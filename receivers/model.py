@@ -78,14 +78,16 @@ class SubjectScope:
 class ProviderSettings:
     """What an admin decides about a provider; see `receivers.settings` for the bounds.
 
-    Exactly one of jwks_uri and jwks is set. event_types, subject_scope: None for all.
+    At most one of jwks_uri and jwks is set; none only where client_id says who sends without SETs.
+    event_types, subject_scope: None for all. client_id: the OAuth client whose risk events are this
+    provider's word.
     level_cap: the highest level this provider's word can lead to, None for no cap.
     critical_subject_members: of the provider's transmitter metadata (SSF 1.0 §7.1).
     """
 
     name: str
     issuer: str
-    audiences: tuple[str, ...]
+    audiences: tuple[str, ...] = ()
     jwks_uri: str | None = None
     jwks: Mapping[str, object] | None = None
     event_types: frozenset[str] | None = None
@@ -98,6 +100,7 @@ class ProviderSettings:
     legacy_subject: bool = False
     allow_missing_typ: bool = False
     status: ProviderStatus = ProviderStatus.ACTIVE
+    client_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,7 @@ class ProviderProfile:
 
     tenant_id: str
     provider_id: str
+    name: str
     issuer: str
     jwks_uri: str | None
     inline_keys: JWKSet | None
@@ -133,6 +137,8 @@ class ProviderProfile:
     mode: ProviderMode
     status: ProviderStatus
     authorization: bytes | None
+    level_cap: str | None = None
+    client_id: str | None = None
 
 
 def build_profile(provider: Provider, *, authorization_header: str | None) -> ProviderProfile:
@@ -142,12 +148,17 @@ def build_profile(provider: Provider, *, authorization_header: str | None) -> Pr
     JWK Set, which the registration has ruled out.
     """
     settings = provider.settings
+    keys = settings.jwks
+    if keys is None and settings.jwks_uri is None:
+        # It sends no SETs: no signature of its can be right.
+        keys = {"keys": []}
     return ProviderProfile(
         tenant_id=provider.tenant_id,
         provider_id=provider.provider_id,
+        name=settings.name,
         issuer=settings.issuer,
         jwks_uri=settings.jwks_uri,
-        inline_keys=None if settings.jwks is None else parse_jwks(settings.jwks),
+        inline_keys=None if keys is None else parse_jwks(keys),
         algorithms=settings.algorithms,
         allow_missing_typ=settings.allow_missing_typ,
         expectation=Expectation(
@@ -161,6 +172,8 @@ def build_profile(provider: Provider, *, authorization_header: str | None) -> Pr
         mode=effective_mode(settings.mode, settings.status),
         status=settings.status,
         authorization=None if authorization_header is None else authorization_header.encode(),
+        level_cap=settings.level_cap,
+        client_id=settings.client_id,
     )
 
 

@@ -17,12 +17,13 @@ turns into containments and events; risk itself acts on nobody::
     service.reassess_due       expiry, the end of a pin, a new session or owner: the same way
     service.set_user_risk      an administrator's word: the same way
 
-Folders: `entities`, `sessions`, `findings`, `levels`, `policies`; each with its own `store.py`.
+Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, each with a `store.py`.
 """
 
+from risk.ips.service import REPORT_IPS
 from risk.sessions.service import END_SESSION, PUT_SESSION
 
-__all__ = ["END_SESSION", "OPERATIONS", "PUT_SESSION"]
+__all__ = ["END_SESSION", "OPERATIONS", "PUT_SESSION", "REPORT_IPS"]
 
 #: hot writes that the core process executes for the others
-OPERATIONS = (PUT_SESSION, END_SESSION)
+OPERATIONS = (PUT_SESSION, END_SESSION, REPORT_IPS)

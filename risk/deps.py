@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from risk.ips.memory import IPClaims
+from risk.ips.model import Reporter
+from risk.ips.throttle import Refusals
 from risk.model import Assessment, Level
 from risk.sessions.model import PutSession, PutSessionResult
 from risk.sessions.service import PUT_SESSION
@@ -34,8 +37,9 @@ class RiskDeps:
     lock: excludes other changes of risk in these tenants until the transaction ends. caps:
     (tenant, issuer) to the highest level, for these tenants. responded: called after the commit of
     a response. app_issuer: (tenant, app id) to the issuer of the app's sessions, None if it has
-    none. put_session: writes a session; whoever replaces it does so to let signals that wait for
-    `new_alias_keys` be assessed in the same transaction.
+    none. ip_claims: what is said of addresses. reporter_of: (tenant, client id) to what the
+    client's word about addresses counts. put_session: writes a session; whoever replaces it does so
+    to let signals that wait for `new_alias_keys` be assessed in the same transaction.
     """
 
     db: Database
@@ -47,4 +51,7 @@ class RiskDeps:
     add_audit: AddAudit
     responded: Callable[[], None]
     app_issuer: Callable[[str, str], Awaitable[str | None]]
+    ip_claims: IPClaims
+    reporter_of: Callable[[str, str], Awaitable[Reporter]]
+    ip_refusals: Refusals = field(default_factory=Refusals)
     put_session: Operation[PutSession, PutSessionResult] = PUT_SESSION

@@ -3,13 +3,15 @@
 The tables and their queries live with what they are about:
 entities, aliases, links (`risk.entities.store`); sessions (`risk.sessions.store`); detections,
 clearances (`risk.findings.store`); levels, level_history, pins, reassessments
-(`risk.levels.store`); policies (`risk.policies.store`).
+(`risk.levels.store`); policies (`risk.policies.store`); ip_claims,
+ip_report_windows (`risk.ips.store`).
 """
 
 from __future__ import annotations
 
 from risk.entities.store import aliases, entities, links
 from risk.findings.store import clearances, detections
+from risk.ips.store import ip_claims, ip_report_windows
 from risk.levels.store import level_history, levels, pins, reassessments
 from risk.policies.store import policies
 from risk.sessions.store import sessions
@@ -19,6 +21,8 @@ __all__ = [
     "clearances",
     "detections",
     "entities",
+    "ip_claims",
+    "ip_report_windows",
     "level_history",
     "levels",
     "links",

@@ -32,12 +32,31 @@ def parse_object(
     raw: UTF-8 text of at most bytes_max bytes. error: makes the error to raise from a description.
     Raises what `error` makes, and nothing else. Source: RFC 7493; requirement SET-51.
     """
+    value: dict[str, Any] = _parse(raw, dict, bytes_max=bytes_max, error=error)
+    return value
+
+
+def parse_array(
+    raw: bytes, *, bytes_max: int, error: Callable[[str], RemoteProtocolError]
+) -> list[Any]:
+    """Read one JSON array as strictly as `parse_object` reads an object."""
+    value: list[Any] = _parse(raw, list, bytes_max=bytes_max, error=error)
+    return value
+
+
+def _parse(
+    raw: bytes,
+    kind: type[dict[str, Any] | list[Any]],
+    *,
+    bytes_max: int,
+    error: Callable[[str], RemoteProtocolError],
+) -> Any:
     if len(raw) > bytes_max:
         raise error(f"more than {bytes_max} bytes of JSON")
     try:
         value = _DECODE(raw)
-        if not isinstance(value, dict):
-            raise error("not a JSON object")
+        if not isinstance(value, kind):
+            raise error("not a JSON object" if kind is dict else "not a JSON array")
         _check_unambiguous(raw, value)
     except _RefusedJSONError as cause:
         raise error(str(cause)) from None
@@ -54,7 +73,7 @@ def holds_nul(text: bytes) -> bool:
     return b"\\u0000" in text and b"\\u0000" in text.replace(b"\\\\", b"")
 
 
-def _check_unambiguous(raw: bytes, value: dict[str, Any]) -> None:
+def _check_unambiguous(raw: bytes, value: object) -> None:
     if raw.count(b"{") + raw.count(b"[") > JSON_DEPTH_MAX:
         _check_depth(value, JSON_DEPTH_MAX)
     if holds_nul(raw):

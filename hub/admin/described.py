@@ -117,6 +117,72 @@ _RISK: Final = (
     ),
 )
 
+_IPS: Final = (
+    Described(
+        path="/api/v1/risk/events/ip",
+        method="POST",
+        operation_id="report_ips",
+        summary="Report risky IP addresses: at most 20 events per call, 30 calls per minute.",
+        tag="risk",
+        scopes=("signals.write",),
+        body={
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 20,
+            "items": {
+                "type": "object",
+                "required": ["timestamp", "subjects"],
+                "properties": {
+                    "timestamp": {"type": "string", "format": "date-time"},
+                    "expiresAt": {"type": "string", "format": "date-time"},
+                    "subjects": {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": 100,
+                        "items": {
+                            "type": "object",
+                            "required": ["ip", "riskLevel"],
+                            "properties": {
+                                "ip": {"type": "string"},
+                                "riskLevel": {"enum": ["LOW", "MEDIUM", "HIGH"]},
+                                "message": {"type": "string", "maxLength": 512},
+                            },
+                        },
+                    },
+                },
+            },
+        },
+        example=[
+            {
+                "timestamp": "2026-03-02T16:35:00Z",
+                "subjects": [
+                    {
+                        "ip": "198.51.100.7",
+                        "riskLevel": "HIGH",
+                        "message": "Seen in a credential stuffing campaign.",
+                    }
+                ],
+            }
+        ],
+        answers={
+            202: "stored",
+            **_RISK_ERRORS,
+            413: "too large",
+            415: "not JSON",
+            429: "more than 30 calls in a minute: come again after Retry-After",
+        },
+    ),
+    Described(
+        path="/v1/ip/{ip}",
+        method="GET",
+        operation_id="read_ip",
+        summary="Who says what of an IP address.",
+        tag="risk",
+        scopes=_READ_RISK,
+        answers={200: "claims and what they add up to", **_RISK_ERRORS},
+    ),
+)
+
 _SESSION_KEY: Final = ("iss",)
 _SESSIONS: Final = (
     Described(
@@ -175,17 +241,20 @@ _SESSIONS: Final = (
     ),
 )
 
-_VERDICT: Final = "the decision: ALLOW, DENY or TERMINATE, with scope and reasons"
+_VERDICT: Final = "the decision: ALLOW, STEP_UP, DENY or TERMINATE, with scope and reasons"
 _DECISIONS: Final = (
     Described(
         path="/v1/sign-ins/evaluate",
         method="POST",
         operation_id="evaluate_sign_in",
-        summary="May this user sign in? user: a reference or a subject identifier.",
+        summary="May this user sign in? user: a reference or a subject identifier; ip: from where.",
         tag="decisions",
         scopes=("sessions.evaluate",),
         body={"type": "object", "required": ["user"]},
-        example={"user": {"format": "email", "email": "rosa.lind@customer.example"}},
+        example={
+            "user": {"format": "email", "email": "rosa.lind@customer.example"},
+            "ip": "198.51.100.7",
+        },
         answers={200: _VERDICT, **_RISK_ERRORS},
     ),
     Described(
@@ -238,4 +307,4 @@ _HEALTH: Final = (
     ),
 )
 
-DESCRIBED: Final = (*_RECEIVERS, *SSF, *OAUTH, *_RISK, *_SESSIONS, *_DECISIONS, *_HEALTH)
+DESCRIBED: Final = (*_RECEIVERS, *SSF, *OAUTH, *_RISK, *_IPS, *_SESSIONS, *_DECISIONS, *_HEALTH)

@@ -33,6 +33,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "legacy_subject": False,
         "allow_missing_typ": False,
         "status": "active",
+        "client_id": None,
         "has_authorization_header": True,
         "events_url": "https://hub.customer.example/receivers/prv_01KJQ2M8301ZC4T9W6YR0QXN1E/events",
         "created_at": "2026-03-02T16:35:00Z",

@@ -46,6 +46,7 @@ class ProviderChange(Body):
     allow_missing_typ: bool | None = None
     status: ProviderStatus | None = None
     authorization_header: str | None = None
+    client_id: Name | None = None
 
 
 class ProviderBody(ProviderChange):
@@ -53,7 +54,7 @@ class ProviderBody(ProviderChange):
 
     name: Name
     issuer: URL
-    audiences: list[str]
+    audiences: list[str] = Field(default_factory=list)
 
 
 _AS_SET: Final = frozenset({"event_types", "critical_subject_members", "algorithms"})
@@ -157,7 +158,7 @@ def _provider_members(body: ProviderChange) -> dict[str, Any]:
             domains=frozenset(scope.domains), issuers=frozenset(scope.issuers)
         )
     # A null for what has no "none" means: leave it as it is.
-    optional = {"jwks_uri", "jwks", "event_types", "subject_scope", "level_cap"}
+    optional = {"jwks_uri", "jwks", "event_types", "subject_scope", "level_cap", "client_id"}
     return {name: value for name, value in members.items() if value is not None or name in optional}
 
 
@@ -183,6 +184,7 @@ def _provider(admin: Admin, provider: Provider) -> Document:
         "legacy_subject": settings.legacy_subject,
         "allow_missing_typ": settings.allow_missing_typ,
         "status": settings.status.value,
+        "client_id": settings.client_id,
         "has_authorization_header": provider.authorization_header_sealed is not None,
         "events_url": f"{admin.base}/receivers/{provider.provider_id}/events",
         "created_at": provider.created_at,

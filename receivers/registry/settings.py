@@ -18,6 +18,7 @@ from ssf.jwks import KEYS_MAX
 PROVIDERS_MAX: Final = 1_000
 NAME_CHARS_MAX: Final = 100
 ISSUER_CHARS_MAX: Final = 700
+CLIENT_ID_CHARS_MAX: Final = 64
 URL_CHARS_MAX: Final = 1_000
 AUDIENCES_MAX: Final = 20
 EVENT_TYPES_MAX: Final = 100
@@ -64,16 +65,25 @@ def check_authorization_header(value: str | None) -> None:
         )
 
 
+def sends_sets(settings: ProviderSettings) -> bool:
+    """Return whether SETs are expected of a provider: it has keys, or nothing else to say."""
+    has_keys = settings.jwks_uri is not None or settings.jwks is not None
+    return has_keys or settings.client_id is None
+
+
 def _name_problems(settings: ProviderSettings) -> Iterator[_Problem]:
     name = settings.name
     if not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable() or name != name.strip():
         yield "/name", f"1 to {NAME_CHARS_MAX} printable characters"
     if not _is_visible(settings.issuer, ISSUER_CHARS_MAX):
         yield "/issuer", f"1 to {ISSUER_CHARS_MAX} visible ASCII characters"
+    if settings.client_id is not None and not _is_visible(settings.client_id, CLIENT_ID_CHARS_MAX):
+        yield "/client_id", f"1 to {CLIENT_ID_CHARS_MAX} visible ASCII characters"
 
 
 def _key_problems(settings: ProviderSettings, *, dev_insecure: bool) -> Iterator[_Problem]:
-    if (settings.jwks_uri is None) == (settings.jwks is None):
+    given = (settings.jwks_uri is not None) + (settings.jwks is not None)
+    if given > 1 or given < sends_sets(settings):
         yield "/jwks_uri", "exactly one of jwks_uri and jwks is needed"
     if settings.jwks_uri is not None:
         yield from _url_problems(settings.jwks_uri, dev_insecure=dev_insecure)
@@ -113,7 +123,9 @@ def _inline_key_problems(keys: object) -> Iterator[_Problem]:
 
 
 def _list_problems(settings: ProviderSettings) -> Iterator[_Problem]:
-    if not _are_visible(settings.audiences, AUDIENCES_MAX):
+    if (settings.audiences or sends_sets(settings)) and not _are_visible(
+        settings.audiences, AUDIENCES_MAX
+    ):
         yield "/audiences", f"1 to {AUDIENCES_MAX} visible ASCII texts are needed"
     if settings.event_types is not None and not _are_visible(settings.event_types, EVENT_TYPES_MAX):
         yield "/event_types", f"1 to {EVENT_TYPES_MAX} URIs, or null for all"

@@ -11,7 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receivers.model import Provider, ProviderSettings
-from receivers.registry.settings import ISSUER_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX
+from receivers.registry.settings import (
+    CLIENT_ID_CHARS_MAX,
+    ISSUER_CHARS_MAX,
+    NAME_CHARS_MAX,
+    URL_CHARS_MAX,
+)
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
@@ -47,6 +52,8 @@ providers: Final = sa.Table(
     sa.Column("updated_at", UTCDateTime, nullable=False),
     # A deleted provider stays as a row: its waiting signals and its level cap still refer to it.
     sa.Column("deleted_at", UTCDateTime),
+    # The OAuth client whose risk events are this provider's word.
+    sa.Column("client_id", sa.String(CLIENT_ID_CHARS_MAX)),
 )
 IS_LISTED: Final = providers.c.deleted_at.is_(None)
 sa.Index(
@@ -72,6 +79,7 @@ async def add_provider(connection: AsyncConnection, provider: Provider) -> None:
         "updated_at": provider.updated_at,
         **_settings_row(provider.settings),
     }
+    await _check_client(connection, provider)
     if not await insert_new(connection, providers, [row], "provider_id"):
         raise Conflict("A provider of this name exists.")
 
@@ -113,6 +121,7 @@ async def update_provider(connection: AsyncConnection, provider: Provider) -> bo
     """Replace settings and secret; return False when the provider is gone. Raises Conflict."""
     if await _is_name_taken(connection, provider):
         raise Conflict("A provider of this name exists.")
+    await _check_client(connection, provider)
     result = await connection.execute(
         _one(provider.tenant_id, provider.provider_id).values(
             authorization_header_sealed=provider.authorization_header_sealed,
@@ -151,6 +160,22 @@ async def _is_name_taken(connection: AsyncConnection, provider: Provider) -> boo
         )
     )
     return result.first() is not None
+
+
+async def _check_client(connection: AsyncConnection, provider: Provider) -> None:
+    """Raise Conflict when another provider speaks by the same client already."""
+    if provider.settings.client_id is None:
+        return
+    result = await connection.execute(
+        sa.select(providers.c.provider_id).where(
+            providers.c.tenant_id == provider.tenant_id,
+            providers.c.client_id == provider.settings.client_id,
+            providers.c.provider_id != provider.provider_id,
+            IS_LISTED,
+        )
+    )
+    if result.first() is not None:
+        raise Conflict("Another provider is bound to this client.")
 
 
 def _settings_row(settings: ProviderSettings) -> dict[str, Any]:

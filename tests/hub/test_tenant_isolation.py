@@ -36,6 +36,7 @@ SYSTEM_FUNCTIONS = {
     "runtime.store.system_purge_changes",
     "receivers.store._system_waiting_tenants",
     "risk.levels.store.system_due_tenants",
+    "risk.ips.store.system_purge_claims",
     "actions.store.system_count_enforced",
     "actions.tasks.store.system_due_tasks",
     "actions.tasks.store.system_local_due",
@@ -44,7 +45,7 @@ SYSTEM_FUNCTIONS = {
     "transmitters.delivery.store.system_push_targets",
 }
 #: The only indexes that do not begin with the tenant: what system functions alone read by.
-SYSTEM_INDEXES = {"ix_changes_at"}
+SYSTEM_INDEXES = {"ix_changes_at", "ix_ip_claims_expires_at"}
 
 
 # --- the schema ---------------------------------------------------------------------------------
@@ -178,6 +179,13 @@ async def use_everything(story: Story) -> None:
         await story.get(path)
     await story.admin.put(f"/api/v1/users/{ids['tim']}/risk", json={"riskLevel": "MEDIUM"})
     await story.admin.put(f"/api/v1/users/{ids['tim']}/risk", json={"riskLevel": "LOW"})
+    at = story.hub.clock.now().isoformat()
+    subjects = [{"ip": "198.51.100.7", "riskLevel": "HIGH"}]
+    reported = await story.admin.post(
+        "/api/v1/risk/events/ip", json=[{"timestamp": at, "subjects": subjects}]
+    )
+    assert reported.status_code == 202
+    await story.get("/v1/ip/198.51.100.7")
     await _use_as_app(story)
     await _change_everything(story)
     story.hub.clock.advance(60)
@@ -212,7 +220,7 @@ async def _use_as_app(story: Story) -> None:
         await idp.delete("/v1/sessions/sid-new")
     for path, question in (
         ("/v1/sessions/sid-rosa/evaluate", {"iss": IDP}),
-        ("/v1/sign-ins/evaluate", {"user": story.ids["rosa"]}),
+        ("/v1/sign-ins/evaluate", {"user": story.ids["rosa"], "ip": "198.51.100.7"}),
     ):
         assert (await story.admin.post(path, json=question)).status_code == 200
 
@@ -292,8 +300,8 @@ NAMED_BY: dict[str, str] = {
     "/admin/v1/tasks/{id}/retry": "task",
     "/admin/v1/tasks/{id}/abandon": "task",
 }
-#: one policy per tenant under a fixed name
-SAME_EVERYWHERE = {"/admin/v1/policies/{id}"}
+#: one policy per tenant under a fixed name; an address is nobody's object (tests/hub/test_ips.py)
+SAME_EVERYWHERE = {"/admin/v1/policies/{id}", "/v1/ip/{ip}"}
 #: what a path names that belongs to no tenant's data, and is told to everybody
 PUBLIC = {"/.well-known/oauth-protected-resource/{path}"}
 #: a question about an unknown session has an answer: no

@@ -17,14 +17,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from risk import OPERATIONS
 from risk.deps import RiskDeps
-from risk.model import Assessment, Level
+from risk.ips.memory import IPClaims
+from risk.ips.model import Reporter
+from risk.model import Assessment, Level, SignalMode
 from risk.routes import ROUTES
 from risk.sql.store import Connection
 from runtime.audit import AuditNote
 from runtime.caller import Caller
+from runtime.changes import ChangeFeed
 from runtime.clock import FixedClock
 from runtime.database import Database
 from runtime.errors import Refused
+from runtime.notify import Notifier
 from runtime.writer import Operation
 from tests.risk.kit import (
     CAEP,
@@ -112,6 +116,9 @@ async def api(world: World) -> AsyncIterator[Api]:
     async def app_issuer(_tenant_id: str, app_id: str) -> str | None:
         return IDP if app_id == "app_idp" else None
 
+    async def reporter_of(_tenant_id: str, client_id: str) -> Reporter:
+        return Reporter(name=client_id, issuer=None, mode=SignalMode.LOG_ONLY, level_cap=None)
+
     async def refused(_request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
         return JSONResponse({"detail": error.detail, "at": error.pointers}, error.status)
@@ -127,6 +134,8 @@ async def api(world: World) -> AsyncIterator[Api]:
         add_audit=spine.add_audit,
         responded=spine.wake,
         app_issuer=app_issuer,
+        ip_claims=IPClaims(world.database, ChangeFeed(world.database, Notifier())),
+        reporter_of=reporter_of,
     )
     transport = httpx2.ASGITransport(app=_as_caller(app, caller))
     async with httpx2.AsyncClient(transport=transport, base_url="http://hub.example") as http:
@@ -376,7 +385,11 @@ async def test_a_session_on_a_compromised_device_raises_its_user_within_a_look(a
 
 
 def test_the_hot_writes_are_named() -> None:
-    assert [each.name for each in OPERATIONS] == ["risk.put_session", "risk.end_session"]
+    assert [each.name for each in OPERATIONS] == [
+        "risk.put_session",
+        "risk.end_session",
+        "risk.report_ips",
+    ]
 
 
 async def test_a_user_without_a_word_is_low(api: Api) -> None:
