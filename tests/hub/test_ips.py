@@ -317,6 +317,7 @@ async def test_what_is_not_acceptable_is_refused_with_the_place(vendor: Vendor) 
 
 @ONE_ENGINE
 async def test_an_address_that_is_none_is_refused_at_sign_in(vendor: Vendor) -> None:
-    for ip in ("", "x", 7, {}, "1.2.3.4 "):
+    wrong: tuple[object, ...] = ("", "x", 7, {}, "1.2.3.4 ")
+    for ip in wrong:
         question = {"user": "email:a@b.example", "ip": ip}
         assert (await vendor.admin.post(SIGN_IN, json=question)).status_code == 400
