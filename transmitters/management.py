@@ -267,7 +267,7 @@ async def request_verification(
     Source: SSF 1.0 §8.1.4.2; requirements SSF-VER-1 to SSF-VER-7, SSF-VER-13.
     """
     now = deps.clock.now()
-    async with deps.db.transaction() as connection:
+    async with audited(caller, deps, "stream.verify", request.stream_id, {}) as connection:
         stream = await own_stream(connection, caller, request.stream_id, lock=True)
         asked_at = stream.verification_asked_at
         if asked_at is not None:

@@ -16,10 +16,10 @@ from runtime import ids
 from runtime.caller import Caller
 from runtime.clock import epoch_s
 from runtime.errors import NotFound
-from ssf.errors import EventError, LocalProtocolError, SharedSignalsError
+from ssf.errors import EventError, LocalProtocolError, SharedSignalsError, SubjectError
 from ssf.events.registry import STREAM_EVENT_TYPES, parse_event, render_event
 from ssf.poll import PollRequest
-from ssf.subject import parse_subject
+from ssf.subject import Subject, parse_subject
 from transmitters import store
 from transmitters.delivery.model import (
     POLL_SETS_MAX,
@@ -119,7 +119,8 @@ async def _unwanted(
     """Return (index of event, stream) where the subject is none of the stream's.
 
     Streams that take everybody, which is most of them, cost nothing. An event about a stream is
-    under no filter (SUB-46).
+    under no filter (SUB-46). Nor is one whose subject cannot be read: it stops no other event, and
+    becomes a dead letter, with the reason, of each stream that would have had it.
     """
     choosy = {
         tenant_id: [one for one in of_tenant if one.default_subjects == NONE or one.subject_count]
@@ -130,9 +131,11 @@ async def _unwanted(
         if not of_tenant:
             continue
         about = {
-            index: [parse_subject(subject) for subject in event.subjects]
+            index: subjects
             for index, event in enumerate(events)
-            if event.tenant_id == tenant_id and event.event_type not in STREAM_EVENT_TYPES
+            if event.tenant_id == tenant_id
+            and event.event_type not in STREAM_EVENT_TYPES
+            and (subjects := _subjects_of(event)) is not None
         }
         named = {
             index: frozenset[str]().union(*(name_keys(subject) for subject in subjects))
@@ -153,6 +156,21 @@ async def _unwanted(
                 if not is_wanted(stream.default_subjects, rules, subjects):
                     unwanted.add((index, stream.stream_id))
     return unwanted
+
+
+def _subjects_of(event: EventToPublish) -> list[Subject] | None:
+    """Return the identifiers of the event's subject; None when one cannot be read."""
+    try:
+        return [parse_subject(subject) for subject in event.subjects]
+    except SubjectError as error:
+        log.warning(
+            "event.unreadable",
+            tenant_id=event.tenant_id,
+            event_type=event.event_type,
+            txn=event.txn,
+            reason=error.description,
+        )
+        return None
 
 
 def _event_row(event: EventToPublish, now: datetime) -> dict[str, Any]:

@@ -203,6 +203,7 @@ async def test_every_write_is_audited_without_secrets(world: World) -> None:
     await set_status(world, created.stream_id, "paused", reason="upgrade")
     await remove(world, created.stream_id, ROSA_EMAIL)
     await add(world, created.stream_id, ROSA_EMAIL)
+    await verify(world, created.stream_id, "Bearer state")
     await management.delete_stream(created.stream_id, caller=PAYROLL, deps=world.deps)
     assert [(note.action, note.actor) for note in world.audited] == [
         (action, PAYROLL.client_id)
@@ -212,6 +213,7 @@ async def test_every_write_is_audited_without_secrets(world: World) -> None:
             "stream.status",
             "stream.subject_remove",
             "stream.subject_add",
+            "stream.verify",
             "stream.delete",
         )
     ]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
 from runtime.errors import Conflict, NotFound
 from ssf.errors import LocalProtocolError, StreamError
 from ssf.stream import parse_create
+from ssf.stream_requests import parse_subject_request
 from tests.transmitters.conftest import (
     CREDENTIAL_CHANGE,
     ISSUER,
     NOW_S,
     ONE_ENGINE,
     PAYROLL,
+    ROSA,
     SESSION_REVOKED,
     TENANT,
     WIKI,
@@ -24,6 +27,8 @@ from tests.transmitters.conftest import (
 )
 from transmitters import management, store
 from transmitters.model import STREAMS_PER_CLIENT_MAX
+from transmitters.receipts import store as receipts_store
+from transmitters.subjects import service as subjects_service
 
 pytestmark = pytest.mark.anyio
 
@@ -204,3 +209,29 @@ async def test_a_payload_is_stored_in_the_form_of_its_definition(world: World) -
     polled = await world.poll(stream.stream_id)
     _, claims = await world.opened(next(iter(polled.sets.values())))
     assert claims["events"] == {SESSION_REVOKED: {"event_timestamp": NOW_S}}
+
+
+async def test_an_event_whose_subject_cannot_be_read_stops_no_other(world: World) -> None:
+    """One malformed subject once failed the batch, and with it the pipeline's transaction."""
+    world.default_subjects[TENANT] = "NONE"
+    choosy = await world.stream()
+    body = msgspec.json.encode({"stream_id": choosy.stream_id, "subject": ROSA[0]})
+    await subjects_service.add_subject(parse_subject_request(body), caller=PAYROLL, deps=world.deps)
+    world.default_subjects[TENANT] = "ALL"
+    open_to_all = await world.stream()
+    broken = ({"format": "email", "email": 7},)
+    published = await world.publish(
+        *(event(f"usr_{number}") for number in range(5)),
+        event("usr_broken", subjects=broken),
+        *(event(f"usr_{number}") for number in range(5, 9)),
+    )
+    assert len(published) == 20
+    for stream in (choosy, open_to_all):
+        assert len((await world.poll(stream.stream_id)).sets) == 9
+    async with world.db.snapshot() as connection:
+        letters = await receipts_store.dead_letters(connection, TENANT, limit=9)
+    assert {(letter.stream_id, letter.attempts, letter.err) for letter in letters} == {
+        (choosy.stream_id, 1, "invalid_request"),
+        (open_to_all.stream_id, 1, "invalid_request"),
+    }
+    assert all("required member" in (letter.detail or "") for letter in letters)

@@ -39,6 +39,7 @@ from transmitters.delivery.model import (
     StreamHealth,
 )
 from transmitters.health import store as health_store
+from transmitters.receipts import store as receipts_store
 from transmitters.worker import PushSource
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +68,15 @@ class Receiver:
             await self.arrived.wait_for(lambda: len(self.requests) >= count)
 
     def jtis(self) -> list[str]:
-        return [msgspec.json.decode(split_jws(body).payload)["jti"] for _, body in self.requests]
+        return [_jti_of(body) for _, body in self.requests]
+
+    def last_jti(self) -> str:
+        return _jti_of(self.requests[-1][1])
+
+
+def _jti_of(raw: bytes) -> str:
+    jti: str = msgspec.json.decode(split_jws(raw).payload)["jti"]
+    return jti
 
 
 @pytest.fixture
@@ -486,3 +495,43 @@ async def test_only_a_stream_that_fails_for_days_loses_sets_not_one_that_was_pau
     await pusher.leases.renew()
     await pusher.run_once()
     assert (await world.rows())[one.jti].state == "dead"
+
+
+# --- poison ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("PUSH-17", "PUSH-30")
+async def test_one_poison_set_among_a_thousand_stops_none_of_the_others(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url)
+    people = [f"usr_{number}" for number in range(40)]
+    published = await world.publish(*(event(people[n % 40]) for n in range(1_000)))
+    poison = published[500].jti
+    accepted: list[str] = []
+
+    def answer() -> web.Response:
+        jti = receiver.last_jti()
+        if jti == poison:
+            refusal = {"err": "invalid_request", "description": "reason_admin: no such language"}
+            return web.json_response(refusal, status=400)
+        accepted.append(jti)
+        return web.Response(status=202)
+
+    receiver.answer = answer
+    for _ in range(1_000):
+        if not await pusher.run_once():
+            break
+    assert sorted(accepted) == sorted({one.jti for one in published} - {poison})
+    for person in range(40):
+        of_person = [one.jti for one in published[person::40] if one.jti != poison]
+        assert [jti for jti in accepted if jti in set(of_person)] == of_person
+    async with world.db.snapshot() as connection:
+        (letter,) = await receipts_store.dead_letters(connection, TENANT, limit=9)
+    assert (letter.jti, letter.stream_id) == (poison, stream.stream_id)
+    assert (letter.err, letter.attempts) == ("invalid_request", 1)
+    assert "no such language" in (letter.detail or "")
+    assert Tally(row.state for row in (await world.rows()).values()) == {
+        "delivered": 999,
+        "dead": 1,
+    }
