@@ -72,8 +72,11 @@ test-313: $(UV)
 test-system: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/system $(ARGS)
 
+# ARGS for all three, such as --seed; each has more of its own, see benchmarks/README.md.
 soak: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
+	@$(BIN)/python -m benchmarks.load_soak $(ARGS)
+	@$(BIN)/python -m benchmarks.mutations $(ARGS)
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -95,7 +95,7 @@ def result_of(
 
 
 @asynccontextmanager
-async def _settings_for(database: str, folder: Path) -> AsyncIterator[dict[str, str]]:
+async def settings_for(database: str, folder: Path) -> AsyncIterator[dict[str, str]]:
     """Yield the settings for a database; a PostgreSQL is started for the run."""
     if database == "sqlite":
         yield {}
@@ -117,7 +117,7 @@ async def measure(
     """Soak on one database. Raises StepFailed when the world does not even start."""
     machine = machine_facts(folder)
     async with (
-        _settings_for(database, folder) as environment,
+        settings_for(database, folder) as environment,
         soaking(
             folder, environment=environment, seed=options.seed, at_once=options.at_once
         ) as soak,
