@@ -51,7 +51,9 @@ class HubProcess:
 
 
 @contextmanager
-def running_hub(folder: Path, *, workers: int = 1) -> Iterator[HubProcess]:
+def running_hub(
+    folder: Path, *, workers: int = 1, environment: Mapping[str, str] | None = None
+) -> Iterator[HubProcess]:
     """Run `signalhub serve` with everything in `folder` and yield it when it is ready.
 
     All settings but these are the defaults: durable commits, logs at `info` (into a file).
@@ -59,7 +61,7 @@ def running_hub(folder: Path, *, workers: int = 1) -> Iterator[HubProcess]:
     """
     log_file = folder / "hub.log"
     database = folder / "hub.db"
-    environment = {
+    settings = {
         name: value for name, value in os.environ.items() if not name.startswith("SIGNALHUB_")
     } | {
         "SIGNALHUB_DATABASE_URL": f"sqlite:///{database}",
@@ -73,7 +75,7 @@ def running_hub(folder: Path, *, workers: int = 1) -> Iterator[HubProcess]:
         subprocess.Popen(
             [sys.executable, "-m", "hub.cli", "serve"],
             cwd=ROOT,
-            env=environment,
+            env=settings | dict(environment or {}),
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,

@@ -58,12 +58,16 @@ def serve(app: Starlette, *, port: int) -> None:
     uvloop.run(_serve_while_parent_lives(uvicorn.Server(config), listener))
 
 
-async def _serve_while_parent_lives(server: uvicorn.Server, listener: socket.socket) -> None:
+async def serve_until_orphaned() -> None:
+    """Return when the process that started this one is gone."""
     parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 - the kernel tells nobody, one has to ask
+        await asyncio.sleep(PARENT_CHECK_S)
 
+
+async def _serve_while_parent_lives(server: uvicorn.Server, listener: socket.socket) -> None:
     async def watch() -> None:
-        while os.getppid() == parent:  # noqa: ASYNC110 - the kernel tells nobody, one has to ask
-            await asyncio.sleep(PARENT_CHECK_S)
+        await serve_until_orphaned()
         server.should_exit = True
 
     watching = asyncio.create_task(watch())
@@ -129,14 +133,16 @@ def end_cleanly_when_terminated() -> None:
 
 def cpu_s(pid: int) -> float:
     """Return the CPU seconds, user and system, of a process and all its living descendants."""
-    ticks = 0.0
-    for member in _family(pid):
-        try:
-            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return sum(cpu_of(member) for member in _family(pid))
+
+
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds, user and system, of one process; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _family(pid: int) -> list[int]:

@@ -43,9 +43,23 @@ class Keyring:
 
     async def current(self, tenant_id: str, purpose: str) -> dict[str, Any]:
         """Return the private JWK (with kid, alg) that signs now; NotFound when there is none."""
+        return self._private(await self._current(tenant_id, purpose))
+
+    async def current_kid(self, tenant_id: str, purpose: str) -> str:
+        """Return the kid of the key that signs now, without opening it; NotFound without one."""
+        return (await self._current(tenant_id, purpose)).kid
+
+    async def is_published(self, tenant_id: str, kid: str) -> bool:
+        """Return whether what `kid` signed still verifies at those who read our keys."""
+        return any(
+            key.kid == kid and key.state in _PUBLISHED_STATES
+            for key in await self._keys.get(tenant_id)
+        )
+
+    async def _current(self, tenant_id: str, purpose: str) -> StoredKey:
         for key in reversed(await self._keys.get(tenant_id)):
             if key.purpose == purpose and key.state == "current":
-                return self._private(key)
+                return key
         raise NotFound(f"Tenant {tenant_id} has no current key for {purpose}.")
 
     async def by_kid(self, tenant_id: str, kid: str) -> dict[str, Any] | None:

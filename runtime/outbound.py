@@ -52,6 +52,8 @@ CONNECTIONS_PER_HOST_MAX: Final = 32
 KEEPALIVE_S: Final = 30.0
 ADDRESSES_TRIED_MAX: Final = 4
 RETRY_AFTER_MAX_S: Final = 86_400.0
+#: URLs whose form was found acceptable; where they lead is looked at with every connection
+URLS_REMEMBERED_MAX: Final = 4_096
 #: identity: bodies are bounded as they arrive, and nothing is unpacked
 DEFAULT_HEADERS: Final = {"user-agent": "signalhub", "accept-encoding": "identity"}
 
@@ -174,6 +176,7 @@ class StreamingOutbound:
     def __init__(self, rules: EgressRules, *, lookup: Resolver = socket.getaddrinfo) -> None:
         """rules: who may be called. lookup: what finds the addresses of a name."""
         self._guard = AddressGuard(rules, lookup=lookup)
+        self._urls: dict[str, URL] = {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=CONNECTIONS_MAX,
@@ -225,12 +228,18 @@ class StreamingOutbound:
         return answer
 
     def _checked(self, url: str) -> URL:
+        known = self._urls.get(url)
+        if known is not None:
+            return known
         target = self._guard.check_url(url)
         try:
             parsed = URL(url)
         except ValueError as error:
             raise AddressBlocked("The URL cannot be read.") from error
         self._guard.check_agreement(target, parsed.raw_host or "")
+        if len(self._urls) >= URLS_REMEMBERED_MAX:
+            self._urls.pop(next(iter(self._urls)))
+        self._urls[url] = parsed
         return parsed
 
     async def close(self) -> None:

@@ -37,6 +37,10 @@ LEASE_MARGIN_S: Final = 1.0
 LOOK_AGAIN_S: Final = 0.25
 WINDOW: Final = 64
 SETTLE_RETRY_S: Final = 0.1
+#: with this many lanes under way outcomes are settled in waves, each gathered for a moment:
+#: one commit, one search for more and one round of signing then serve many lanes
+CROWD: Final = 16
+GATHER_S: Final = 0.005
 
 WorkT = TypeVar("WorkT")
 SettlementT = TypeVar("SettlementT")
@@ -234,6 +238,8 @@ class Lanes:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._something_changed = asyncio.Event()
         self._is_finishing = False
+        #: done when the wave that is being gathered goes to the writer
+        self._wave: asyncio.Future[None] | None = None
 
     async def run(self, *, window: int = WINDOW) -> None:
         """Work until cancelled; what is under way is finished by whoever owns the lane next."""
@@ -280,6 +286,8 @@ class Lanes:
     async def _work_off(self, work: Any, lane: str, fence: Fence) -> None:
         try:
             settlement = await self._source.perform(work, fence)
+            if len(self._busy) >= CROWD:
+                await self._join_wave()
             await self._settle(settlement, fence)
         except Exception:
             log.exception("lanes.work_failed", kind=self._source.kind)
@@ -287,6 +295,19 @@ class Lanes:
         finally:
             self._busy.pop(lane, None)
             self._something_changed.set()
+
+    async def _join_wave(self) -> None:
+        """Wait until the present wave leaves, at most GATHER_S."""
+        if self._wave is None:
+            loop = asyncio.get_running_loop()
+            self._wave = loop.create_future()
+            loop.call_later(GATHER_S, self._send_wave, self._wave)
+        # Shielded: a lane that is cancelled must not cancel the others'.
+        await asyncio.shield(self._wave)
+
+    def _send_wave(self, wave: asyncio.Future[None]) -> None:
+        self._wave = None
+        wave.set_result(None)
 
     async def _settle(self, settlement: Any, fence: Fence) -> None:
         """Record the outcome; keep trying while the bucket is ours, else the next owner redoes."""

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from runtime.database import chunks
@@ -40,6 +41,7 @@ class SigningKeys:
         self._keyring = keyring
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sign")
         self._parsed: dict[tuple[str, str], SigningKey] = {}
+        self._waiting: list[tuple[_Job, asyncio.Future[SignedSET | SharedSignalsError]]] = []
 
     async def current_kid(self, tenant_id: str) -> str:
         """Return the kid of the key that signs new SETs. Raises NotFound without a key."""
@@ -58,28 +60,44 @@ class SigningKeys:
         the current one. Raises NotFound when the tenant has no key.
         Requirements SET-30, SET-32, SET-34, SET-36.
         """
-        jobs = [(one, await self._key(tenant_id, one.kid)) for one in pending]
+        jobs = [_Job(one, await self._key(tenant_id, one.kid), addressing) for one in pending]
+        return await asyncio.gather(*(self._enqueue(job) for job in jobs))
+
+    def _enqueue(self, job: _Job) -> asyncio.Future[SignedSET | SharedSignalsError]:
+        """Queue a job for the threads; what is asked for in one turn of the loop goes together."""
         loop = asyncio.get_running_loop()
-        signed = await asyncio.gather(
-            *(
-                loop.run_in_executor(self._threads, _render_and_sign, some, addressing)
-                for some in chunks(jobs, SIGNING_CHUNK)
+        if not self._waiting:
+            loop.call_soon(self._hand_over, loop)
+        answer: asyncio.Future[SignedSET | SharedSignalsError] = loop.create_future()
+        self._waiting.append((job, answer))
+        return answer
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        waiting, self._waiting = self._waiting, []
+        for some in chunks(waiting, SIGNING_CHUNK):
+            signing = loop.run_in_executor(
+                self._threads, _render_and_sign, [job for job, _ in some]
             )
-        )
-        return [result for some in signed for result in some]
+            signing.add_done_callback(partial(_answer, [answer for _, answer in some]))
 
     def close(self) -> None:
         """Let the threads end; SETs being signed are finished first."""
         self._threads.shutdown(wait=True)
 
     async def _current(self, tenant_id: str) -> SigningKey:
-        return await self._parse(tenant_id, await self._keyring.current(tenant_id, PURPOSE))
+        kid = await self._keyring.current_kid(tenant_id, PURPOSE)
+        return self._parsed.get((tenant_id, kid)) or await self._parse(
+            tenant_id, await self._keyring.current(tenant_id, PURPOSE)
+        )
 
     async def _key(self, tenant_id: str, kid: str | None) -> SigningKey:
-        jwk = None if kid is None else await self._keyring.by_kid(tenant_id, kid)
-        if jwk is None:
+        if kid is None or not await self._keyring.is_published(tenant_id, kid):
             return await self._current(tenant_id)
-        return await self._parse(tenant_id, jwk)
+        key = self._parsed.get((tenant_id, kid))
+        if key is not None:
+            return key
+        jwk = await self._keyring.by_kid(tenant_id, kid)
+        return await self._current(tenant_id) if jwk is None else await self._parse(tenant_id, jwk)
 
     async def _parse(self, tenant_id: str, jwk: dict[str, object]) -> SigningKey:
         name = (tenant_id, str(jwk["kid"]))
@@ -92,17 +110,35 @@ class SigningKeys:
         return key
 
 
-def _render_and_sign(
-    jobs: Sequence[tuple[PendingSET, SigningKey]], addressing: Addressing
-) -> list[SignedSET | SharedSignalsError]:
-    return [_one(pending, key, addressing) for pending, key in jobs]
+@dataclass(frozen=True, slots=True)
+class _Job:
+    pending: PendingSET
+    key: SigningKey
+    addressing: Addressing
 
 
-def _one(
-    pending: PendingSET, key: SigningKey, addressing: Addressing
-) -> SignedSET | SharedSignalsError:
+def _render_and_sign(jobs: Sequence[_Job]) -> list[SignedSET | SharedSignalsError]:
+    return [_one(job) for job in jobs]
+
+
+def _one(job: _Job) -> SignedSET | SharedSignalsError:
     try:
-        claims = render_pending(pending, addressing)
+        claims = render_pending(job.pending, job.addressing)
     except SharedSignalsError as error:
         return error
-    return SignedSET(raw=sign(claims, key, typ=SECEVENT_TYP), kid=key.kid)
+    return SignedSET(raw=sign(claims, job.key, typ=SECEVENT_TYP), kid=job.key.kid)
+
+
+def _answer(
+    answers: Sequence[asyncio.Future[SignedSET | SharedSignalsError]],
+    signing: asyncio.Future[list[SignedSET | SharedSignalsError]],
+) -> None:
+    """Give each waiter its own SET; trouble of the thread is everybody's."""
+    error = asyncio.CancelledError() if signing.cancelled() else signing.exception()
+    for place, answer in enumerate(answers):
+        if answer.done():
+            continue
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(signing.result()[place])

@@ -48,6 +48,7 @@ from transmitters.store import Connection
 
 #: streams looked at together, and how often one search goes on to the next ones
 TARGETS_PAGE: Final = 64
+TARGETS_PAGE_MIN: Final = 8
 PAGES_MAX: Final = 8
 #: failures that somebody has to look at
 _ALERTING: Final = frozenset(
@@ -110,21 +111,22 @@ class PushSource:
         """
         chosen = _Selection(limit=limit, busy=busy)
         after, wrapped = self._served, self._served is None
+        page = max(TARGETS_PAGE_MIN, min(limit, TARGETS_PAGE))
         async with self._database.snapshot() as connection:
             for _ in range(PAGES_MAX):
                 targets = await store.system_push_targets(
                     connection,
                     buckets=buckets,
                     now=now,
-                    limit=TARGETS_PAGE,
+                    limit=page,
                     # SETs under way are still due in the table, so twice the window is looked at.
                     share=2 * STREAM_WINDOW,
                     after=after,
                 )
                 await _choose(connection, targets, chosen, now)
-                if chosen.is_full() or (wrapped and len(targets) < TARGETS_PAGE):
+                if chosen.is_full() or (wrapped and len(targets) < page):
                     break
-                if len(targets) < TARGETS_PAGE:
+                if len(targets) < page:
                     wrapped, after = True, None
                 else:
                     after = (targets[-1].tenant_id, targets[-1].stream_id)

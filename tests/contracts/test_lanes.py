@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import dataclasses
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -15,7 +17,7 @@ from runtime.clock import FixedClock, from_epoch_s
 from runtime.database import Database
 from runtime.errors import Unavailable
 from runtime.notify import Notifier
-from runtime.queue import LEASE_S, Lanes, LaneSource, LeaseKeeper
+from runtime.queue import CROWD, LEASE_S, Lanes, LaneSource, LeaseKeeper
 from runtime.writer import ItemT, LocalWriter, Operation, ResultT, Writer
 from tests.contracts import jobs
 from tests.contracts.jobs import KIND, SETTLE, Job, JobSource, Journal, Settlement
@@ -101,6 +103,27 @@ async def test_all_work_is_done_once_and_each_lane_in_its_order(world: World) ->
     assert not world.journal.overlaps
     for lane in lanes:
         assert world.journal.numbers(lane) == [job.number for job in made if job.lane == lane]
+
+
+async def test_a_crowd_is_settled_together_and_still_completely(world: World) -> None:
+    """With many lanes under way, one commit serves those that end at about the same time."""
+    made = await jobs.add(world.database, *(f"lane-{number}" for number in range(4 * CROWD)))
+    source = world.source()
+    gate = asyncio.Event()
+    source.gates = {job.lane: gate for job in made}
+    batches: list[int] = []
+
+    async def settle(connection: AsyncConnection, batch: Sequence[Settlement]) -> Sequence[bool]:
+        batches.append(len(batch))
+        return await SETTLE.handle(connection, batch)
+
+    source.settle = dataclasses.replace(SETTLE, handle=settle)
+    async with world.working(source, window=4 * CROWD):
+        await until(lambda: len(world.journal.under_way) == 4 * CROWD)
+        gate.set()
+        found = await world.all_settled(made)
+    assert set(found.values()) == {("worker", 1)}
+    assert max(batches) >= CROWD
 
 
 async def test_lanes_run_in_parallel_up_to_the_window(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -71,3 +72,20 @@ async def test_every_header_holds_alg_typ_and_kid(world: World) -> None:
 async def test_a_tenant_without_a_key_signs_nothing(world: World) -> None:
     with pytest.raises(NotFound):
         await world.keys.current_kid("keyless")
+
+
+async def test_callers_that_sign_at_the_same_time_each_get_their_own_sets(world: World) -> None:
+    """What is asked for in one turn of the loop shares threads, but never answers."""
+    callers = [[pending(f"{caller}-{one}") for one in range(3)] for caller in range(SIGNING_CHUNK)]
+    answers = await asyncio.gather(
+        *(world.keys.sign(TENANT, sets, ADDRESSING) for sets in callers),
+        world.keys.sign(TENANT, [pending("x", subjects=[])], ADDRESSING),
+    )
+    *good, (broken,) = answers
+    assert isinstance(broken, SharedSignalsError)
+    for sets, signed in zip(callers, good, strict=True):
+        jtis = []
+        for one in signed:
+            assert not isinstance(one, SharedSignalsError)
+            jtis.append((await world.opened(one.raw))[1]["jti"])
+        assert jtis == [one.jti for one in sets]

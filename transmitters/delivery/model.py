@@ -22,7 +22,7 @@ POLL_VISIBILITY_S: Final = 30.0
 LONG_POLL_S: Final = 30.0
 
 #: SETs under way to one push stream at a time, each with another ordering key
-STREAM_WINDOW: Final = 16
+STREAM_WINDOW: Final = 32
 #: the same while the stream fails: one probe tells whether it is back
 STREAM_PROBE_WINDOW: Final = 1
 PUSH_TIMEOUT_S: Final = 10.0
