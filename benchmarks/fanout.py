@@ -26,7 +26,6 @@ from benchmarks.machine import Machine, machine_facts, write_result
 from benchmarks.receiver import Verdict
 from benchmarks.serving import end_cleanly_when_terminated
 from benchmarks.streams import (
-    CPUByRole,
     add_app,
     add_streams,
     add_vendor,
@@ -36,6 +35,7 @@ from benchmarks.streams import (
     push_to,
     receiving,
     set_level,
+    us_each,
     wait_for,
     wait_until,
 )
@@ -102,14 +102,6 @@ def measure(sizes: Sizes, folder: Path, *, command: str) -> FanoutResult:
         cpu_us_per_delivery=us_each(used, verdict.received),
         verdict=verdict,
     )
-
-
-def us_each(used: CPUByRole, count: int) -> dict[str, float]:
-    """Return CPU microseconds per piece of work, by role."""
-    return {
-        role: round(seconds / count * 1e6, 1)
-        for role, seconds in msgspec.structs.asdict(used).items()
-    }
 
 
 def primitive_per_cpu_s(algorithm: str) -> float:

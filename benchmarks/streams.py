@@ -92,6 +92,29 @@ def add_streams(hub: HubProcess, app: App, deliveries: Sequence[dict[str, str]])
     _send_all(hub, requests)
 
 
+def stream_ids(hub: HubProcess, app: App) -> list[str]:
+    """Return the ids of an app's streams."""
+    answer = httpx2.get(
+        f"{hub.url}/ssf/streams", headers={"authorization": f"Bearer {app.token}"}, timeout=LIMIT_S
+    )
+    return [stream["stream_id"] for stream in answer.raise_for_status().json()]
+
+
+def set_status(hub: HubProcess, app: App, status: str) -> None:
+    """Set the status of all streams of an app."""
+    bodies = (
+        msgspec.json.encode({"stream_id": stream_id, "status": status})
+        for stream_id in stream_ids(hub, app)
+    )
+    _send_all(hub, [_request(hub, "POST", "/ssf/status", app.token, body) for body in bodies])
+
+
+def us_each(used: CPUByRole, count: int) -> dict[str, float]:
+    """Return CPU microseconds per piece of work, by role."""
+    seconds = msgspec.structs.asdict(used)
+    return {role: round(spent / count * 1e6, 1) for role, spent in seconds.items()}
+
+
 def push_to(receiver: ServerProcess, number: int) -> dict[str, str]:
     """Return the delivery object of a push stream to a receiver."""
     return {"method": PUSH, "endpoint_url": f"{receiver.url}/s/{number}"}

@@ -1,0 +1,117 @@
+"""Promise: a vendor's SET becomes an app's SET fast: received, verified, assessed, told, pushed.
+
+A flood of SETs, each about another user, comes in by push; each raises its user's level, which is
+one event for one push stream. It counts from the first SET sent to the last one pushed, and tells
+the CPU of each stage: api verifies, core stores and assesses and settles, delivery signs and
+sends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks.figures import table
+from benchmarks.hub_process import running_hub
+from benchmarks.loadgen import LoadReport
+from benchmarks.machine import Machine, machine_facts, write_result
+from benchmarks.receiver import Verdict
+from benchmarks.serving import end_cleanly_when_terminated
+from benchmarks.streams import (
+    add_app,
+    add_streams,
+    add_vendor,
+    cpu_by_role,
+    push_to,
+    receiving,
+    us_each,
+    wait_for,
+)
+
+GOAL_PER_S: Final = 2_500
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """How many SETs go through."""
+
+    sets: int
+
+
+class EndToEndResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. sets_per_s: from the first SET sent to the last one pushed."""
+
+    machine: Machine
+    command: str
+    sizes: Sizes
+    sets_per_s: float
+    intake: LoadReport
+    cpu_us_per_set: dict[str, float]
+    verdict: Verdict
+
+
+def measure(sizes: Sizes, folder: Path, *, command: str) -> EndToEndResult:
+    """Run one hub and one receiver; every file lies in `folder`."""
+    machine = machine_facts(folder)
+    with running_hub(folder) as hub, receiving() as receiver:
+        vendor = add_vendor(hub, label="endtoend", subjects=sizes.sets)
+        add_streams(hub, add_app(hub, "end to end"), [push_to(receiver, 0)])
+        before = cpu_by_role(hub)
+        started = time.monotonic()
+        intake = vendor.feed(first=0, count=sizes.sets)
+        verdict = wait_for(receiver, sizes.sets)
+        used = cpu_by_role(hub).since(before)
+    return EndToEndResult(
+        machine=machine,
+        command=command,
+        sizes=sizes,
+        sets_per_s=verdict.received / (verdict.last_at_s - started),
+        intake=intake,
+        cpu_us_per_set=us_each(used, verdict.received),
+        verdict=verdict,
+    )
+
+
+def report_text(result: EndToEndResult) -> str:
+    """Return the result for people."""
+    cpu = result.cpu_us_per_set
+    row = (
+        f"{result.sizes.sets:,} SETs",
+        f"{result.sets_per_s:,.0f}",
+        f"{result.intake.requests_per_s:,.0f}",
+        *(f"{cpu[role]:,.0f}" for role in ("api", "core", "delivery")),
+        f"{sum(cpu.values()):,.0f}",
+    )
+    header = ("end to end", "per s", "intake per s", "api us", "core us", "delivery us", "all us")
+    return f"{table(header, [row])}\n\ngoal {GOAL_PER_S:,} per s; {result.verdict}"
+
+
+def main() -> int:
+    """Measure, print, and keep the result; 1 when the order per subject broke."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
+    parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
+    options = vars(parser.parse_args())
+    end_cleanly_when_terminated()
+    folder, keep = options.pop("folder"), options.pop("keep_result")
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        result = measure(
+            msgspec.convert(options, Sizes),
+            Path(made),
+            command=shlex.join(["python", "-m", "benchmarks.end_to_end", *sys.argv[1:]]),
+        )
+    print(report_text(result))
+    if keep:
+        print(f"written to {write_result('end-to-end', result)}")
+    return 0 if result.verdict.out_of_order == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
