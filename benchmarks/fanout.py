@@ -35,6 +35,7 @@ from benchmarks.streams import (
     push_to,
     receiving,
     set_level,
+    sign_with,
     us_each,
     wait_for,
     wait_until,
@@ -73,6 +74,8 @@ def measure(sizes: Sizes, folder: Path, *, command: str) -> FanoutResult:
     """Run one hub and one receiver; every file lies in `folder`."""
     machine = machine_facts(folder)
     with running_hub(folder) as hub, receiving() as receiver:
+        if sizes.algorithm != "RS256":
+            sign_with(hub, sizes.algorithm)
         vendor = add_vendor(hub, label="fanout", subjects=sizes.events + 1)
         users = emails(vendor, sizes.events + 1)
         add_streams(

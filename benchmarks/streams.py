@@ -77,6 +77,12 @@ def cpu_by_role(hub: HubProcess) -> CPUByRole:
     return CPUByRole(**used)
 
 
+def sign_with(hub: HubProcess, algorithm: str) -> None:
+    """Let SETs be signed with another algorithm from now on."""
+    key = hub.call("POST", "/admin/v1/keys:prepare", {"purpose": "set", "alg": algorithm})
+    hub.call("POST", f"/admin/v1/keys/{key['id']}/activate", {"at_once": True})
+
+
 def add_app(hub: HubProcess, name: str) -> App:
     """Register a client that may have streams."""
     made = hub.create("clients", {"name": name, "scopes": ["ssf.read", "ssf.manage"]})

@@ -1,14 +1,13 @@
 """Alembic environment: migrates the connection that `hub.migrate` hands over.
 
-The tables of every package's `store.py` are the declared state that tests compare with.
+The declared state that tests compare with is `migrations.tables`.
 """
 
 from __future__ import annotations
 
 from alembic import context
 
-import transmitters.store  # noqa: F401 - each declares its tables on the shared metadata
-from runtime.database import metadata
+from migrations.tables import metadata
 
 #: milliseconds: a migration that cannot get its locks gives up instead of queueing everybody
 LOCK_TIMEOUT_MS = 5_000

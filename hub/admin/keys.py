@@ -8,13 +8,19 @@ import runtime.rotation
 from hub.admin.bodies import Body, Name
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing
 from runtime import store
+from runtime.keyring import RS256
 from runtime.store import StoredKey
 
 
 class PrepareBody(Body):
-    """Which keys get a next one: `set`, `logout`, `gtr` or `access_token`."""
+    """Which keys get a next one: `set`, `logout`, `gtr` or `access_token`.
+
+    alg: `RS256`; for SETs also `ES256`, which signs faster but is outside the CAEP
+    Interoperability Profile.
+    """
 
     purpose: Name
+    alg: Name = RS256
 
 
 class MomentBody(Body):
@@ -38,6 +44,7 @@ async def prepare_key(admin: Admin, _kind: str, body: PrepareBody) -> Document:
             connection,
             admin.tenant_id,
             body.purpose,
+            alg=body.alg,
             box=admin.node.box,
             clock=admin.node.clock,
         )

@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from runtime.database import Database, UTCDateTime, metadata
+from migrations.tables import metadata
+from runtime.database import Database, UTCDateTime
 
 NOW = datetime(2026, 3, 2, 16, 35, tzinfo=UTC)
 

@@ -16,7 +16,8 @@ from alembic.script import ScriptDirectory
 
 import migrations
 from hub.migrate import SchemaMismatch, check_schema, downgrade, migrate
-from runtime.database import Database, metadata
+from migrations.tables import metadata
+from runtime.database import Database
 from tests.migration.filling import fill, read_all
 
 VERSIONS = Path(migrations.__file__).parent / "versions"

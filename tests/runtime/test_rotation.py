@@ -19,6 +19,7 @@ from runtime.notify import Notifier
 from runtime.rotation import PUBLISHED_AFTER, PUBLISHED_FIRST
 from runtime.secrets import SecretBox
 from runtime.store import StoredKey
+from ssf.jose import check_header, sign, signing_key, split_jws, verification_key, verify
 
 NOW = from_epoch_s(1_767_225_600)
 TENANT = "default"
@@ -33,10 +34,10 @@ class World:
         self.feed = ConfigFeed(database, Notifier())
         self.keyring = Keyring(database, self.feed, self.box)
 
-    async def prepare(self, purpose: str = "set") -> StoredKey:
+    async def prepare(self, purpose: str = "set", *, alg: str = "RS256") -> StoredKey:
         return await self._do(
             lambda connection: rotation.prepare_key(
-                connection, TENANT, purpose, box=self.box, clock=self.clock
+                connection, TENANT, purpose, box=self.box, clock=self.clock, alg=alg
             )
         )
 
@@ -136,6 +137,18 @@ async def test_the_key_that_signs_is_never_withdrawn(world: World) -> None:
         await world.withdraw(await world.signing(), at_once=True)
 
 
+async def test_sets_may_be_signed_with_es256(world: World) -> None:
+    following = await world.prepare(alg="ES256")
+    await world.activate(following.kid, at_once=True)
+    jwk = await world.keyring.current(TENANT, "set")
+    signed = sign(b'{"jti":"1"}', signing_key(jwk), typ="secevent+jwt")
+    (public,) = (key for key in await world.keyring.published(TENANT) if key["kid"] == jwk["kid"])
+    assert (public["alg"], public["crv"], "d" in public) == ("ES256", "P-256", False)
+    jws = split_jws(signed)
+    check_header(jws.header)
+    verify(jws, verification_key(public))
+
+
 async def test_each_purpose_rotates_for_itself(world: World) -> None:
     before = {purpose: await world.signing(purpose) for purpose in ("set", "logout", "gtr")}
     following = (await world.prepare("logout")).kid
@@ -155,6 +168,10 @@ async def test_what_makes_no_sense_is_refused_and_changes_nothing(world: World) 
         await world.prepare()
     with pytest.raises(Invalid):
         await world.prepare("tea")
+    for purpose, alg in (("set", "HS256"), ("set", "none"), ("logout", "ES256")):
+        with pytest.raises(Invalid) as refused:
+            await world.prepare(purpose, alg=alg)
+        assert refused.value.pointers[0][0] == "/alg"
     with pytest.raises(NotFound):
         await world.activate("set-nobody")
     with pytest.raises(Conflict, match="current, not next"):
