@@ -28,7 +28,7 @@ PURPOSES: Final = (*SIGNATURE_PURPOSES, ACCESS_TOKEN)
 RSA_BITS: Final = 2048
 RS256: Final = "RS256"
 #: algorithm to what makes a key for it
-_KEY_KINDS: Final = {
+_KEY_KINDS: Final[dict[str, dict[str, Any]]] = {
     RS256: {"kty": "RSA", "size": RSA_BITS},
     "ES256": {"kty": "EC", "crv": "P-256"},
 }
