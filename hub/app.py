@@ -35,6 +35,7 @@ from hub.intake import IntakeFront
 from hub.limits import RequestLimits
 from hub.node import Node
 from hub.oauth import routes as oauth_routes
+from hub.oauth.proving import Prover
 from hub.oauth.routes import REVOCATIONS, OAuthDeps
 from hub.oauth.store import list_revoked
 from hub.oauth.tokens import AccessTokens, Clients
@@ -111,12 +112,13 @@ def _tenants(node: Node) -> ConfigCache[dict[str, Tenant]]:
     return ConfigCache(node.feed, "tenants", partial(_load_tenants, node))
 
 
-def _oauth(node: Node, issuer: Callable[[str], str]) -> OAuthDeps:
+def _oauth(node: Node, issuer: Callable[[str], str], keys: IssuerKeys) -> OAuthDeps:
     clients = ConfigCache(node.feed, "clients", partial(_load_clients, node))
     return OAuthDeps(
         db=node.database,
         clock=node.clock,
         clients=clients,
+        prover=Prover(db=node.database, clock=node.clock, keys=keys),
         tokens=AccessTokens(
             keyring=node.keyring,
             clock=node.clock,
@@ -131,11 +133,12 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     issuer = partial(tenant_issuer, node.config.issuer)
     app.state.node = node
     app.state.issuer = issuer
-    app.state.oauth = _oauth(node, issuer)
+    keys = IssuerKeys(outbound, dev_insecure=node.config.dev_insecure)
+    app.state.oauth = _oauth(node, issuer, keys)
     app.state.denied_users = DeniedUsers(node.database, node.changes)
     app.state.receivers = ReceiversDeps(
         profiles=receivers.registry.service.profile_cache(node.feed, node.database, node.box),
-        keys=IssuerKeys(outbound, dev_insecure=node.config.dev_insecure),
+        keys=keys,
         writer=node.writer,
         clock=node.clock,
     )

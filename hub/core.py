@@ -20,7 +20,7 @@ import risk.ips.service
 import risk.service
 import runtime.changes
 from hub.node import Node, ProcessConfig, open_node
-from hub.oauth.store import system_purge_revoked
+from hub.oauth.store import system_purge_assertions, system_purge_revoked
 from hub.operations import all_operations
 from hub.pipeline import (
     BATCH_SIGNALS_MAX,
@@ -186,6 +186,7 @@ class Core:
             await runtime.changes.purge_changes(connection)
             await system_purge_revoked(connection, before=self._node.clock.now())
             await risk.ips.service.purge(connection, now=self._node.clock.now())
+            await system_purge_assertions(connection, before=self._node.clock.now())
         return False
 
 

@@ -47,8 +47,22 @@ clients: Final = sa.Table(
     sa.Column("scopes", JSONDocument, nullable=False),
     sa.Column("app_id", sa.String(64)),
     sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Column("auth_method", sa.String(32), nullable=False, server_default="client_secret"),
+    sa.Column("jwks", JSONDocument),
+    sa.Column("jwks_uri", sa.String(1000)),
+    sa.Column("tls_subject", sa.String(1000)),
+    sa.Column("authorization_server_id", sa.String(64)),
+    sa.Column("external_client_id", sa.String(255)),
+    sa.Column("role", sa.String(16)),
     sa.UniqueConstraint("tenant_id", "token_hash"),
     sa.UniqueConstraint("tenant_id", "name"),
+    sa.Index(
+        "ix_clients_external_client",
+        "tenant_id",
+        "authorization_server_id",
+        "external_client_id",
+        unique=True,
+    ),
 )
 
 audit: Final = sa.Table(
@@ -93,7 +107,12 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """A party that calls our API. Its token is stored as a hash only."""
+    """A party that calls our API. Its token is stored as a hash only.
+
+    auth_method: client_secret (its token), private_key_jwt (`jwks` or `jwks_uri`), tls_client_auth
+    (`tls_subject`), or external (named `external_client_id` by an authorization server).
+    role: what an admin may do; None for all that the scopes allow.
+    """
 
     tenant_id: str
     client_id: str
@@ -102,6 +121,13 @@ class Client:
     scopes: tuple[str, ...]
     app_id: str | None
     created_at: datetime
+    auth_method: str = "client_secret"
+    jwks: dict[str, Any] | None = None
+    jwks_uri: str | None = None
+    tls_subject: str | None = None
+    authorization_server_id: str | None = None
+    external_client_id: str | None = None
+    role: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,16 +179,17 @@ async def system_list_tenants(connection: AsyncConnection) -> list[Tenant]:
 
 async def add_client(connection: AsyncConnection, client: Client) -> None:
     """Store a client. Raises IntegrityError when name or token exist."""
+    row = {**asdict(client), "scopes": list(client.scopes)}
+    await connection.execute(sa.insert(clients).values(row))
+
+
+async def replace_client(connection: AsyncConnection, client: Client) -> None:
+    """Write all of a client anew. Raises IntegrityError when name or external id exist."""
+    row = {**asdict(client), "scopes": list(client.scopes)}
     await connection.execute(
-        sa.insert(clients).values(
-            tenant_id=client.tenant_id,
-            client_id=client.client_id,
-            name=client.name,
-            token_hash=client.token_hash,
-            scopes=list(client.scopes),
-            app_id=client.app_id,
-            created_at=client.created_at,
-        )
+        sa.update(clients)
+        .where(clients.c.tenant_id == client.tenant_id, clients.c.client_id == client.client_id)
+        .values(row)
     )
 
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from prometheus_client import Counter
 
-from receivers.model import ProviderProfile
 from runtime.errors import Overloaded, Unavailable
 from runtime.outbound import Outbound, OutboundRequest
 from ssf.errors import RemoteProtocolError, SETError
@@ -41,6 +40,29 @@ OK: Final = 200
 
 log = structlog.get_logger()
 _fetches_total = Counter("hub_receivers_key_fetches_total", "Fetches of JWK Sets.", ["outcome"])
+
+
+class KeyOwner(Protocol):
+    """Whose keys are wanted: a provider, or whoever else signs what we verify.
+
+    inline_keys: None when the keys are fetched from `jwks_uri`.
+    """
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant that trusts these keys."""
+
+    @property
+    def provider_id(self) -> str:
+        """The id of the owner within the tenant."""
+
+    @property
+    def jwks_uri(self) -> str | None:
+        """Where the keys are published."""
+
+    @property
+    def inline_keys(self) -> JWKSet | None:
+        """The keys themselves, as an operator gave them."""
 
 
 class _Remembered:
@@ -83,7 +105,7 @@ class IssuerKeys:
         self._remembered: dict[tuple[str, str, str], _Remembered] = {}
 
     async def key_for(
-        self, provider: ProviderProfile, header: JOSEHeader, *, now: datetime
+        self, provider: KeyOwner, header: JOSEHeader, *, now: datetime
     ) -> VerificationKey:
         """Return the provider's key for `kid` and `alg` of a SET that has just arrived.
 
@@ -102,7 +124,7 @@ class IssuerKeys:
         return await self._look_again(provider, known, header, now)
 
     async def _look_again(
-        self, provider: ProviderProfile, known: _Remembered, header: JOSEHeader, now: datetime
+        self, provider: KeyOwner, known: _Remembered, header: JOSEHeader, now: datetime
     ) -> VerificationKey:
         begun_before = known.started
         await self._refresh(provider, known, now, wanted=header)
@@ -117,7 +139,7 @@ class IssuerKeys:
         )
 
     async def _refresh(
-        self, provider: ProviderProfile, known: _Remembered, now: datetime, *, wanted: JOSEHeader
+        self, provider: KeyOwner, known: _Remembered, now: datetime, *, wanted: JOSEHeader
     ) -> None:
         """Fetch, or wait for the fetch that runs, or do neither within the cool-down.
 
@@ -135,7 +157,7 @@ class IssuerKeys:
             finally:
                 known.waiting -= 1
 
-    async def _fetch(self, provider: ProviderProfile, known: _Remembered, now: datetime) -> None:
+    async def _fetch(self, provider: KeyOwner, known: _Remembered, now: datetime) -> None:
         known.started += 1
         number, finished = known.started, asyncio.Event()
         known.running = finished
@@ -168,7 +190,7 @@ class IssuerKeys:
                 keys=len(known.keys.keys),
             )
 
-    async def _read(self, provider: ProviderProfile) -> JWKSet:
+    async def _read(self, provider: KeyOwner) -> JWKSet:
         url = provider.jwks_uri or ""
         if not url.startswith(self._schemes):
             raise Unavailable("jwks_uri is not https")
@@ -185,7 +207,7 @@ class IssuerKeys:
             raise Unavailable(f"jwks_uri answered {answer.status}")
         return parse_jwks(answer.body)
 
-    def _recall(self, provider: ProviderProfile, now: datetime) -> _Remembered:
+    def _recall(self, provider: KeyOwner, now: datetime) -> _Remembered:
         # With the URL in the key, a changed jwks_uri starts from nothing.
         place = (provider.tenant_id, provider.provider_id, provider.jwks_uri or "")
         known = self._remembered.get(place)

@@ -44,6 +44,7 @@ PREFIXES: Final = frozenset(
         "pin",
         "lnk",
         "tok",
+        "aus",
     ]
 )
 

@@ -2,58 +2,135 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final, Literal
 
 import sqlalchemy.exc
 from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions.registry.service as apps_service
 from hub import store
-from hub.admin.bodies import Body, Name
+from hub.admin.bodies import URL, Body, Name
 from hub.admin.kinds import Admin, Document, Kind, Listing
 from hub.auth import SCOPES, token_hash
 from hub.bootstrap import TOKEN_PREFIX
 from hub.store import Client
+from receivers.registry.settings import key_set_problems, url_problems
 from runtime import ids
 from runtime.errors import Conflict, Invalid, NotFound
 from runtime.feed import bump
 
+AuthMethod = Literal["client_secret", "private_key_jwt"]
+
 
 class ClientBody(Body):
-    """A party that calls the API with a bearer token."""
+    """A party that calls the API, and how it proves itself.
+
+    auth_method: `client_secret` (its token, as bearer token or as secret for access tokens) or
+    `private_key_jwt` (assertions signed with one of `jwks`, or of what `jwks_uri` serves).
+    """
 
     name: Name
     scopes: list[str] = Field(min_length=1, max_length=20)
     app_id: str | None = None
+    auth_method: AuthMethod = "client_secret"
+    jwks: dict[str, Any] | None = None
+    jwks_uri: URL | None = None
+
+
+class ClientChange(Body):
+    """What of a client is to change."""
+
+    name: Name | None = None
+    scopes: list[str] | None = Field(default=None, min_length=1, max_length=20)
+    jwks: dict[str, Any] | None = None
+    jwks_uri: URL | None = None
 
 
 async def create_client(admin: Admin, body: ClientBody) -> Document:
-    """Make a client; its token is in this answer and nowhere else."""
-    unknown = sorted(set(body.scopes) - SCOPES)
-    if unknown:
-        known = ", ".join(sorted(SCOPES))
-        raise Invalid("Unknown scope.", pointers=(("/scopes", f"some of {known}"),))
+    """Make a client; its token, if it has one, is in this answer and nowhere else."""
     token = ids.new_token(TOKEN_PREFIX)
     client = Client(
         tenant_id=admin.tenant_id,
         client_id=ids.new_id("cli"),
         name=body.name,
+        # Of a client without a secret: the hash of what nobody was told.
         token_hash=token_hash(token),
         scopes=tuple(sorted(set(body.scopes))),
         app_id=body.app_id,
         created_at=admin.now,
+        auth_method=body.auth_method,
+        jwks=body.jwks,
+        jwks_uri=body.jwks_uri,
     )
+    _check(admin, client)
     try:
-        async with admin.node.database.transaction() as connection:
+        async with _writing(admin) as connection:
             if body.app_id is not None:
                 await apps_service.get_app(connection, admin.tenant_id, body.app_id)
             await store.add_client(connection, client)
-            await bump(connection, admin.tenant_id, "clients")
     except NotFound as error:
         raise Invalid("No such app.", pointers=(("/app_id", "unknown"),)) from error
+    has_secret = client.auth_method == "client_secret"
+    return {**_client(client), "token": token if has_secret else None}
+
+
+async def change_client(admin: Admin, client_id: str, body: ClientChange) -> Document:
+    """Change a client: what was taken from it is gone from its tokens within a second."""
+    members = {name: getattr(body, name) for name in body.model_fields_set}
+    if "scopes" in members:
+        members["scopes"] = tuple(sorted(set(body.scopes or ())))
+    if "jwks" in members and "jwks_uri" not in members:
+        members["jwks_uri"] = None
+    if "jwks_uri" in members and "jwks" not in members:
+        members["jwks"] = None
+    if "name" in members and body.name is None:
+        del members["name"]
+    async with _writing(admin) as connection:
+        found = await store.list_clients(connection, admin.tenant_id)
+        changed = replace(_find(found, client_id), **members)
+        _check(admin, changed)
+        await store.replace_client(connection, changed)
+    return _client(changed)
+
+
+@asynccontextmanager
+async def _writing(admin: Admin) -> AsyncIterator[AsyncConnection]:
+    """Yield a transaction that changes clients. Raises Conflict for what exists already."""
+    try:
+        async with admin.node.database.transaction() as connection:
+            yield connection
+            await bump(connection, admin.tenant_id, "clients")
     except sqlalchemy.exc.IntegrityError as error:
         raise Conflict("Another client has this name.") from error
-    return {**_client(client), "token": token}
+
+
+def _check(admin: Admin, client: Client) -> None:
+    """Pass when the client can be stored. Raises Invalid with a JSON pointer per problem."""
+    problems = [*_scope_problems(client), *_key_problems(admin, client)]
+    if problems:
+        raise Invalid("The client is not acceptable.", pointers=tuple(problems))
+
+
+def _scope_problems(client: Client) -> Iterator[tuple[str, str]]:
+    if not client.scopes or not set(client.scopes) <= SCOPES:
+        yield "/scopes", f"some of {', '.join(sorted(SCOPES))}"
+
+
+def _key_problems(admin: Admin, client: Client) -> Iterator[tuple[str, str]]:
+    with_key = client.auth_method == "private_key_jwt"
+    given = (client.jwks is not None) + (client.jwks_uri is not None)
+    if given != with_key:
+        yield "/jwks_uri", "exactly one of jwks and jwks_uri, and only for private_key_jwt"
+    if client.jwks is not None:
+        yield from key_set_problems(client.jwks)
+    if client.jwks_uri is not None:
+        yield from url_problems(
+            "/jwks_uri", client.jwks_uri, dev_insecure=admin.node.config.dev_insecure
+        )
 
 
 async def list_clients(admin: Admin, listing: Listing) -> list[Document]:
@@ -67,9 +144,13 @@ async def read_client(admin: Admin, client_id: str) -> Document:
     """Return one client, without its token."""
     async with admin.node.database.snapshot() as connection:
         found = await store.list_clients(connection, admin.tenant_id)
-    for client in found:
+    return _client(_find(found, client_id))
+
+
+def _find(clients: Sequence[Client], client_id: str) -> Client:
+    for client in clients:
         if client.client_id == client_id:
-            return _client(client)
+            return client
     raise NotFound("No such client.")
 
 
@@ -89,6 +170,9 @@ def _client(client: Client) -> Document:
         "name": client.name,
         "scopes": list(client.scopes),
         "app_id": client.app_id,
+        "auth_method": client.auth_method,
+        "jwks": client.jwks,
+        "jwks_uri": client.jwks_uri,
         "created_at": client.created_at,
     }
 
@@ -102,6 +186,8 @@ KINDS: Final = (
         read=read_client,
         create=create_client,
         create_body=ClientBody,
+        change=change_client,
+        change_body=ClientChange,
         delete=delete_client,
         example={"name": "payroll stream", "scopes": ["ssf.read", "ssf.manage"]},
         secret_once=("token",),

@@ -6,7 +6,8 @@ Errors are those of RFC 6749 §5.2, not problem details: the standard prescribes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
@@ -19,14 +20,19 @@ from starlette.routing import Route
 
 from hub.auth import SCOPES
 from hub.oauth import store
+from hub.oauth.assertions import ALGORITHMS
+from hub.oauth.proving import Prover
 from hub.oauth.resources import METADATA_PATH, is_resource, resource_identifier
 from hub.oauth.server import (
     AUTH_METHODS,
     GRANT_TYPE,
+    UNAUTHORIZED,
+    Grant,
     Refusal,
     TokenRequest,
     authenticate,
     grant_token,
+    one_way_only,
 )
 from hub.oauth.tokens import LIFETIME_S, AccessTokens, Clients
 from hub.store import Client, add_audit
@@ -55,6 +61,7 @@ class OAuthDeps:
     clock: Clock
     tokens: AccessTokens
     clients: ConfigCache[Clients]
+    prover: Prover
 
 
 async def issue_token(request: Request) -> Response:
@@ -65,9 +72,7 @@ async def issue_token(request: Request) -> Response:
     deps: OAuthDeps = request.app.state.oauth
     tenant_id: str = request.scope["tenant"]
     try:
-        asked = await _read(request)
-        granted = grant_token(asked, await _clients_of(deps, tenant_id, asked))
-        resource = _resource(asked, request.app.state.issuer(tenant_id))
+        granted, resource = await _grant(request, deps)
     except Refusal as refusal:
         return _refused(refusal)
     token = await deps.tokens.issue(
@@ -161,9 +166,14 @@ async def server_metadata(request: Request) -> Response:
             "scopes_supported": sorted(SCOPES),
             "response_types_supported": [],
             "grant_types_supported": [GRANT_TYPE],
-            "token_endpoint_auth_methods_supported": methods,
-            "revocation_endpoint_auth_methods_supported": methods,
-            "introspection_endpoint_auth_methods_supported": methods,
+            **{
+                f"{endpoint}_endpoint_{name}": value
+                for endpoint in ("token", "revocation", "introspection")
+                for name, value in (
+                    ("auth_methods_supported", methods),
+                    ("auth_signing_alg_values_supported", sorted(ALGORITHMS)),
+                )
+            },
         },
         cache=f"public, max-age={METADATA_MAX_AGE_S}",
     )
@@ -200,14 +210,43 @@ async def resource_metadata(request: Request) -> Response:
     )
 
 
+async def _grant(request: Request, deps: OAuthDeps) -> tuple[Grant, str | None]:
+    """Return what the request gets, and for which resource alone. Raises Refusal, Unavailable."""
+    async with _proving(request, deps) as (asked, clients):
+        granted = grant_token(asked, clients)
+    resource = _resource(asked, request.app.state.issuer(request.scope["tenant"]))
+    deps.prover.count_token(granted.client)
+    return granted, resource
+
+
 async def _asked_about(request: Request, deps: OAuthDeps) -> tuple[Client, str]:
-    """Return who asks, and about which token. Raises Refusal."""
-    asked = await _read(request)
-    client = authenticate(asked, await _clients_of(deps, request.scope["tenant"], asked))
+    """Return who asks, and about which token. Raises Refusal, Unavailable."""
+    async with _proving(request, deps) as (asked, clients):
+        client = authenticate(asked, clients)
     token = asked.form.get("token")
     if not token:
         raise _invalid_request("The parameter token is missing.")
     return client, token
+
+
+@asynccontextmanager
+async def _proving(
+    request: Request, deps: OAuthDeps
+) -> AsyncIterator[tuple[TokenRequest, Mapping[str, Client]]]:
+    """Yield the request as far as it is proven, and the clients; count it if it fails inside."""
+    tenant_id: str = request.scope["tenant"]
+    asked = await _read(request)
+    address = request.client.host if request.client else ""
+    attempt = deps.prover.begin(tenant_id, asked, place=address)
+    clients = await _clients_of(deps, tenant_id, attempt.claimed)
+    try:
+        one_way_only(asked)
+        issuer = request.app.state.issuer(tenant_id)
+        yield await deps.prover.prove(asked, clients, issuer=issuer), clients
+    except Refusal as refusal:
+        if refusal.status == UNAUTHORIZED:
+            deps.prover.failed(attempt)
+        raise
 
 
 def _resource(asked: TokenRequest, issuer: str) -> str | None:
@@ -221,11 +260,10 @@ def _resource(asked: TokenRequest, issuer: str) -> str | None:
     return resource
 
 
-async def _clients_of(deps: OAuthDeps, tenant_id: str, asked: TokenRequest) -> Mapping[str, Client]:
+async def _clients_of(deps: OAuthDeps, tenant_id: str, claimed: str) -> Mapping[str, Client]:
     """Return the clients by id; looked up anew when the one that asks is not among them."""
     known = (await deps.clients.get(tenant_id)).by_id
-    named = asked.form.get("client_id")
-    if named in known or (named is None and asked.authorization is None):
+    if claimed in known or not claimed:
         return known
     # Perhaps another process has just added it. Such looks are shared and limited in their rate.
     return (await deps.clients.get(tenant_id, fresh=True)).by_id

@@ -6,9 +6,11 @@ what takes long (the signature) happens after it. Nothing outside this module kn
 
 from __future__ import annotations
 
+import base64
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from authlib.oauth2.rfc6749 import (  # type: ignore[import-untyped]  # the library has no types
@@ -18,7 +20,6 @@ from authlib.oauth2.rfc6749 import (  # type: ignore[import-untyped]  # the libr
     OAuth2Request,
 )
 from authlib.oauth2.rfc6749.errors import (  # type: ignore[import-untyped]  # as above
-    InvalidRequestError,
     InvalidScopeError,
 )
 from authlib.oauth2.rfc6749.grants import (  # type: ignore[import-untyped]  # as above
@@ -32,8 +33,21 @@ from hub.auth import token_hash
 from hub.store import Client
 
 GRANT_TYPE: Final = "client_credentials"
-AUTH_METHODS: Final = ("client_secret_basic", "client_secret_post")
+SECRET_METHODS: Final = ("client_secret_basic", "client_secret_post")
+#: proven before Authlib is asked
+PROVEN_METHODS: Final = ("private_key_jwt",)
+AUTH_METHODS: Final = (*SECRET_METHODS, *PROVEN_METHODS)
+BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
+CHALLENGE: Final = 'Basic realm="signalhub"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """That a client proved itself otherwise than by a secret, and how."""
+
+    method: str
+    client_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +56,18 @@ class TokenRequest:
 
     form: Mapping[str, str]
     authorization: str | None
+    proof: Proof | None = None
+
+    @property
+    def basic(self) -> str | None:
+        """Id and secret of HTTP Basic with a colon between; None without, or when unreadable."""
+        scheme, _, value = (self.authorization or "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode()
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +103,6 @@ def authenticate(request: TokenRequest, clients: Mapping[str, Client]) -> Client
     """Return the client that sends a request. Raises Refusal. Source: RFC 6749 §2.3.1."""
     server = _Server(clients)
     try:
-        one_method_only(request)
         known: _KnownClient = server.authenticate_client(
             server.create_oauth2_request(request), AUTH_METHODS
         )
@@ -87,10 +112,16 @@ def authenticate(request: TokenRequest, clients: Mapping[str, Client]) -> Client
     return known.client
 
 
-def one_method_only(request: TokenRequest) -> None:
-    """Refuse a client that proves itself twice (RFC 6749 §2.3). Raises OAuth2Error."""
-    if request.authorization is not None and "client_secret" in request.form:
-        raise InvalidRequestError("Use one way to authenticate, not two.")
+def one_way_only(request: TokenRequest) -> None:
+    """Refuse a client that proves itself twice (RFC 6749 §2.3). Raises Refusal."""
+    ways = (
+        request.authorization is not None,
+        "client_secret" in request.form,
+        "client_assertion" in request.form,
+    )
+    if ways.count(True) > 1:
+        text = _TEXTS["invalid_request"]
+        raise Refusal(BAD_REQUEST, {"error": "invalid_request", "error_description": text}, {})
 
 
 class _KnownClient(ClientMixin):  # type: ignore[misc]  # the library has no types
@@ -103,7 +134,10 @@ class _KnownClient(ClientMixin):  # type: ignore[misc]  # the library has no typ
         return hmac.compare_digest(token_hash(secret), self.client.token_hash)
 
     def check_endpoint_auth_method(self, method: str, _endpoint: str) -> bool:
-        return method in AUTH_METHODS
+        if self.client.auth_method == "client_secret":
+            return method in SECRET_METHODS
+        # INVARIANT: a client with a key has no second, weaker way in.
+        return method == self.client.auth_method
 
     def check_grant_type(self, grant_type: str) -> bool:
         return grant_type == GRANT_TYPE
@@ -125,6 +159,7 @@ class _Request(OAuth2Request):  # type: ignore[misc]  # as above
         # Whether http is let in is decided where the hub listens, not here.
         super().__init__("POST", "https://hub/oauth/token", headers=headers)
         self.payload = BasicOAuth2Payload(dict(request.form))
+        self.proof = request.proof
 
     @property
     def form(self) -> Mapping[str, str]:
@@ -137,13 +172,8 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # as above
         super().__init__()
         self._clients = clients
         self.register_token_generator("default", self._decide)
-
-    def create_token_response(self, request: TokenRequest) -> Any:
-        try:
-            one_method_only(request)
-        except OAuth2Error as error:
-            return self.handle_error_response(None, error)
-        return super().create_token_response(request)
+        for method in PROVEN_METHODS:
+            self.register_client_auth_method(method, partial(_proven, method))
 
     def query_client(self, client_id: str) -> _KnownClient | None:
         client = self._clients.get(client_id)
@@ -168,8 +198,22 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # as above
         code = dict(body)["error"]
         # One text per code: whether a client exists is nobody's business, nor is what was sent.
         told = {"error": code, "error_description": _TEXTS.get(code, "The request is refused.")}
-        challenge = {"www-authenticate": 'Basic realm="signalhub"'} if code in _CHALLENGED else {}
+        challenge = {"www-authenticate": CHALLENGE} if code in _CHALLENGED else {}
         raise Refusal(UNAUTHORIZED if challenge else status, told, challenge)
+
+
+def _proven(
+    method: str, query_client: Callable[[str], _KnownClient | None], request: _Request
+) -> _KnownClient | None:
+    """Return the client that proved itself by `method` before; Authlib's form of a method."""
+    proof = request.proof
+    return query_client(proof.client_id) if proof and proof.method == method else None
+
+
+def invalid_client() -> Refusal:
+    """Return the one refusal of whoever does not prove itself."""
+    body = {"error": "invalid_client", "error_description": _TEXTS["invalid_client"]}
+    return Refusal(UNAUTHORIZED, body, {"www-authenticate": CHALLENGE})
 
 
 _CHALLENGED: Final = frozenset({"invalid_client"})

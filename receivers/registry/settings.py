@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -86,25 +86,31 @@ def _key_problems(settings: ProviderSettings, *, dev_insecure: bool) -> Iterator
     if given > 1 or given < sends_sets(settings):
         yield "/jwks_uri", "exactly one of jwks_uri and jwks is needed"
     if settings.jwks_uri is not None:
-        yield from _url_problems(settings.jwks_uri, dev_insecure=dev_insecure)
+        yield from url_problems("/jwks_uri", settings.jwks_uri, dev_insecure=dev_insecure)
     if settings.jwks is not None:
-        yield from _inline_key_problems(settings.jwks.get("keys"))
-        if len(msgspec.json.encode(settings.jwks)) > INLINE_JWKS_BYTES_MAX:
-            yield "/jwks", f"more than {INLINE_JWKS_BYTES_MAX} bytes"
+        yield from key_set_problems(settings.jwks)
 
 
-def _url_problems(url: str, *, dev_insecure: bool) -> Iterator[_Problem]:
+def key_set_problems(jwks: Mapping[str, object]) -> Iterator[_Problem]:
+    """Return what is wrong with a key set written by hand, under the pointer `/jwks`."""
+    yield from _inline_key_problems(jwks.get("keys"))
+    if len(msgspec.json.encode(jwks)) > INLINE_JWKS_BYTES_MAX:
+        yield "/jwks", f"more than {INLINE_JWKS_BYTES_MAX} bytes"
+
+
+def url_problems(pointer: str, url: str, *, dev_insecure: bool) -> Iterator[_Problem]:
+    """Return what is wrong with a URL that we are to call. dev_insecure: also take http."""
     schemes = {"https", "http"} if dev_insecure else {"https"}
     try:
         parts = urlsplit(url)
         usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        yield "/jwks_uri", "not a URL"
+        yield pointer, "not a URL"
         return
     if not usable or not _is_visible(url, URL_CHARS_MAX):
-        yield "/jwks_uri", f"an https URL of at most {URL_CHARS_MAX} characters is needed"
+        yield pointer, f"an https URL of at most {URL_CHARS_MAX} characters is needed"
     elif parts.username is not None or parts.fragment:
-        yield "/jwks_uri", "neither credentials nor a fragment may be in it"
+        yield pointer, "neither credentials nor a fragment may be in it"
 
 
 def _inline_key_problems(keys: object) -> Iterator[_Problem]:

@@ -422,6 +422,7 @@ async def test_metadata_leads_from_the_resource_to_its_tokens(hub: Hub) -> None:
             assert server["token_endpoint"] == f"{base}/oauth/token"
             assert server["grant_types_supported"] == ["client_credentials"]
             assert set(server["token_endpoint_auth_methods_supported"]) == {
+                "private_key_jwt",
                 "client_secret_basic",
                 "client_secret_post",
             }

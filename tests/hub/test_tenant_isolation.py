@@ -29,6 +29,7 @@ PACKAGES = ("actions", "hub", "receivers", "risk", "runtime", "transmitters")
 #: that follows names it.
 SYSTEM_FUNCTIONS = {
     "hub.store.system_list_tenants",
+    "hub.oauth.store.system_purge_assertions",
     "hub.oauth.store.system_purge_revoked",
     "runtime.store.system_lock_leases",
     "runtime.store.system_config_versions",
