@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -31,6 +32,7 @@ from hub.pipeline import (
     publish_logouts,
     respond,
 )
+from hub.tenancy import tenant_issuer
 from receivers.model import PendingSignal, SignalMark, SignalState
 from runtime.queue import Fence, LeaseKeeper, fences_valid
 from runtime.writer import LocalWriter
@@ -73,6 +75,7 @@ class Core:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._issuer = partial(tenant_issuer, node.config.issuer)
         #: signals that are tried one by one, because their batch failed
         self._one_by_one = 0
 
@@ -126,7 +129,9 @@ class Core:
             if connection is None:
                 return
             batch = await receivers.store.pending_signals(connection, limit)
-            topics = await handle_signals(connection, batch, now=node.clock.now())
+            topics = await handle_signals(
+                connection, batch, issuer=self._issuer, now=node.clock.now()
+            )
         node.notifier.wake_all(topics)
 
     @asynccontextmanager

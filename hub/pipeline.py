@@ -1,6 +1,6 @@
 """The spine: the only place that knows the order of the parts.
 
-    received ─▶ assessed ─▶ planned ─▶ performed / published
+    received ─▶ echo? ─▶ assessed ─▶ relayed ─▶ planned ─▶ performed / published
 
 `handle_signals` runs inside one write transaction per batch and does no outbound HTTP. A crash
 between any two steps leaves its signals `received`, and the next run takes them up again.
@@ -10,8 +10,9 @@ Nothing here calls back: risk does not know actions, actions do not know transmi
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -24,7 +25,9 @@ import risk.service
 import transmitters.service
 from actions.model import Cause as ContainmentCause
 from actions.model import ContainmentOrder, Planned, PlanOutcome, Task
-from receivers.model import PendingSignal
+from hub.relay.model import own_txn
+from hub.relay.service import Incoming, Relayed, echoes_among, relay
+from receivers.model import PendingSignal, SignalState
 from receivers.model import SignalMark as InboxMark
 from risk.model import Assessment, Level, Signal, SignalMark, SignalMode
 from runtime.clock import epoch_s
@@ -38,11 +41,14 @@ from transmitters.model import EventToPublish
 BATCH_SIGNALS_MAX: Final = 64
 #: whom to wake after a response was planned and committed
 TOPICS: Final = ("changes", "tasks", "deliveries", "polls")
+PUBLISHED: Final = frozenset({"deliveries", "polls"})
 REASON_USER: Final = "For your security you were signed out. Please sign in again."
 
 _MODES: Final = {mode.value: mode for mode in SignalMode}
 
 Caps = Mapping[tuple[str, str], Level]
+#: (tenant, trace) to the `txn` of what we publish because of it
+Txns = Mapping[tuple[str, str], str]
 
 log = structlog.get_logger()
 _assessed_total = Counter("hub_pipeline_signals_total", "Signals taken off the inbox.", ["outcome"])
@@ -54,36 +60,72 @@ _signal_seconds = Histogram(
 
 
 async def handle_signals(
-    connection: AsyncConnection, pending: Sequence[PendingSignal], *, now: datetime
+    connection: AsyncConnection,
+    pending: Sequence[PendingSignal],
+    *,
+    issuer: Callable[[str], str],
+    now: datetime,
 ) -> frozenset[str]:
-    """Take one batch of the inbox through risk, response and publication.
+    """Take one batch of the inbox through risk, relay, response and publication.
 
-    Returns the topics to wake after the commit.
+    issuer: of a tenant. Returns the topics to wake after the commit.
 
-    A signal that cannot be read is marked `failed` with the reason and stops nobody else.
+    A signal that cannot be read is marked `failed` with the reason and stops nobody else. One of
+    our own events that came back is marked `ignored`, and has no effect at all.
     """
     await lock_tenants(connection, {signal.tenant_id for signal in pending})
-    signals: list[Signal] = []
-    unreadable: list[InboxMark] = []
-    for row in pending:
-        try:
-            signals.append(signal_of(row))
-        except SharedSignalsError as error:
-            unreadable.append(_failed(row, error.description))
+    incoming, set_aside = _read(pending, await echoes_among(connection, pending, issuer))
+    signals = [each.signal for each in incoming]
     caps = await caps_of(connection, {signal.tenant_id for signal in signals})
     result = await risk.service.assess(connection, signals, caps=caps, now=now)
-    topics = await respond(connection, result.assessments, now=now)
-    marks = [*unreadable, *(_inbox_mark(mark) for mark in result.marks)]
+    relayed = await relay(connection, incoming, now=now)
+    topics = await respond(connection, result.assessments, txns=_txns(incoming), now=now)
+    if relayed.has_published:
+        topics |= PUBLISHED
+    marks = [*set_aside, *(_inbox_mark(mark, relayed) for mark in result.marks)]
     await receivers.store.mark_signals(connection, marks, now)
     for state, count in Tally(mark.state for mark in marks).items():
         _assessed_total.labels(state).inc(count)
     return topics
 
 
+def _read(
+    pending: Sequence[PendingSignal], echoes: Collection[tuple[str, str]]
+) -> tuple[list[Incoming], list[InboxMark]]:
+    """Return what is to be assessed, and the marks of what is not."""
+    incoming: list[Incoming] = []
+    set_aside: list[InboxMark] = []
+    for row in pending:
+        if (row.tenant_id, row.signal_id) in echoes:
+            set_aside.append(_mark(row, SignalState.IGNORED, "an event of our own that came back"))
+            continue
+        try:
+            incoming.append(Incoming(row=row, signal=signal_of(row)))
+        except SharedSignalsError as error:
+            set_aside.append(_mark(row, SignalState.FAILED, error.description))
+    return incoming, set_aside
+
+
+def _txns(incoming: Sequence[Incoming]) -> Txns:
+    """Return our own `txn` for what each signal leads to, by (tenant, trace) (SET-15)."""
+    txns: dict[tuple[str, str], str] = {}
+    for row in (each.row for each in incoming):
+        trace_id = risk.service.trace_of(row.txn, row.signal_id)
+        txn = own_txn(row.tenant_id, row.iss, row.txn or row.jti)
+        txns.setdefault((row.tenant_id, trace_id), txn)
+    return txns
+
+
 async def respond(
-    connection: AsyncConnection, assessments: Sequence[Assessment], *, now: datetime
+    connection: AsyncConnection,
+    assessments: Sequence[Assessment],
+    *,
+    now: datetime,
+    txns: Txns = MappingProxyType({}),
 ) -> frozenset[str]:
     """Plan what policy ordered and publish what changed, in the transaction of the assessment.
+
+    txns: of the signals behind it, by (tenant, trace); else the trace is a name of our own.
 
     Returns the topics to wake after the commit: a wake-up that finds nothing costs its receiver
     several queries.
@@ -98,7 +140,10 @@ async def respond(
     }
     planned = await actions.service.plan(connection, orders, user_counts=counts, now=now)
     events = [
-        risk_event_of(assessment)
+        risk_event_of(
+            assessment,
+            txn=txns.get((assessment.tenant_id, assessment.trace_id), assessment.trace_id),
+        )
         for assessment in assessments
         if assessment.previous_level != assessment.level and assessment.identifiers
     ]
@@ -195,7 +240,7 @@ def order_of(assessment: Assessment) -> ContainmentOrder:
     )
 
 
-def risk_event_of(assessment: Assessment) -> EventToPublish:
+def risk_event_of(assessment: Assessment, *, txn: str) -> EventToPublish:
     """Return the CAEP risk-level-change of an assessment (CAEP-28 to CAEP-33)."""
     occurred_at_s = epoch_s(assessment.occurred_at)
     event = RiskLevelChange(
@@ -213,7 +258,7 @@ def risk_event_of(assessment: Assessment) -> EventToPublish:
         is_rendered=True,
         subjects=assessment.identifiers,
         ordering_key=assessment.user_id,
-        txn=assessment.trace_id,
+        txn=txn,
         toe_s=occurred_at_s,
     )
 
@@ -246,11 +291,21 @@ def _topics(planned: Sequence[Planned], *, has_published: bool) -> frozenset[str
     if any(plan.tasks_enqueued for plan in planned):
         topics.add("tasks")
     if has_published:
-        topics |= {"deliveries", "polls"}
+        topics |= PUBLISHED
     return frozenset(topics)
 
 
-def _inbox_mark(mark: SignalMark) -> InboxMark:
+def _inbox_mark(mark: SignalMark, relayed: Relayed) -> InboxMark:
+    waiting = relayed.waiting.get((mark.tenant_id, mark.signal_id))
+    if waiting and mark.state == SignalState.IGNORED:
+        # It says nothing about risk, but a relay rule waits for the user.
+        return InboxMark(
+            tenant_id=mark.tenant_id,
+            signal_id=mark.signal_id,
+            state=SignalState.UNMATCHED,
+            detail="to be relayed when its user is known",
+            alias_keys=tuple(sorted(waiting)),
+        )
     return InboxMark(
         tenant_id=mark.tenant_id,
         signal_id=mark.signal_id,
@@ -260,7 +315,7 @@ def _inbox_mark(mark: SignalMark) -> InboxMark:
     )
 
 
-def _failed(row: PendingSignal, detail: str) -> InboxMark:
+def _mark(row: PendingSignal, state: SignalState, detail: str) -> InboxMark:
     return InboxMark(
-        tenant_id=row.tenant_id, signal_id=row.signal_id, state="failed", detail=detail
+        tenant_id=row.tenant_id, signal_id=row.signal_id, state=state.value, detail=detail
     )

@@ -226,7 +226,7 @@ class AcceptedSET(msgspec.Struct, frozen=True, kw_only=True):
     """One verified SET on its way into the inbox; item of the operation ACCEPT.
 
     sub_id, payload: JSON texts in the standard's present form. They travel as text because JSON
-    knows integers that msgpack does not. raw: the compact JWS as it came.
+    knows integers that msgpack does not. raw: the compact JWS as it came. hops: as in the SET.
     """
 
     tenant_id: str
@@ -244,6 +244,7 @@ class AcceptedSET(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     state: str
     detail: str | None
+    hops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +266,7 @@ class PendingSignal:
     level_cap: str | None
     mode: ProviderMode
     legacy_subject: bool
+    hops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

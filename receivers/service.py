@@ -205,4 +205,5 @@ def _accepted_set(
         mode=provider.mode,
         state=state,
         detail=detail,
+        hops=token.hops,
     )

@@ -67,6 +67,7 @@ signals: Final = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("detail", sa.Text),
     sa.Column("assessed_at", UTCDateTime),
+    sa.Column("hops", JSONDocument),
     sa.UniqueConstraint("tenant_id", "iss", "jti"),
 )
 # Literals, not parameters: a planner must see that the partial index fits the query.
@@ -129,6 +130,7 @@ def _row(item: AcceptedSET) -> dict[str, Any]:
     row = msgspec.structs.asdict(item)
     # Raw: the text goes into the column as it is, without being read and written once more.
     row["sub_id"], row["payload"] = msgspec.Raw(item.sub_id), msgspec.Raw(item.payload)
+    row["hops"] = list(item.hops) or None
     return row
 
 
@@ -197,6 +199,7 @@ _PENDING: Final = (
         signals.c.occurred_at,
         signals.c.received_at,
         signals.c.mode,
+        signals.c.hops,
         providers.c.source_class,
         providers.c.level_cap,
         providers.c.legacy_subject,
@@ -235,6 +238,7 @@ def _pending(row: Row, tenant_id: str) -> PendingSignal:
         occurred_at,
         received_at,
         accepted_mode,
+        hops,
         source_class,
         level_cap,
         legacy_subject,
@@ -256,6 +260,7 @@ def _pending(row: Row, tenant_id: str) -> PendingSignal:
         level_cap=level_cap,
         mode=_mode_of(accepted_mode, *provider),
         legacy_subject=legacy_subject,
+        hops=tuple(hops or ()),
     )
 
 
@@ -372,7 +377,7 @@ async def list_signals(
 ) -> list[StoredSignal]:
     """Return a page of signals, newest first. before: the signal_id where the last page ended."""
     statement = (
-        sa.select(signals)
+        sa.select(*(signals.c[name] for name in StoredSignal.__dataclass_fields__))
         .where(signals.c.tenant_id == tenant_id)
         .order_by(signals.c.signal_id.desc())
         .limit(min(limit, LIST_MAX))

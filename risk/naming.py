@@ -66,6 +66,11 @@ def names(signal: Signal) -> Names:
     )
 
 
+def keys_of(signal: Signal) -> set[str]:
+    """Return the normal forms of everything the subject names. Raises nothing."""
+    return {normal_form(simple) for _, simple in simple_members(signal.sub_id)}
+
+
 def _as(subjects: Iterable[SimpleSubject], *kinds: EntityKind) -> tuple[Name, ...]:
     return tuple(
         Name(subject=subject, key=normal_form(subject), kinds=kinds) for subject in subjects

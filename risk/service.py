@@ -326,9 +326,14 @@ def _change(placed: Sequence[Placement], links: Sequence[Link], *, now: datetime
     )
 
 
+def trace_of(txn: str | None, signal_id: str) -> str:
+    """Return what an assessment calls the cause that a signal brought. Raises nothing."""
+    return (txn or signal_id)[:TRACE_CHARS_MAX]
+
+
 def _trigger(signal: Signal) -> Trigger:
     return Trigger(
-        trace_id=(signal.txn or signal.signal_id)[:TRACE_CHARS_MAX],
+        trace_id=trace_of(signal.txn, signal.signal_id),
         occurred_at=occurred_at(signal),
         received_at=signal.received_at,
     )

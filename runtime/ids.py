@@ -45,6 +45,7 @@ PREFIXES: Final = frozenset(
         "lnk",
         "tok",
         "aus",
+        "rly",
     ]
 )
 

@@ -3,6 +3,8 @@
 The caller has verified the signature before `parse_set`; `peek_issuer` is what it may ask earlier.
 """
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,9 +20,11 @@ from ssf.subject import Subject, parse_subject, render_subject, unprocessable_me
 
 __all__ = [
     "CLOCK_SKEW_S",
+    "HOPS_MAX",
     "SET_BYTES_MAX",
     "Expectation",
     "SecurityEventToken",
+    "hop_of",
     "parse_set",
     "peek_issuer",
     "render_set",
@@ -28,6 +32,11 @@ __all__ = [
 
 CLOCK_SKEW_S: Final = 300
 CLAIM_CHARS_MAX: Final = 1024
+#: through how many hubs a relayed event may have come
+HOPS_MAX: Final = 8
+HOP_CHARS: Final = 22
+#: a claim of our own, which others ignore (RFC 7519 §4): digests of the issuers an event came from
+HOPS_CLAIM: Final = "urn:signalhub:hops"
 AUDIENCES_MAX: Final = 100
 
 
@@ -58,6 +67,7 @@ class SecurityEventToken:
 
     iat, toe: seconds since 1970 UTC. unprocessable_members: critical members of the subject that
     we cannot interpret; if there are any, acknowledge, record, and do not act (SET-60).
+    hops: `hop_of` every issuer that a relayed event came from, the first one first.
     """
 
     iss: str
@@ -70,6 +80,7 @@ class SecurityEventToken:
     event: Event
     event_type: str
     unprocessable_members: frozenset[str] = frozenset()
+    hops: tuple[str, ...] = ()
 
     @property
     def occurred_at_s(self) -> float:
@@ -91,6 +102,7 @@ class _Claims(msgspec.Struct):
     toe: Any = None
     sub_id: Any = None
     events: Any = None
+    hops: Any = msgspec.field(default=None, name=HOPS_CLAIM)
     exp: Any = msgspec.UNSET
     sub: Any = msgspec.UNSET
 
@@ -137,7 +149,18 @@ def parse_set(payload: bytes, expect: Expectation, now_s: int) -> SecurityEventT
         else _parse_event(type_uri, event_payload),
         event_type=type_uri,
         unprocessable_members=unprocessable,
+        hops=_check_hops(claims.hops),
     )
+
+
+def hop_of(issuer: str) -> str:
+    """Return what stands for an issuer among the hops of a relayed event: 22 characters.
+
+    A digest: who knows an issuer recognises it, and it is no list of a customer's vendors for
+    everybody to read. Raises nothing. Requirement SSF-SEC-6.
+    """
+    digest = hashlib.sha256(b"signalhub hop\0" + issuer.encode()).digest()
+    return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
 
 def render_set(token: SecurityEventToken) -> bytes:
@@ -156,6 +179,8 @@ def render_set(token: SecurityEventToken) -> bytes:
         claims["txn"] = token.txn
     if token.toe is not None:
         claims["toe"] = token.toe
+    if token.hops:
+        claims[HOPS_CLAIM] = token.hops
     claims["sub_id"] = render_subject(token.sub_id)
     claims["events"] = {token.event_type: render_event(token.event)}
     return msgspec.json.encode(claims)
@@ -234,6 +259,19 @@ def _check_txn(txn: object) -> str | None:
     if txn is None or (isinstance(txn, str) and len(txn) <= CLAIM_CHARS_MAX):
         return txn
     raise _invalid("txn is no acceptable string", "SET-15")
+
+
+def _check_hops(hops: object) -> tuple[str, ...]:
+    """Read our own claim: whoever sends it broken would walk around the loop guard."""
+    if hops is None:
+        return ()
+    if (
+        not isinstance(hops, list)
+        or len(hops) > HOPS_MAX
+        or not all(isinstance(hop, str) and len(hop) == HOP_CHARS for hop in hops)
+    ):
+        raise _invalid(f"{HOPS_CLAIM} is no list of at most {HOPS_MAX} hops", "SSF-SEC-6")
+    return tuple(hops)
 
 
 def _check_toe(toe: object) -> int | None:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import actions.store  # noqa: F401 - each store declares its tables on the shared metadata
 import hub.oauth.store
+import hub.relay.store
 import hub.store  # noqa: F401
 import receivers.store  # noqa: F401
 import risk.store  # noqa: F401

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -81,7 +81,8 @@ class EventToPublish:
     stream takes the one in its format. ordering_key: SETs of one stream with the same key arrive
     in order. toe_s: when it happened, seconds since 1970. only_stream_id, only_app_id: narrow it
     to one stream, or to the streams of one app. is_rendered: the payload was rendered from a typed
-    event just now, so there is nothing to check.
+    event just now, so there is nothing to check. hops: of a relayed event.
+    accepts: narrows it further.
     """
 
     tenant_id: str
@@ -94,6 +95,8 @@ class EventToPublish:
     only_stream_id: str | None = None
     only_app_id: str | None = None
     is_rendered: bool = False
+    hops: tuple[str, ...] = ()
+    accepts: Callable[[Stream], bool] | None = None
 
     def concerns(self, stream: Stream) -> bool:
         """Return whether the event goes out over `stream`. Source: SSF 1.0 §8.1.3.1; SUB-40."""
@@ -101,9 +104,10 @@ class EventToPublish:
 
     def is_open_to(self, stream: Stream) -> bool:
         """Return whether the event was not narrowed to other streams."""
-        return self.only_stream_id in (None, stream.stream_id) and self.only_app_id in (
-            None,
-            stream.app_id,
+        return (
+            self.only_stream_id in (None, stream.stream_id)
+            and self.only_app_id in (None, stream.app_id)
+            and (self.accepts is None or self.accepts(stream))
         )
 
 
@@ -127,6 +131,7 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     subjects: list[dict[str, Any]]
     txn: str
     toe: int | None
+    hops: list[str] | None = None
 
 
 class PendingSET(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +248,7 @@ def render_pending(pending: PendingSET, addressing: Addressing) -> bytes:
         # The payload was checked and brought into its standard form when it was published.
         event=UnknownEvent(type_uri=event.event_type, payload=event.payload),
         event_type=event.event_type,
+        hops=tuple(event.hops or ()),
     )
     return render_set(token)
 

@@ -190,6 +190,7 @@ def _event_row(event: EventToPublish, now: datetime) -> dict[str, Any]:
         "ordering_key": bounded_ordering_key(event.ordering_key),
         "txn": event.txn or event_id,
         "toe": event.toe_s,
+        "hops": list(event.hops) or None,
         "created_at": now,
     }
 

@@ -7,7 +7,7 @@ one ordering key of one stream the order of `jti` is the order of delivery.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
+    chunks,
     id_column,
     metadata,
     tenant_column,
@@ -78,6 +79,7 @@ events: Final = sa.Table(
     sa.Column("txn", sa.String(1024), nullable=False),
     sa.Column("toe", sa.BigInteger),
     sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Column("hops", JSONDocument),
     sa.Index("ix_events_tenant_id_txn", "tenant_id", "txn"),
 )
 
@@ -315,6 +317,21 @@ async def delete_stream(
 async def add_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Store events; each row has the columns of the table."""
     await _ADD_EVENTS.run(connection, rows)
+
+
+async def types_sent(
+    connection: Connection, tenant_id: str, *, txns: Collection[str]
+) -> set[tuple[str, str]]:
+    """Return (txn, event type) of what was published under these `txn`s."""
+    found: set[tuple[str, str]] = set()
+    for some in chunks(sorted(txns), IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(events.c.txn, events.c.event_type).where(
+                events.c.tenant_id == tenant_id, events.c.txn.in_(some)
+            )
+        )
+        found |= {(row.txn, row.event_type) for row in rows}
+    return found
 
 
 async def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

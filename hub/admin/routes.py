@@ -14,6 +14,7 @@ from hub.admin import (
     people,
     policies,
     providers,
+    relays,
     streams,
 )
 from hub.admin.kinds import Kind, routes_of
@@ -27,6 +28,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *streams.KINDS,
     *deliveries.KINDS,
     *events.KINDS,
+    *relays.KINDS,
     *keys.KINDS,
     *operations.KINDS,
 )

@@ -67,6 +67,7 @@ async def test_everything_listed_has_the_documented_shape(hub: Hub) -> None:
     # One dead SET and one failed task.
     hub.outside.answer("https://pay.example/ssf", 400, {"err": "invalid_request"})
     hub.outside.answer("https://crm.example/gtr", 400)
+    await story.post("/admin/v1/relays", example_of("/admin/v1/relays"))
     await story.play()
     unknown = {"format": "email", "email": "nobody@customer.example"}
     await story.push(sub_id=unknown)
@@ -212,6 +213,7 @@ async def test_replacing_falls_back_to_defaults(admin: httpx2.AsyncClient, kind:
             "audiences": ["https://hub.example"],
             "jwks_uri": "https://bare.example/jwks",
         },
+        "relays": {"name": "bare"},
     }
     needed = bodies[kind.name]
     replaced = (await admin.put(f"{path}/{made['id']}", json=needed)).json()

@@ -18,7 +18,7 @@ from runtime.database import metadata
 from runtime.store import StoredKey
 from tests.hub.conftest import Hub, opened_hub
 from tests.hub.statements import SYSTEM, UnnamedTenantError, Watcher, check
-from tests.hub.story import IDP, Story, begin
+from tests.hub.story import COMPLIANCE_CHANGE, IDP, Story, begin
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("actions", "hub", "receivers", "risk", "runtime", "transmitters")
@@ -150,6 +150,10 @@ async def two_tenants(database_url: str, signing_keys: tuple[StoredKey, ...]) ->
         yield hub
 
 
+#: takes the events of the story's vendor
+RELAY = {"name": "all of it", "mode": "enforce", "event_types": [COMPLIANCE_CHANGE]}
+
+
 async def use_everything(story: Story) -> None:
     """Ask and change whatever there is, as admin, app, IdP and vendor of one tenant."""
     rosa, ids = story.ids["rosa"], story.ids
@@ -250,7 +254,10 @@ async def test_every_statement_names_its_tenant(two_tenants: Hub) -> None:
     stories = [await begin(hub, "green"), await begin(hub, "blue")]
     hub.outside.answer("https://crm.example/gtr", 400)
     for story in stories:
+        await story.post("/admin/v1/relays", RELAY)
+        await story.post("/admin/v1/relays", {**RELAY, "name": "later", "event_types": None})
         assert (await story.push()).status_code == 202
+        assert (await story.push(txn="txn_of_ours")).status_code == 202
         unknown = {"format": "email", "email": "late@customer.example"}
         assert (await story.push(sub_id=unknown)).status_code == 202
     await hub.settle()

@@ -40,6 +40,7 @@ _EVENT_COLUMNS: Final = (
     events.c.subjects,
     events.c.txn,
     events.c.toe,
+    events.c.hops,
 )
 
 
@@ -98,14 +99,19 @@ def _same_lane(older: Any, delivery: Any) -> sa.ColumnElement[bool]:
 
 def _pending_of(row: Sequence[Any]) -> PendingSET:
     """Make it of the columns of `_set_columns`."""
-    jti, iat, kid, attempts, event_type, payload, subjects, txn, toe = row
+    jti, iat, kid, attempts, event_type, payload, subjects, txn, toe, hops = row
     return PendingSET(
         jti=jti,
         iat=iat,
         kid=kid,
         attempts=attempts,
         event=StoredEvent(
-            event_type=event_type, payload=payload, subjects=subjects, txn=txn, toe=toe
+            event_type=event_type,
+            payload=payload,
+            subjects=subjects,
+            txn=txn,
+            toe=toe,
+            hops=hops,
         ),
     )
 

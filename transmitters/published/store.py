@@ -29,7 +29,7 @@ async def list_events(
     connection: Connection, tenant_id: str, *, limit: int, before: str | None = None
 ) -> list[PublishedEvent]:
     """Return published events, newest first. before: an event id to go on behind."""
-    shown = [column for column in events.c if column.name != "ordering_key"]
+    shown = [events.c[name] for name in PublishedEvent.__dataclass_fields__]
     query = (
         sa.select(*shown)
         .where(events.c.tenant_id == tenant_id)
