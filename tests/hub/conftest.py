@@ -204,13 +204,20 @@ def signing_keys() -> tuple[StoredKey, ...]:
 
 @asynccontextmanager
 async def opened_hub(
-    database_url: str, signing_keys: Sequence[StoredKey], tenants: Sequence[str] = (DEFAULT,)
+    database_url: str,
+    signing_keys: Sequence[StoredKey],
+    tenants: Sequence[str] = (DEFAULT,),
+    *,
+    outside: Outside | None = None,
 ) -> AsyncIterator[Hub]:
-    """Open a hub on a database with all tables; every tenant has the same keys."""
+    """Open a hub on a database with all tables; every tenant has the same keys.
+
+    outside: what answers its requests, by default something that answers all alike.
+    """
     async with open_node(config_for(database_url), all_operations()) as opened:
         clock = FixedClock(SystemClock().now())
         node = dataclasses.replace(opened, clock=clock)
-        outside = Outside()
+        outside = outside or Outside()
         hub = Hub(
             node=node,
             app=make_app(node, outside),
