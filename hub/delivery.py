@@ -1,4 +1,4 @@
-"""The delivery process: pushes SETs, calls apps and IdPs, sends webhooks.
+"""The delivery process: pushes SETs, calls apps and IdPs, sends webhooks, polls upstreams.
 
 It writes nothing itself on SQLite: outcomes go to core as settlements.
 """
@@ -14,6 +14,13 @@ import structlog
 from actions.worker import TaskSource
 from hub.node import Node, ProcessConfig, open_node
 from hub.tenancy import tenant_issuer
+from receivers.keys import IssuerKeys
+from receivers.registry.service import profile_cache
+from receivers.upstreams.client import StreamClient
+from receivers.upstreams.polling import Poller
+from receivers.upstreams.tokens import Tokens
+from receivers.upstreams.worker import WINDOW as UPSTREAM_WINDOW
+from receivers.upstreams.worker import UpstreamSource
 from runtime.outbound import Outbound, StreamingOutbound
 from runtime.queue import Lanes, LaneSource, LeaseKeeper
 from transmitters.keys import SigningKeys
@@ -29,11 +36,20 @@ async def run_delivery(config: ProcessConfig, stop: asyncio.Event) -> None:
     """Run until `stop` is set."""
     async with open_node(config) as node:
         outbound = StreamingOutbound(config.egress_rules())
-        work = [_lanes(node, source) for source in sources(node, outbound)]
+        # Long polls hold their connections for half a minute each: they get their own.
+        polling = StreamingOutbound(config.egress_rules())
+        work = [
+            _lanes(node, source, _leases(node, source.kind)) for source in sources(node, outbound)
+        ]
         running = [node.spawn(lanes.run()) for lanes in work]
+        leases = _leases(node, UpstreamSource.kind)
+        upstreams = _upstreams(node, outbound, polling, leases)
+        work.append(_lanes(node, upstreams, leases))
+        running.append(node.spawn(work[-1].run(window=UPSTREAM_WINDOW)))
         log.info("delivery.started")
         try:
             await stop.wait()
+            upstreams.stop()
             # A request that is cut off would be repeated by whoever comes next.
             await asyncio.gather(*(lanes.finish(FINISH_S) for lanes in work))
         finally:
@@ -41,10 +57,14 @@ async def run_delivery(config: ProcessConfig, stop: asyncio.Event) -> None:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             await outbound.close()
+            await polling.close()
 
 
-def _lanes(node: Node, source: LaneSource[Any, Any]) -> Lanes:
-    leases = LeaseKeeper(source.kind, node.config.name, writer=node.writer, clock=node.clock)
+def _leases(node: Node, kind: str) -> LeaseKeeper:
+    return LeaseKeeper(kind, node.config.name, writer=node.writer, clock=node.clock)
+
+
+def _lanes(node: Node, source: LaneSource[Any, Any], leases: LeaseKeeper) -> Lanes:
     return Lanes(
         source, leases=leases, writer=node.writer, notifier=node.notifier, clock=node.clock
     )
@@ -70,4 +90,21 @@ def sources(node: Node, outbound: Outbound) -> tuple[LaneSource[Any, Any], ...]:
             clock=node.clock,
             issuer=issuer,
         ),
+    )
+
+
+def _upstreams(
+    node: Node, outbound: Outbound, polling: Outbound, leases: LeaseKeeper
+) -> UpstreamSource:
+    tokens = Tokens(outbound, box=node.box, clock=node.clock)
+    keys = IssuerKeys(outbound, dev_insecure=node.config.dev_insecure)
+    return UpstreamSource(
+        node.database,
+        profiles=profile_cache(node.feed, node.database, node.box),
+        poller=Poller(polling, tokens=tokens, keys=keys, writer=node.writer, clock=node.clock),
+        client=StreamClient(outbound, tokens=tokens, clock=node.clock),
+        writer=node.writer,
+        clock=node.clock,
+        leases=leases,
+        issuer=partial(tenant_issuer, node.config.issuer),
     )

@@ -20,12 +20,14 @@ RFC 8935; behind it a row of `signals` in state `received`, which the pipeline r
       store.mark_signals         assessed, unmatched, ignored or failed
       store.requeue_unmatched    an unknown subject has appeared: assess its signals again
 
-Owns the tables `signals` and `unmatched_aliases`; `receivers.registry` owns `providers`.
+Owns the tables `signals` and `unmatched_aliases`; `receivers.registry` owns `providers`,
+`receivers.upstreams` those that we poll and whose streams we manage.
 """
 
 from receivers.store import ACCEPT
+from receivers.upstreams.operations import OPERATIONS as UPSTREAM_OPERATIONS
 
 __all__ = ["OPERATIONS"]
 
 #: hot writes of this package, for the writer of the core process
-OPERATIONS = (ACCEPT,)
+OPERATIONS = (ACCEPT, *UPSTREAM_OPERATIONS)

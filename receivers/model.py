@@ -121,7 +121,8 @@ class ProviderProfile:
 
     authorization: the Authorization value the provider must send, None when it sends none.
     inline_keys: None when the keys are fetched from `jwks_uri`.
-    mode: with the status already taken into account.
+    mode: with the status already taken into account. upstream_id: set when we deal with the
+    provider's transmitter actively.
     """
 
     tenant_id: str
@@ -139,9 +140,12 @@ class ProviderProfile:
     authorization: bytes | None
     level_cap: str | None = None
     client_id: str | None = None
+    upstream_id: str | None = None
 
 
-def build_profile(provider: Provider, *, authorization_header: str | None) -> ProviderProfile:
+def build_profile(
+    provider: Provider, *, authorization_header: str | None, upstream_id: str | None = None
+) -> ProviderProfile:
     """Make a stored provider ready for intake.
 
     authorization_header: the opened secret. Raises RemoteProtocolError when the stored keys are no
@@ -174,6 +178,7 @@ def build_profile(provider: Provider, *, authorization_header: str | None) -> Pr
         authorization=None if authorization_header is None else authorization_header.encode(),
         level_cap=settings.level_cap,
         client_id=settings.client_id,
+        upstream_id=upstream_id,
     )
 
 
@@ -227,6 +232,7 @@ class AcceptedSET(msgspec.Struct, frozen=True, kw_only=True):
 
     sub_id, payload: JSON texts in the standard's present form. They travel as text because JSON
     knows integers that msgpack does not. raw: the compact JWS as it came. hops: as in the SET.
+    upstream_id: whose word on its stream this is; no column of the inbox.
     """
 
     tenant_id: str
@@ -245,6 +251,7 @@ class AcceptedSET(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     detail: str | None
     hops: tuple[str, ...] = ()
+    upstream_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,12 +25,15 @@ from receivers.model import (
     first_state,
 )
 from receivers.store import ACCEPT
+from receivers.upstreams.model import StateCheck
+from receivers.upstreams.operations import CHECK_STATE
 from runtime.clock import Clock, epoch_s, from_epoch_s
 from runtime.errors import Invalid, NotFound, Unavailable
 from runtime.ids import new_id
 from runtime.writer import Writer
 from ssf.errors import SETError
 from ssf.events.registry import render_event
+from ssf.events.ssf import Verification
 from ssf.jose import CompactJWS, check_header, split_jws, verify
 from ssf.secevent import SecurityEventToken, parse_set, peek_issuer
 from ssf.subject import render_subject
@@ -152,12 +155,33 @@ async def _verify_and_store(
     key = await keys.key_for(provider, jws.header, now=now)
     verify(jws, key)
     token = parse_set(jws.payload, provider.expectation, epoch_s(now))
+    await _check_state(token, provider, now=now, writer=writer)
     check_subject(token, provider.subject_scope)
     accepted = _accepted_set(raw, token, provider=provider, now=now)
     try:
         return await writer.submit(ACCEPT, accepted)
     except Invalid as refusal:
         raise SETError("invalid_request", refusal.detail, requirement="SET-65") from refusal
+
+
+async def _check_state(
+    token: SecurityEventToken, provider: ProviderProfile, *, now: datetime, writer: Writer
+) -> None:
+    """Refuse a verification that answers a question we did not ask (SET-62, SSF-VER-10).
+
+    One without `state` was started by the transmitter and is always fine. Of a provider that we
+    manage no stream of, we asked nothing, and its operators may try out what they like.
+    """
+    event, upstream_id = token.event, provider.upstream_id
+    if upstream_id is None or not isinstance(event, Verification) or event.state is None:
+        return
+    asked = StateCheck(
+        tenant_id=provider.tenant_id, upstream_id=upstream_id, state=event.state, at=now
+    )
+    if not await writer.submit(CHECK_STATE, asked):
+        raise SETError(
+            "invalid_state", "no verification with this state was asked for", requirement="SET-62"
+        )
 
 
 def check_may_send(provider: ProviderProfile) -> None:
@@ -206,4 +230,5 @@ def _accepted_set(
         state=state,
         detail=detail,
         hops=token.hops,
+        upstream_id=provider.upstream_id,
     )

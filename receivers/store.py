@@ -26,6 +26,7 @@ from receivers.model import (
 )
 from receivers.registry.settings import ISSUER_CHARS_MAX
 from receivers.registry.store import IS_LISTED, providers
+from receivers.upstreams.operations import note_arrivals
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
@@ -114,6 +115,7 @@ async def add_to_inbox(connection: AsyncConnection, items: Sequence[AcceptedSET]
         if len(items) == 1 and _is_data_error(error):
             raise Invalid("The SET holds a value that cannot be stored.") from error
         raise
+    await note_arrivals(connection, [item for item in items if item.signal_id in inserted])
     return [item.signal_id in inserted for item in items]
 
 
@@ -128,6 +130,7 @@ ACCEPT: Final = Operation(
 
 def _row(item: AcceptedSET) -> dict[str, Any]:
     row = msgspec.structs.asdict(item)
+    del row["upstream_id"]
     # Raw: the text goes into the column as it is, without being read and written once more.
     row["sub_id"], row["payload"] = msgspec.Raw(item.sub_id), msgspec.Raw(item.payload)
     row["hops"] = list(item.hops) or None

@@ -46,6 +46,8 @@ PREFIXES: Final = frozenset(
         "tok",
         "aus",
         "rly",
+        "ups",
+        "ord",
     ]
 )
 

@@ -11,7 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-TOPICS: Final = frozenset({"signals", "tasks", "deliveries", "polls", "config", "changes"})
+TOPICS: Final = frozenset(
+    {"signals", "tasks", "deliveries", "polls", "upstreams", "config", "changes"}
+)
 
 
 class Notifier:

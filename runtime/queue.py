@@ -168,6 +168,10 @@ class LeaseKeeper:
         """Return the fence for work of an owned bucket. Raises KeyError when it is not owned."""
         return Fence(kind=self.kind, bucket=bucket, epoch=self._epochs[bucket])
 
+    def holds(self, fence: Fence) -> bool:
+        """Tell whether this process still owns what `fence` was given for."""
+        return self._epochs.get(fence.bucket) == fence.epoch and bool(self.buckets())
+
     async def renew(self) -> None:
         """Ask once for the fair share of buckets. Raises Unavailable."""
         request = LeaseRequest(

@@ -27,6 +27,7 @@ __all__ = [
     "hop_of",
     "parse_set",
     "peek_issuer",
+    "peek_jti",
     "render_set",
 ]
 
@@ -117,6 +118,15 @@ def peek_issuer(jws: CompactJWS) -> str | None:
     """
     iss = _decode_claims(jws.payload).iss
     return iss if isinstance(iss, str) else None
+
+
+def peek_jti(jws: CompactJWS) -> str | None:
+    """Read `jti` of a JWS that is not verified yet, to compare it with a poll answer's member.
+
+    None if unusable. Raises nothing for what `split_jws` returned.
+    """
+    jti = _decode_claims(jws.payload).jti
+    return jti if isinstance(jti, str) else None
 
 
 def parse_set(payload: bytes, expect: Expectation, now_s: int) -> SecurityEventToken:

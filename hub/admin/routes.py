@@ -16,12 +16,14 @@ from hub.admin import (
     providers,
     relays,
     streams,
+    upstreams,
 )
 from hub.admin.kinds import Kind, routes_of
 
 KINDS: Final[tuple[Kind, ...]] = (
     *clients.KINDS,
     *providers.KINDS,
+    *upstreams.KINDS,
     *apps.KINDS,
     *policies.KINDS,
     *people.KINDS,

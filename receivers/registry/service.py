@@ -15,6 +15,7 @@ from receivers.registry.settings import (
     check_authorization_header,
     check_settings,
 )
+from receivers.upstreams.store import upstreams_by_provider
 from runtime.clock import Clock
 from runtime.database import Database
 from runtime.errors import Conflict, NotFound
@@ -132,12 +133,14 @@ async def load_profiles(
     """
     async with database.snapshot() as connection:
         providers = await store.list_providers(connection, tenant_id)
+        upstreams = await upstreams_by_provider(connection, tenant_id)
     return {
         provider.provider_id: build_profile(
             provider,
             authorization_header=None
             if provider.authorization_header_sealed is None
             else secrets.open(provider.authorization_header_sealed),
+            upstream_id=upstreams.get(provider.provider_id),
         )
         for provider in providers
     }

@@ -68,6 +68,15 @@ class Story:
             },
         )
         self.ids["provider"], self.events_url = provider["id"], provider["events_url"]
+        upstream = {
+            "name": "edr",
+            "issuer": "https://edr.vendor.example",
+            "audiences": [HUB_AUDIENCE],
+            "jwks_uri": "https://edr.vendor.example/jwks.json",
+            "auth": "header",
+            "secret": "Bearer upstream-secret",
+        }
+        self.ids["upstream"] = (await self.post("/admin/v1/upstreams", upstream))["id"]
         for name, email, device in (("rosa", ROSA, LAPTOP), ("tim", TIM, PHONE)):
             await self._enrol(name, email, device)
         await self._introduce_apps()

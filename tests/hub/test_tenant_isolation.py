@@ -44,6 +44,7 @@ SYSTEM_FUNCTIONS = {
     "actions.registry.store.system_apps_of",
     "actions.registry.store.system_webhooks_of",
     "transmitters.delivery.store.system_push_targets",
+    "receivers.upstreams.store.system_due_upstreams",
 }
 #: The only indexes that do not begin with the tenant: what system functions alone read by.
 SYSTEM_INDEXES = {"ix_changes_at", "ix_ip_claims_expires_at"}
