@@ -11,7 +11,9 @@ import typer
 
 from hub.settings import SettingsError, load_settings
 
-OWN_COMMANDS: Final = frozenset({"serve", "migrate", "simulate", "demo", "version", "certificate"})
+OWN_COMMANDS: Final = frozenset(
+    {"serve", "migrate", "simulate", "conformance", "demo", "version", "certificate"}
+)
 SIMULATE_USAGE: Final = (
     "signalhub simulate vendor|idp|app [options]: start a simulated peer; "
     "`signalhub simulate app --help` lists the options of one, conformance/peers/README.md says all"
@@ -120,6 +122,17 @@ def simulate(context: typer.Context) -> None:
     if not context.args:
         fail(SIMULATE_USAGE)
     run(context.args[0], context.args[1:])
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def conformance(context: typer.Context) -> None:
+    """Test any SSF transmitter or receiver; `signalhub conformance transmitter --help` says how."""
+    from conformance.suite.command import main as run  # noqa: PLC0415
+
+    raise SystemExit(run(context.args))
 
 
 @app.command()
