@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 import actions.registry.service
 import receivers.registry.service
 import receivers.routes
+import receivers.webhooks.routes
 import risk.ips.routes
 import risk.policies.service
 import risk.routes
@@ -89,6 +90,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
     app = Starlette(
         routes=[
             *receivers.routes.ROUTES,
+            *receivers.webhooks.routes.ROUTES,
             *transmitters.routes.ROUTES,
             *decisions.ROUTES,
             *risk.routes.ROUTES,

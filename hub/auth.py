@@ -26,7 +26,7 @@ from runtime.errors import Refused, Unauthorized
 
 TOKEN_CHARACTERS_MAX: Final = 4096
 DOTS_OF_A_JWT: Final = 2
-OWN_CREDENTIALS_PREFIX: Final = "/receivers/"
+OWN_CREDENTIALS_PREFIXES: Final = ("/receivers/", "/v1/signals/webhook/")
 
 #: every scope there is (contracts §8); `admin.write` includes what people may do by hand
 SCOPES: Final = frozenset(
@@ -115,7 +115,7 @@ class BearerAuthentication:
 
     async def _caller(self, scope: Scope) -> Caller:
         tenant_id: str = scope["tenant"]
-        if scope["path"].startswith(OWN_CREDENTIALS_PREFIX):
+        if scope["path"].startswith(OWN_CREDENTIALS_PREFIXES):
             return _stranger(tenant_id, None)
         values = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(values) > 1:

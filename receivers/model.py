@@ -10,12 +10,13 @@ from typing import Final
 
 import msgspec
 
+from receivers.webhooks.model import WebhookIntake, WebhookSettings, build_intake
 from ssf.errors import SETError
 from ssf.events.registry import STREAM_EVENT_TYPES
 from ssf.jose import DEFAULT_ALGORITHMS
 from ssf.jwks import JWKSet, parse_jwks
 from ssf.secevent import CLOCK_SKEW_S, Expectation, SecurityEventToken
-from ssf.subject import SimpleSubject, normal_form, simple_members
+from ssf.subject import SimpleSubject, Subject, normal_form, simple_members
 
 #: the unique index over issuer and jti must hold both on every engine
 JTI_BYTES_MAX: Final = 512
@@ -78,11 +79,11 @@ class SubjectScope:
 class ProviderSettings:
     """What an admin decides about a provider; see `receivers.settings` for the bounds.
 
-    At most one of jwks_uri and jwks is set; none only where client_id says who sends without SETs.
-    event_types, subject_scope: None for all. client_id: the OAuth client whose risk events are this
-    provider's word.
-    level_cap: the highest level this provider's word can lead to, None for no cap.
-    critical_subject_members: of the provider's transmitter metadata (SSF 1.0 §7.1).
+    At most one of jwks_uri and jwks is set; none only where client_id or webhook says how a
+    provider speaks without SETs. event_types, subject_scope: None for all. client_id: the OAuth
+    client whose risk events are this provider's word. level_cap: the highest level this provider's
+    word can lead to, None for no cap. critical_subject_members: of the provider's transmitter
+    metadata (SSF 1.0 §7.1).
     """
 
     name: str
@@ -101,6 +102,7 @@ class ProviderSettings:
     allow_missing_typ: bool = False
     status: ProviderStatus = ProviderStatus.ACTIVE
     client_id: str | None = None
+    webhook: WebhookSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ class Provider:
     provider_id: str
     settings: ProviderSettings
     authorization_header_sealed: str | None
+    webhook_secrets_sealed: str | None
     created_at: datetime
     updated_at: datetime
 
@@ -141,15 +144,20 @@ class ProviderProfile:
     level_cap: str | None = None
     client_id: str | None = None
     upstream_id: str | None = None
+    webhook: WebhookIntake | None = None
 
 
 def build_profile(
-    provider: Provider, *, authorization_header: str | None, upstream_id: str | None = None
+    provider: Provider,
+    *,
+    authorization_header: str | None,
+    upstream_id: str | None = None,
+    webhook_secrets: Sequence[str] = (),
 ) -> ProviderProfile:
     """Make a stored provider ready for intake.
 
-    authorization_header: the opened secret. Raises RemoteProtocolError when the stored keys are no
-    JWK Set, which the registration has ruled out.
+    authorization_header, webhook_secrets: the opened secrets. Raises RemoteProtocolError when the
+    stored keys are no JWK Set, and Invalid when a mapping is none; the registration rules both out.
     """
     settings = provider.settings
     keys = settings.jwks
@@ -179,6 +187,9 @@ def build_profile(
         level_cap=settings.level_cap,
         client_id=settings.client_id,
         upstream_id=upstream_id,
+        webhook=None
+        if settings.webhook is None
+        else build_intake(settings.webhook, webhook_secrets),
     )
 
 
@@ -205,13 +216,18 @@ def check_subject(token: SecurityEventToken, scope: SubjectScope | None) -> None
     belong to one: what nobody can attribute is not in scope. Events about the stream itself pass.
     Raises SETError access_denied. Requirement SET-64.
     """
-    if scope is None or token.event_type in STREAM_EVENT_TYPES:
-        return
-    verdicts = {_in_scope(simple, scope) for _, simple in simple_members(token.sub_id)}
-    if True not in verdicts or False in verdicts:
+    if token.event_type not in STREAM_EVENT_TYPES and not is_in_scope(token.sub_id, scope):
         raise SETError(
             "access_denied", "the subject is outside this provider's scope", requirement="SET-64"
         )
+
+
+def is_in_scope(sub_id: Subject, scope: SubjectScope | None) -> bool:
+    """Return whether a provider of this scope may speak about a subject. Raises nothing."""
+    if scope is None:
+        return True
+    verdicts = {_in_scope(simple, scope) for _, simple in simple_members(sub_id)}
+    return True in verdicts and False not in verdicts
 
 
 def _in_scope(simple: SimpleSubject, scope: SubjectScope) -> bool | None:

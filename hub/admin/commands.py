@@ -18,6 +18,7 @@ import typer
 from hub.admin.bodies import Body
 from hub.admin.client import AdminClient, LocalClient, RemoteClient
 from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
+from hub.admin.mapping_test import add_mapping_commands
 from hub.admin.routes import KINDS
 from hub.app import make_trusted_app
 from hub.bootstrap import MadeUp, prepare, secret_key
@@ -57,6 +58,8 @@ def register(app: typer.Typer) -> None:
         group = _group(kind)
         if kind.name == "users":
             _add_risk(group)
+        if kind.name == "webhooks":
+            add_mapping_commands(group)
         app.add_typer(group, name=kind.item.replace("_", "-"))
 
 

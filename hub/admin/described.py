@@ -27,6 +27,24 @@ _RECEIVERS: Final = (
             503: "undecided: try again after Retry-After",
         },
     ),
+    Described(
+        path="/v1/signals/webhook/{provider}",
+        method="POST",
+        operation_id="receive_webhook",
+        summary="Take a vendor's webhook, signed as its provider is set; a mapping reads it.",
+        tag="receivers",
+        body={"type": ["object", "array"], "description": "what the vendor sends"},
+        answers={
+            202: "stored, also for a repeat",
+            400: "cannot be mapped: errors say what is missing",
+            401: "not signed as it must be",
+            404: "no such provider",
+            410: "the provider is switched off",
+            413: "too large",
+            415: "not JSON",
+            503: "undecided: try again after Retry-After",
+        },
+    ),
 )
 
 _RISK_ERRORS: Final = {

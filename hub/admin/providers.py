@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final, Literal
 
 from pydantic import Field
@@ -18,6 +18,9 @@ from receivers.model import (
     SubjectScope,
 )
 from receivers.registry.service import RegistryDeps
+from receivers.webhooks import profiles
+from receivers.webhooks.model import WebhookSettings
+from receivers.webhooks.signatures import WebhookStyle
 
 
 class ScopeBody(Body):
@@ -25,6 +28,20 @@ class ScopeBody(Body):
 
     domains: list[str] = Field(default_factory=list)
     issuers: list[str] = Field(default_factory=list)
+
+
+class WebhookBody(Body):
+    """How a provider's webhooks are signed, and a mapping of one's own; see `profile`."""
+
+    style: Literal["standard", "hmac", "bearer", "basic", "header"] | None = None
+    header: str | None = None
+    algorithm: Literal["sha256", "sha512", "sha1"] | None = None
+    encoding: Literal["hex", "base64"] | None = None
+    prefix: str | None = None
+    timestamp_header: str | None = None
+    signed: str | None = None
+    tolerance_s: int | None = None
+    mapping: dict[str, Any] | None = None
 
 
 class ProviderChange(Body):
@@ -47,6 +64,9 @@ class ProviderChange(Body):
     status: ProviderStatus | None = None
     authorization_header: str | None = None
     client_id: Name | None = None
+    profile: Name | None = None
+    webhook: WebhookBody | None = None
+    webhook_secrets: list[str] | None = Field(default=None, max_length=2)
 
 
 class ProviderBody(ProviderChange):
@@ -57,6 +77,7 @@ class ProviderBody(ProviderChange):
     audiences: list[str] = Field(default_factory=list)
 
 
+_NOT_SETTINGS: Final = frozenset({"authorization_header", "profile", "webhook", "webhook_secrets"})
 _AS_SET: Final = frozenset({"event_types", "critical_subject_members", "algorithms"})
 
 
@@ -67,6 +88,7 @@ async def create_provider(admin: Admin, body: ProviderBody) -> Document:
         ProviderSettings(**_provider_members(body)),
         tenant_id=admin.tenant_id,
         authorization_header=body.authorization_header,
+        webhook_secrets=body.webhook_secrets or (),
     )
     return _provider(admin, provider)
 
@@ -91,7 +113,7 @@ async def change_provider(admin: Admin, provider_id: str, body: ProviderChange) 
     """Change some settings of a provider."""
     deps = _registry(admin)
     current = await providers_service.get_provider(deps, admin.tenant_id, provider_id)
-    members = _provider_members(body)
+    members = _provider_members(body, current.settings.webhook)
     if "jwks" in members and "jwks_uri" not in members:
         members["jwks_uri"] = None
     if "jwks_uri" in members and "jwks" not in members:
@@ -101,6 +123,7 @@ async def change_provider(admin: Admin, provider_id: str, body: ProviderChange) 
         replace(current.settings, **members),
         tenant_id=admin.tenant_id,
         provider_id=provider_id,
+        webhook_secrets=body.webhook_secrets,
     )
     if "authorization_header" in body.model_fields_set:
         changed = await providers_service.set_authorization_header(
@@ -120,6 +143,7 @@ async def replace_provider(admin: Admin, provider_id: str, body: ProviderBody) -
         ProviderSettings(**_provider_members(body)),
         tenant_id=admin.tenant_id,
         provider_id=provider_id,
+        webhook_secrets=body.webhook_secrets or (),
     )
     replaced = await providers_service.set_authorization_header(
         deps, body.authorization_header, tenant_id=admin.tenant_id, provider_id=provider_id
@@ -141,13 +165,15 @@ def _registry(admin: Admin) -> RegistryDeps:
     )
 
 
-def _provider_members(body: ProviderChange) -> dict[str, Any]:
-    """Return the given members in the registry's own types."""
-    members = {
-        name: getattr(body, name)
-        for name in body.model_fields_set
-        if name != "authorization_header"
-    }
+def _provider_members(
+    body: ProviderChange, webhook: WebhookSettings | None = None
+) -> dict[str, Any]:
+    """Return the given members in the registry's own types. webhook: as it is at present."""
+    members = {name: getattr(body, name) for name in body.model_fields_set - _NOT_SETTINGS}
+    if {"profile", "webhook"} & body.model_fields_set:
+        members["webhook"] = _webhook_settings(body, webhook)
+        if body.profile is not None and webhook is None:
+            members.setdefault("source_class", profiles.find(body.profile).source_class)
     for name in _AS_SET & members.keys():
         members[name] = None if members[name] is None else frozenset(members[name])
     if members.get("audiences") is not None:
@@ -158,8 +184,38 @@ def _provider_members(body: ProviderChange) -> dict[str, Any]:
             domains=frozenset(scope.domains), issuers=frozenset(scope.issuers)
         )
     # A null for what has no "none" means: leave it as it is.
-    optional = {"jwks_uri", "jwks", "event_types", "subject_scope", "level_cap", "client_id"}
+    optional = {
+        "jwks_uri",
+        "jwks",
+        "event_types",
+        "subject_scope",
+        "level_cap",
+        "client_id",
+        "webhook",
+    }
     return {name: value for name, value in members.items() if value is not None or name in optional}
+
+
+def _webhook_settings(
+    body: ProviderChange, present: WebhookSettings | None
+) -> WebhookSettings | None:
+    """Return the webhook after a change: what is given, over the profile's own, over the present.
+
+    Raises Invalid for an unknown profile.
+    """
+    is_dropped = "webhook" in body.model_fields_set and body.webhook is None
+    if body.profile is None and body.webhook is None and (is_dropped or present is None):
+        return None
+    members: dict[str, Any] = {"style": WebhookStyle.STANDARD}
+    if body.profile is not None:
+        members |= {**profiles.find(body.profile).signature, "profile": body.profile}
+    if present is not None and body.profile in {None, present.profile}:
+        members = asdict(present)
+    given = body.webhook.model_dump(exclude_none=True) if body.webhook else {}
+    if "mapping" in given or (body.profile is None and "profile" in body.model_fields_set):
+        members["profile"] = None
+    members |= given
+    return WebhookSettings(**members | {"style": WebhookStyle(members["style"])})
 
 
 def _provider(admin: Admin, provider: Provider) -> Document:
@@ -185,6 +241,14 @@ def _provider(admin: Admin, provider: Provider) -> Document:
         "allow_missing_typ": settings.allow_missing_typ,
         "status": settings.status.value,
         "client_id": settings.client_id,
+        "profile": settings.webhook.profile if settings.webhook else None,
+        "webhook": None
+        if settings.webhook is None
+        else {name: value for name, value in asdict(settings.webhook).items() if name != "profile"},
+        "has_webhook_secrets": provider.webhook_secrets_sealed is not None,
+        "webhook_url": f"{admin.base}/v1/signals/webhook/{provider.provider_id}"
+        if settings.webhook
+        else None,
         "has_authorization_header": provider.authorization_header_sealed is not None,
         "events_url": f"{admin.base}/receivers/{provider.provider_id}/events",
         "created_at": provider.created_at,

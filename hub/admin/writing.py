@@ -26,7 +26,9 @@ from runtime.notify import TOPICS
 
 REF_CHARACTERS_MAX: Final = 255
 #: what a request may carry that nobody may read again
-_SECRETS: Final = frozenset({"authorization_header", "token", "secret", "scim_token"})
+_SECRETS: Final = frozenset(
+    {"authorization_header", "token", "secret", "scim_token", "webhook_secrets"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

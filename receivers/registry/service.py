@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
 import structlog
 
 from receivers.model import Provider, ProviderProfile, ProviderSettings, build_profile
@@ -14,6 +15,7 @@ from receivers.registry.settings import (
     PROVIDERS_MAX,
     check_authorization_header,
     check_settings,
+    check_webhook_secrets,
 )
 from receivers.upstreams.store import upstreams_by_provider
 from runtime.clock import Clock
@@ -45,20 +47,24 @@ async def add_provider(
     *,
     tenant_id: str,
     authorization_header: str | None = None,
+    webhook_secrets: Sequence[str] = (),
 ) -> Provider:
     """Register a provider; its id is unguessable, because it is part of the intake URL (PUSH-20).
 
     authorization_header: the whole value the provider will send, scheme included (PUSH-5).
+    webhook_secrets: one or two, when the settings have a webhook.
     Raises Invalid with pointers, Conflict when the name is taken or the tenant has too many.
     """
     check_settings(settings, dev_insecure=deps.dev_insecure)
     check_authorization_header(authorization_header)
+    check_webhook_secrets(settings, webhook_secrets)
     now = deps.clock.now()
     provider = Provider(
         tenant_id=tenant_id,
         provider_id=new_secret_id("prv"),
         settings=settings,
         authorization_header_sealed=_seal(deps, authorization_header),
+        webhook_secrets_sealed=_seal_list(deps, webhook_secrets),
         created_at=now,
         updated_at=now,
     )
@@ -87,15 +93,32 @@ async def get_provider(deps: RegistryDeps, tenant_id: str, provider_id: str) -> 
 
 
 async def update_provider(
-    deps: RegistryDeps, settings: ProviderSettings, *, tenant_id: str, provider_id: str
+    deps: RegistryDeps,
+    settings: ProviderSettings,
+    *,
+    tenant_id: str,
+    provider_id: str,
+    webhook_secrets: Sequence[str] | None = None,
 ) -> Provider:
     """Replace all settings of a provider; its Authorization header stays.
+
+    webhook_secrets: None keeps those there are. Without a webhook they are dropped.
 
     For a partial change pass `dataclasses.replace(current.settings, ...)`.
     Raises Invalid with pointers, NotFound, Conflict when the name is taken.
     """
     check_settings(settings, dev_insecure=deps.dev_insecure)
-    changed = await _change(deps, tenant_id, provider_id, settings=settings)
+    current = await get_provider(deps, tenant_id, provider_id)
+    if webhook_secrets is None and settings.webhook is not None:
+        webhook_secrets = open_list(deps.secrets, current.webhook_secrets_sealed)
+    check_webhook_secrets(settings, webhook_secrets or ())
+    changed = await _change(
+        deps,
+        tenant_id,
+        provider_id,
+        settings=settings,
+        webhook_secrets_sealed=_seal_list(deps, webhook_secrets or ()),
+    )
     log.info("provider.updated", tenant_id=tenant_id, provider_id=provider_id)
     return changed
 
@@ -141,6 +164,7 @@ async def load_profiles(
             if provider.authorization_header_sealed is None
             else secrets.open(provider.authorization_header_sealed),
             upstream_id=upstreams.get(provider.provider_id),
+            webhook_secrets=open_list(secrets, provider.webhook_secrets_sealed),
         )
         for provider in providers
     }
@@ -164,6 +188,15 @@ async def _change(
         await store.update_provider(connection, changed)
         await bump(connection, tenant_id, KIND)
     return changed
+
+
+def open_list(secrets: SecretBox, sealed: str | None) -> list[str]:
+    """Return the secrets of a webhook, none for None. Raises ValueError for another SECRET_KEY."""
+    return [] if sealed is None else msgspec.json.decode(secrets.open(sealed), type=list[str])
+
+
+def _seal_list(deps: RegistryDeps, texts: Sequence[str]) -> str | None:
+    return deps.secrets.seal(msgspec.json.encode(texts).decode()) if texts else None
 
 
 def _seal(deps: RegistryDeps, text: str | None) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from receivers.model import LEVELS, ProviderSettings, SubjectScope
+from receivers.webhooks.model import secret_problems, webhook_problems
 from runtime.errors import Invalid
 from ssf.errors import SETError
 from ssf.jose import DEFAULT_ALGORITHMS, verification_key
@@ -49,6 +50,7 @@ def check_settings(settings: ProviderSettings, *, dev_insecure: bool) -> None:
         *_list_problems(settings),
         *_scope_problems(settings.subject_scope),
         *_weight_problems(settings),
+        *(webhook_problems(settings.webhook) if settings.webhook else ()),
     ]
     if problems:
         raise Invalid("The provider's settings are not acceptable.", pointers=tuple(problems))
@@ -65,10 +67,20 @@ def check_authorization_header(value: str | None) -> None:
         )
 
 
+def check_webhook_secrets(settings: ProviderSettings, secrets: Sequence[str]) -> None:
+    """Pass when the secrets fit the provider's webhook. Raises Invalid that tells none of them."""
+    if settings.webhook is None:
+        problems = [("/webhook_secrets", "only for a provider with a webhook")] if secrets else []
+    else:
+        problems = list(secret_problems(settings.webhook, secrets))
+    if problems:
+        raise Invalid("The provider's settings are not acceptable.", pointers=tuple(problems))
+
+
 def sends_sets(settings: ProviderSettings) -> bool:
     """Return whether SETs are expected of a provider: it has keys, or nothing else to say."""
     has_keys = settings.jwks_uri is not None or settings.jwks is not None
-    return has_keys or settings.client_id is None
+    return has_keys or (settings.client_id is None and settings.webhook is None)
 
 
 def _name_problems(settings: ProviderSettings) -> Iterator[_Problem]:

@@ -54,6 +54,9 @@ providers: Final = sa.Table(
     sa.Column("deleted_at", UTCDateTime),
     # The OAuth client whose risk events are this provider's word.
     sa.Column("client_id", sa.String(CLIENT_ID_CHARS_MAX)),
+    sa.Column("webhook", JSONDocument),
+    # A sealed JSON array: the old and the new secret while a vendor changes over.
+    sa.Column("webhook_secrets_sealed", sa.Text),
 )
 IS_LISTED: Final = providers.c.deleted_at.is_(None)
 sa.Index(
@@ -75,6 +78,7 @@ async def add_provider(connection: AsyncConnection, provider: Provider) -> None:
         "tenant_id": provider.tenant_id,
         "provider_id": provider.provider_id,
         "authorization_header_sealed": provider.authorization_header_sealed,
+        "webhook_secrets_sealed": provider.webhook_secrets_sealed,
         "created_at": provider.created_at,
         "updated_at": provider.updated_at,
         **_settings_row(provider.settings),
@@ -125,6 +129,7 @@ async def update_provider(connection: AsyncConnection, provider: Provider) -> bo
     result = await connection.execute(
         _one(provider.tenant_id, provider.provider_id).values(
             authorization_header_sealed=provider.authorization_header_sealed,
+            webhook_secrets_sealed=provider.webhook_secrets_sealed,
             updated_at=provider.updated_at,
             **_settings_row(provider.settings),
         )
@@ -138,7 +143,10 @@ async def delete_provider(
     """Take a provider out of service for good and drop its secret; return False when it is gone."""
     result = await connection.execute(
         _one(tenant_id, provider_id).values(
-            deleted_at=now, updated_at=now, authorization_header_sealed=None
+            deleted_at=now,
+            updated_at=now,
+            authorization_header_sealed=None,
+            webhook_secrets_sealed=None,
         )
     )
     return result.rowcount == 1
@@ -189,6 +197,7 @@ def _provider(row: sa.RowMapping) -> Provider:
         tenant_id=row["tenant_id"],
         provider_id=row["provider_id"],
         authorization_header_sealed=row["authorization_header_sealed"],
+        webhook_secrets_sealed=row["webhook_secrets_sealed"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         settings=msgspec.convert({name: row[name] for name in _SETTINGS}, ProviderSettings),

@@ -297,6 +297,7 @@ async def test_a_request_of_one_tenant_never_names_another(two_tenants: Hub) -> 
 #: which of a tenant's objects the id in a path names, where the first that is listed will not do
 NAMED_BY: dict[str, str] = {
     "/receivers/{provider}/events": "provider",
+    "/v1/signals/webhook/{provider}": "provider",
     "/ssf/poll/{stream_id}": "wiki stream",
     "/api/v1/users/{user}/risk": "rosa",
     "/v1/risk/users/{user}": "rosa",

@@ -47,6 +47,7 @@ def _profile(settings: ProviderSettings, clock: FixedClock) -> ProviderProfile:
         provider_id="prv_1",
         settings=settings,
         authorization_header_sealed=None,
+        webhook_secrets_sealed=None,
         created_at=now,
         updated_at=now,
     )
