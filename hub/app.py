@@ -157,6 +157,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         subject_format_of=partial(_subject_format, node),
         default_subjects=partial(_default_subjects, _tenants(node)),
         removal_grace_s=node.config.subject_removal_grace_s,
+        inactivity_timeout_s=node.config.inactivity_timeout_s,
         allow_http=node.config.dev_insecure,
         is_stopping=node.stopping.is_set,
     )

@@ -32,20 +32,26 @@ from hub.pipeline import (
     publish_logouts,
     respond,
 )
+from hub.store import system_list_tenants
 from hub.tenancy import tenant_issuer
 from receivers.model import PendingSignal, SignalMark, SignalState
 from runtime.queue import Fence, LeaseKeeper, fences_valid
 from runtime.writer import LocalWriter
+from transmitters.upkeep.model import Limits
+from transmitters.upkeep.service import Upkeep
 
 LOOK_AGAIN_S: Final = 0.25
 SCHEDULE_S: Final = 0.5
 PURGE_S: Final = 60.0
+UPKEEP_S: Final = 60.0
 LOCAL_TASKS_MAX: Final = 64
 #: while intake queues a batch of the pipeline must not keep the writer for long
 BATCH_SIGNALS_CROWDED: Final = 16
 #: while intake queues it gets this many times the pipeline's time, a turn lasting at most a while
 INTAKE_SHARE: Final = 4.0
 INTAKE_TURN_MAX_S: Final = 0.5
+#: what one small step of the upkeep takes, more or less
+BREATH_S: Final = 0.05
 REASSESS_MAX: Final = 64
 #: the one bucket that stands for "runs the pipeline"
 LEADER_BUCKET: Final = 0
@@ -66,6 +72,7 @@ async def run_core(config: ProcessConfig, stop: asyncio.Event) -> None:
         node.spawn(_repeat(node, leases, core.publish_logouts, topic="tasks"))
         node.spawn(_repeat(node, leases, core.reassess, pause_s=SCHEDULE_S))
         node.spawn(_repeat(node, leases, core.purge, pause_s=PURGE_S))
+        node.spawn(_repeat(node, leases, core.tend_streams, pause_s=UPKEEP_S))
         log.info("core.started", dialect=node.database.dialect)
         await stop.wait()
 
@@ -76,6 +83,17 @@ class Core:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._issuer = partial(tenant_issuer, node.config.issuer)
+        self._upkeep = Upkeep(
+            database=node.database,
+            clock=node.clock,
+            limits=Limits(
+                sets_max=node.config.stream_sets_max,
+                age_max_s=node.config.stream_age_max_s,
+                settled_max_s=node.config.delivery_retention_s,
+                inactivity_timeout_s=node.config.inactivity_timeout_s,
+            ),
+            breathe=self._breathe,
+        )
         #: signals that are tried one by one, because their batch failed
         self._one_by_one = 0
 
@@ -184,6 +202,20 @@ class Core:
             topics = await respond(connection, assessments, now=now)
         node.notifier.wake_all(topics)
         return True
+
+    async def tend_streams(self, fence: Fence) -> bool:
+        """Keep what streams hold within limits, delete old receipts, pause who is silent."""
+        async with self._node.database.snapshot() as connection:
+            tenants = await system_list_tenants(connection)
+        for tenant in tenants:
+            if await self._upkeep.tend(tenant.tenant_id, partial(self._as_leader, fence)):
+                self._node.notifier.wake_all(("deliveries", "polls"))
+        return False
+
+    async def _breathe(self) -> None:
+        """Let others have the event loop, and intake its turn, between two small steps."""
+        await asyncio.sleep(0)
+        await self._let_intake_pass(BREATH_S)
 
     async def purge(self, _fence: Fence) -> bool:
         """Delete what nobody reads any more, in small batches."""

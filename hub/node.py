@@ -42,6 +42,10 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     extra_ca: str | None
     log_level: str
     subject_removal_grace_s: float = 24 * 3600.0
+    stream_sets_max: int = 1_000_000
+    stream_age_max_s: float = 14 * 24 * 3600.0
+    delivery_retention_s: float = 30 * 24 * 3600.0
+    inactivity_timeout_s: int | None = None
     listen_fd: int | None = None
     tls: CertificateFiles | None = None
 

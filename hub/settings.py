@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     extra_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    stream_sets_max: int = Field(default=1_000_000, ge=1, le=100_000_000)
+    stream_age_max_s: float = Field(default=14 * 24 * 3600.0, ge=60, le=3_650 * 24 * 3600.0)
+    delivery_retention_s: float = Field(default=30 * 24 * 3600.0, ge=60, le=3_650 * 24 * 3600.0)
+    inactivity_timeout_s: int | None = Field(default=None, ge=60, le=366 * 24 * 3600)
     subject_removal_grace_s: float = Field(default=24 * 3600.0, ge=0, le=30 * 24 * 3600.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     dev_insecure: bool = False

@@ -15,9 +15,16 @@ rendered and signed when they are delivered; a repeat keeps `jti`, `iat` and `ki
        │  ├─── replay ─────┘
        │  └─── redrive ──┐
        ├──▶ dead ────────┘     dead letter, with its reason
-       └──▶ dropped            its stream was deleted
+       └──▶ dropped            its stream was disabled or deleted, or held too much
 """
 
-from transmitters.delivery.operations import OPERATIONS
+from typing import Any, Final
+
+from runtime.writer import Operation
+from transmitters.delivery import operations
+from transmitters.upkeep.activity import ACTIVITY
+
+#: the hot writes of the transmitter
+OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (*operations.OPERATIONS, ACTIVITY)
 
 __all__ = ["OPERATIONS"]

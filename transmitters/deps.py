@@ -39,6 +39,7 @@ class TransmitterDeps:
     issuer: tenant id to issuer. subject_format_of: (tenant, app) to the subject format that the
     app's streams get, None for subjects as the event has them. default_subjects: tenant id to ALL
     or NONE, for new streams. removal_grace_s: how long events of a removed subject go on.
+    inactivity_timeout_s: of every stream, None for no such time-out.
     allow_http: the development switch. is_stopping: whether this process is about to end, so that
     nothing should wait any longer.
     """
@@ -54,6 +55,7 @@ class TransmitterDeps:
     subject_format_of: Callable[[str, str], Awaitable[str | None]] = _no_preference
     default_subjects: Callable[[str], Awaitable[str]] = _everybody
     removal_grace_s: float = REMOVAL_GRACE_S
+    inactivity_timeout_s: int | None = None
     allow_http: bool = False
     long_poll_s: float = LONG_POLL_S
     is_stopping: Callable[[], bool] = _going_on

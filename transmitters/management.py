@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 import structlog
@@ -44,6 +45,7 @@ from transmitters.model import (
 from transmitters.ownership import audited, own_stream
 from transmitters.service import publish
 from transmitters.store import Connection
+from transmitters.upkeep.activity import restart_timer
 
 TOPICS: Final = ("deliveries", "polls")
 
@@ -94,6 +96,7 @@ async def create_stream(
             await deps.subject_format_of(tenant_id, caller.app_id) if caller.app_id else None
         ),
         created_at=deps.clock.now(),
+        active_at=deps.clock.now(),
         default_subjects=await deps.default_subjects(tenant_id),
     )
     async with audited(caller, deps, "stream.create", stream_id, _told(wanted)) as connection:
@@ -110,7 +113,7 @@ async def create_stream(
         stream_id=stream_id,
         method=wanted.method.name.lower(),
     )
-    return configuration_of(stream, issuer=issuer)
+    return _shown(stream, deps)
 
 
 async def read_stream(
@@ -122,15 +125,15 @@ async def read_stream(
     """
     async with deps.db.snapshot() as connection:
         stream = await own_stream(connection, caller, stream_id)
-    return configuration_of(stream, issuer=deps.issuer(caller.tenant_id))
+    await restart_timer(stream, deps=deps)
+    return _shown(stream, deps)
 
 
 async def list_streams(*, caller: Caller, deps: TransmitterDeps) -> list[StreamConfiguration]:
     """Return all streams of the caller, oldest first. Raises nothing. Requirement SSF-OP-11."""
     async with deps.db.snapshot() as connection:
         streams = await store.list_streams(connection, caller.tenant_id, client_id=caller.client_id)
-    issuer = deps.issuer(caller.tenant_id)
-    return [configuration_of(stream, issuer=issuer) for stream in streams]
+    return [_shown(stream, deps) for stream in streams]
 
 
 async def change_stream(
@@ -145,10 +148,10 @@ async def change_stream(
     keeps_delivery = "delivery" in change.keeps
     detail = _told(change.wanted, keeps_delivery=keeps_delivery)
     async with audited(caller, deps, "stream.change", change.stream_id, detail) as connection:
-        stream = await own_stream(connection, caller, change.stream_id, lock=True)
+        stream = await own_stream(connection, caller, change.stream_id, changes_at=deps.clock.now())
         wanted = change.wanted
         after = changed_configuration(
-            configuration_of(stream, issuer=issuer),
+            _shown(stream, deps),
             change,
             poll_url=poll_url(issuer, stream.stream_id),
         )
@@ -175,7 +178,7 @@ async def change_stream(
         await bump(connection, caller.tenant_id, "streams")
     deps.notifier.wake_all(TOPICS)
     log.info("stream.changed", tenant_id=caller.tenant_id, stream_id=change.stream_id)
-    return configuration_of(changed, issuer=issuer)
+    return _shown(changed, deps)
 
 
 async def delete_stream(stream_id: str, *, caller: Caller, deps: TransmitterDeps) -> None:
@@ -184,7 +187,7 @@ async def delete_stream(stream_id: str, *, caller: Caller, deps: TransmitterDeps
     Raises NotFound, also the second time. Requirements SSF-OP-40, SSF-OP-41.
     """
     async with audited(caller, deps, "stream.delete", stream_id, {}) as connection:
-        await own_stream(connection, caller, stream_id, lock=True)
+        await own_stream(connection, caller, stream_id, changes_at=deps.clock.now())
         dropped = await store.delete_stream(
             connection, caller.tenant_id, stream_id=stream_id, now=deps.clock.now()
         )
@@ -209,16 +212,16 @@ async def set_status(
     """
     detail = {"status": update.status.value, "reason": update.reason}
     async with audited(caller, deps, "stream.status", update.stream_id, detail) as connection:
-        stream = await own_stream(connection, caller, update.stream_id, lock=True)
+        stream = await own_stream(connection, caller, update.stream_id, changes_at=deps.clock.now())
         changed = replace(stream, status=update.status, reason=update.reason, announcement_jti=None)
-        await _enter_status(connection, changed, deps=deps)
+        await _enter_status(connection, changed, now=deps.clock.now())
     deps.notifier.wake_all(TOPICS)
     _log_status(changed, by="receiver")
-    return configuration_of(changed, issuer=deps.issuer(caller.tenant_id))
+    return _shown(changed, deps)
 
 
 async def set_status_by_transmitter(
-    connection: Connection, stream: Stream, update: StatusUpdate, *, deps: TransmitterDeps
+    connection: Connection, stream: Stream, update: StatusUpdate, *, now: datetime
 ) -> Stream:
     """Set the status of a stream for the hub's own reasons, and announce it to the receiver.
 
@@ -229,23 +232,31 @@ async def set_status_by_transmitter(
     if update.status is stream.status:
         return stream
     changed = replace(stream, status=update.status, reason=update.reason, announcement_jti=None)
+    if update.status is StreamStatus.ENABLED:
+        # Its receiver gets the whole time to show that it is there.
+        changed = replace(changed, active_at=now)
     # First what is dropped or let go, then the announcement, which is neither.
-    await _enter_status(connection, changed, deps=deps)
+    await _enter_status(connection, changed, now=now)
     event = StreamUpdated(status=update.status.value, reason=update.reason)
     announcement = _about_stream(stream, StreamUpdated.type_uri, render_event(event))
-    (queued,) = await publish(connection, [announcement], deps.clock.now())
+    (queued,) = await publish(connection, [announcement], now)
     changed = replace(changed, announcement_jti=queued.jti)
-    await store.change_stream(connection, changed, now=deps.clock.now())
+    await store.change_stream(connection, changed, now=now)
     await bump(connection, stream.tenant_id, "streams")
     _log_status(changed, by="transmitter")
     return changed
 
 
-async def _enter_status(connection: Connection, stream: Stream, *, deps: TransmitterDeps) -> None:
-    now = deps.clock.now()
+async def _enter_status(connection: Connection, stream: Stream, *, now: datetime) -> None:
     await store.change_stream(connection, stream, now=now)
     if stream.status is StreamStatus.DISABLED:
-        await store.drop_pending(connection, stream.tenant_id, stream_id=stream.stream_id, now=now)
+        await store.drop_pending(
+            connection,
+            stream.tenant_id,
+            stream_id=stream.stream_id,
+            err="stream_disabled",
+            now=now,
+        )
     elif stream.status is StreamStatus.ENABLED:
         await health.forget_failures(connection, stream.tenant_id, stream_id=stream.stream_id)
         await store.release_pending(
@@ -268,7 +279,9 @@ async def request_verification(
     """
     now = deps.clock.now()
     async with audited(caller, deps, "stream.verify", request.stream_id, {}) as connection:
-        stream = await own_stream(connection, caller, request.stream_id, lock=True)
+        stream = await own_stream(
+            connection, caller, request.stream_id, changes_at=deps.clock.now()
+        )
         asked_at = stream.verification_asked_at
         if asked_at is not None:
             wait_s = MIN_VERIFICATION_INTERVAL_S - (now - asked_at).total_seconds()
@@ -298,6 +311,15 @@ def _about_stream(stream: Stream, event_type: str, payload: Mapping[str, Any]) -
         # A lane of its own: it waits for no other event, and no other event for it (SSF-VER-9).
         ordering_key=f"stream:{stream.stream_id}",
         only_stream_id=stream.stream_id,
+    )
+
+
+def _shown(stream: Stream, deps: TransmitterDeps) -> StreamConfiguration:
+    """Return the stream as its receiver sees it."""
+    return configuration_of(
+        stream,
+        issuer=deps.issuer(stream.tenant_id),
+        inactivity_timeout_s=deps.inactivity_timeout_s,
     )
 
 

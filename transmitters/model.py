@@ -41,6 +41,7 @@ class Stream:
 
     default_subjects: ALL, or NONE until subjects are added. subject_count: subjects that were added
     or removed. announcement_jti: the stream-updated SET that goes out whatever the status is.
+    active_at: when its receiver did something, as far as that was written down.
     """
 
     tenant_id: str
@@ -61,6 +62,7 @@ class Stream:
     subject_count: int = 0
     announcement_jti: str | None = None
     verification_asked_at: datetime | None = None
+    active_at: datetime | None = None
 
     @property
     def transmits(self) -> bool:
@@ -253,7 +255,9 @@ def render_pending(pending: PendingSET, addressing: Addressing) -> bytes:
     return render_set(token)
 
 
-def configuration_of(stream: Stream, *, issuer: str) -> StreamConfiguration:
+def configuration_of(
+    stream: Stream, *, issuer: str, inactivity_timeout_s: int | None = None
+) -> StreamConfiguration:
     """Return the stream as its receiver sees it, without the authorization header.
 
     Requirements SSF-CFG-1 to SSF-CFG-9, SSF-DEL-2, SSF-DEL-7, POLL-2.
@@ -271,6 +275,7 @@ def configuration_of(stream: Stream, *, issuer: str) -> StreamConfiguration:
         endpoint_url=stream.endpoint_url or poll_url(issuer, stream.stream_id),
         description=stream.description,
         min_verification_interval_s=MIN_VERIFICATION_INTERVAL_S,
+        inactivity_timeout_s=inactivity_timeout_s,
         status=stream.status,
         reason=stream.reason,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from runtime.audit import AuditNote
@@ -29,10 +31,16 @@ async def audited(
 
 
 async def own_stream(
-    connection: Connection, caller: Caller, stream_id: str, *, lock: bool = False
+    connection: Connection, caller: Caller, stream_id: str, *, changes_at: datetime | None = None
 ) -> Stream:
-    """Return a stream of the caller; one of somebody else is not there. Raises NotFound."""
-    stream = await store.get_stream(connection, caller.tenant_id, stream_id=stream_id, lock=lock)
+    """Return a stream of the caller; one of somebody else is not there. Raises NotFound.
+
+    changes_at: for a use case that changes the stream, which is activity of its receiver; it is
+    held until the commit.
+    """
+    stream = await store.get_stream(
+        connection, caller.tenant_id, stream_id=stream_id, lock=changes_at is not None
+    )
     if stream is None or stream.client_id != caller.client_id:
         raise NotFound("No such stream.")
-    return stream
+    return stream if changes_at is None else replace(stream, active_at=changes_at)

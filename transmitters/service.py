@@ -40,6 +40,7 @@ from transmitters.model import (
 from transmitters.store import Connection
 from transmitters.subjects.model import NONE, SubjectRule, is_wanted, name_keys
 from transmitters.subjects.store import rules_naming
+from transmitters.upkeep.activity import restart_timer
 
 __all__ = ["PolledSETs", "poll", "publish"]
 
@@ -276,6 +277,7 @@ async def _take_turn(turn: PollTurn, *, deps: TransmitterDeps) -> PolledSETs:
         if stream is None or not turn.may_poll(stream):
             raise NotFound("No such stream.")
         found = await has_visible(connection, stream, now=turn.at)
+    await restart_timer(stream, deps=deps)
     if not (turn.acks or turn.refusals or (found and turn.sets_max)):
         return PolledSETs(sets={}, more_available=found)
     page = await deps.writer.submit(POLL, turn)

@@ -26,6 +26,7 @@ from runtime.database import (
 from runtime.queue import bucket_of
 from runtime.statements import Query, Write, inserts
 from ssf.stream import DeliveryMethod, StreamStatus
+from transmitters.metrics import dropped_total
 from transmitters.model import (
     ORDERING_KEY_CHARACTERS_MAX,
     DeliveryState,
@@ -64,6 +65,7 @@ streams: Final = sa.Table(
     sa.Column("subject_count", sa.Integer, nullable=False, server_default="0"),
     sa.Column("announcement_jti", sa.String(64)),
     sa.Column("verification_asked_at", UTCDateTime),
+    sa.Column("active_at", UTCDateTime),
     sa.Index("ix_streams_tenant_id_client_id", "tenant_id", "client_id"),
 )
 
@@ -259,6 +261,7 @@ async def change_stream(connection: Connection, stream: Stream, *, now: datetime
         "subject_count": stream.subject_count,
         "announcement_jti": stream.announcement_jti,
         "verification_asked_at": stream.verification_asked_at,
+        "active_at": stream.active_at,
         "updated_at": now,
     }
     await connection.execute(
@@ -269,14 +272,15 @@ async def change_stream(connection: Connection, stream: Stream, *, now: datetime
 
 
 async def drop_pending(
-    connection: Connection, tenant_id: str, *, stream_id: str, now: datetime
+    connection: Connection, tenant_id: str, *, stream_id: str, err: str, now: datetime
 ) -> int:
-    """Drop what is queued for a stream; return how many SETs."""
+    """Drop what is queued for a stream, for the reason `err`; return how many SETs."""
     dropped = await connection.execute(
         sa.update(deliveries)
         .where(of_stream(deliveries, tenant_id, stream_id), is_pending(deliveries))
-        .values(state=DeliveryState.DROPPED.value, settled_at=now)
+        .values(state=DeliveryState.DROPPED.value, err=err, settled_at=now)
     )
+    dropped_total.labels(err).inc(dropped.rowcount)
     return int(dropped.rowcount)
 
 
@@ -311,7 +315,9 @@ async def delete_stream(
     """Delete a stream with its secrets and drop what is queued for it; return how many SETs."""
     await connection.execute(sa.delete(streams).where(of_stream(streams, tenant_id, stream_id)))
     await delete_subjects(connection, tenant_id, stream_id=stream_id)
-    return await drop_pending(connection, tenant_id, stream_id=stream_id, now=now)
+    return await drop_pending(
+        connection, tenant_id, stream_id=stream_id, err="stream_deleted", now=now
+    )
 
 
 async def add_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -59,9 +59,7 @@ async def set_status(admin: Admin, stream_id: str, body: StatusBody) -> Document
         )
         if stream is None:
             raise NotFound("No such stream.")
-        changed = await set_status_by_transmitter(
-            connection, stream, update, deps=admin.state.transmitters
-        )
+        changed = await set_status_by_transmitter(connection, stream, update, now=admin.now)
     return _stream(admin, changed)
 
 
@@ -84,7 +82,13 @@ def _stream(admin: Admin, stream: Stream) -> Document:
         "reason": stream.reason,
         "default_subjects": stream.default_subjects,
         "subject_count": stream.subject_count,
-        "configuration": render_configuration(configuration_of(stream, issuer=admin.base)),
+        "configuration": render_configuration(
+            configuration_of(
+                stream,
+                issuer=admin.base,
+                inactivity_timeout_s=admin.node.config.inactivity_timeout_s,
+            )
+        ),
         "created_at": stream.created_at,
     }
 

@@ -136,6 +136,11 @@ class Hub:
                 return
         raise AssertionError("the hub does not come to rest")
 
+    async def tend(self) -> None:
+        """Do what core does for streams now and then."""
+        keeper = await self._keeper(LEASE_KIND)
+        assert not await self.core.tend_streams(keeper.fence(LEADER_BUCKET))
+
     async def _core_step(self) -> bool:
         keeper = await self._keeper(LEASE_KIND)
         more = False

@@ -199,6 +199,11 @@ async def use_everything(story: Story) -> None:
     await story.hub.settle()
     story.hub.clock.advance(90_000)
     await story.hub.settle()
+    await story.hub.tend()
+    # Everything is held too long by then, and after another while kept too long.
+    for days in (15, 31):
+        story.hub.clock.advance(days * 86_400)
+        await story.hub.tend()
 
 
 async def _use_as_app(story: Story) -> None:

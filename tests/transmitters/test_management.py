@@ -66,7 +66,9 @@ async def announce(world: World, stream_id: str, status: str, reason: str | None
     async with world.db.transaction() as connection:
         stream = await store.get_stream(connection, TENANT, stream_id=stream_id, lock=True)
         assert stream is not None
-        await management.set_status_by_transmitter(connection, stream, update, deps=world.deps)
+        await management.set_status_by_transmitter(
+            connection, stream, update, now=world.clock.now()
+        )
 
 
 async def add(world: World, stream_id: str, subject: dict[str, Any]) -> None:

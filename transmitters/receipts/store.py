@@ -137,9 +137,7 @@ async def _of_txn(connection: Connection, tenant_id: str, txn: str) -> sa.Column
         .limit(EVENTS_OF_TXN_MAX)
     )
     event_ids = list(found)
-    if not event_ids:
-        return sa.false()
-    times = [ulid_ms(event_id.partition("_")[2]) for event_id in event_ids]
+    times = [ulid_ms(event_id.partition("_")[2]) for event_id in event_ids] or [0]
     around = CLOCKS_DIFFER_S * 1000
     return sa.and_(
         deliveries.c.event_id.in_(event_ids),

@@ -58,7 +58,9 @@ async def _change_subject(
     detail = {"subject_sha256": key}
     adds = action == "stream.subject_add"
     async with audited(caller, deps, action, request.stream_id, detail) as connection:
-        stream = await own_stream(connection, caller, request.stream_id, lock=True)
+        stream = await own_stream(
+            connection, caller, request.stream_id, changes_at=deps.clock.now()
+        )
         where = {"stream_id": stream.stream_id, "key": key}
         before = await store.get_rule(connection, stream.tenant_id, **where)
         after = _rule_after(stream, request, before, adds=adds, deps=deps)
@@ -69,9 +71,8 @@ async def _change_subject(
                 raise Conflict(f"A stream has at most {SUBJECTS_PER_STREAM_MAX} subjects.")
             await store.put_rule(connection, after)
         grown = (after is not None) - (before is not None)
-        if grown:
-            counted = replace(stream, subject_count=stream.subject_count + grown)
-            await streams_store.change_stream(connection, counted, now=deps.clock.now())
+        counted = replace(stream, subject_count=stream.subject_count + grown)
+        await streams_store.change_stream(connection, counted, now=deps.clock.now())
 
 
 def _rule_after(
