@@ -26,6 +26,7 @@ from runtime.outbound import (
 from runtime.store import StoredKey
 from tests.hub.conftest import ONE_ENGINE, Outside, opened_hub
 from tests.hub.story import RISK_LEVEL_CHANGE, Story, begin, sign
+from tests.hub.test_client_assertions import Signer, new_key
 from tests.runtime import web
 
 pytestmark = pytest.mark.requirement("SSF-DEL-6")
@@ -49,6 +50,8 @@ PLACES = {
     ("LogoutBody", "endpoint_url"),
     ("SCIMBody", "base_url"),
     ("WebhookBody", "url"),
+    ("ClientBody", "jwks_uri"),
+    ("ClientChange", "jwks_uri"),
 }
 
 
@@ -156,6 +159,18 @@ async def _webhook(story: Story, url: str, _name: str) -> bool:
     return (await story.admin.post("/admin/v1/webhooks", json={"url": url})).is_success
 
 
+async def _client(story: Story, url: str, name: str) -> bool:
+    """Register a client that proves itself with keys from a URL; its first try fetches them."""
+    body = {"name": name, "scopes": ["ssf.read"], "auth_method": "private_key_jwt", "jwks_uri": url}
+    made = await story.admin.post("/admin/v1/clients", json=body)
+    if not made.is_success:
+        return False
+    await story.hub.node.feed.refresh()
+    client = Signer(story.hub, new_key(), made.json()["id"])
+    assert (await client.ask(client.assertion())).status_code >= 400
+    return True
+
+
 async def _stream(story: Story, url: str, name: str) -> bool:
     app = await story.post("/admin/v1/apps", {"name": name, "logout": [{"method": "ssf"}]})
     client = await story.post(
@@ -176,6 +191,7 @@ REGISTER: dict[str, Callable[[Story, str, str], Awaitable[bool]]] = {
     "bcl": _bcl,
     "scim": _scim,
     "webhook": _webhook,
+    "client": _client,
     "stream": _stream,
 }
 

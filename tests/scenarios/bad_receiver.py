@@ -81,6 +81,7 @@ class Receivers:
                 "jti": claims["jti"],
                 "txn": claims["txn"],
                 "authorization": headers.get("authorization"),
+                "headers": sorted(headers),
                 "how": answer["how"],
                 "status": answer.get("status", 202 if answer["how"] == "slow" else 0),
             }

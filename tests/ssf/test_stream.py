@@ -231,6 +231,7 @@ def test_http_needs_the_development_switch() -> None:
         " Bearer a",
         "a\x7f",
         "a\x85",
+        "Bearer ä",
         "x" * 5000,
     ],
 )
@@ -244,10 +245,10 @@ def test_an_authorization_header_that_could_not_stand_in_a_request_is_refused(
 
 @pytest.mark.requirement("SSF-DEL-3", "EGW-31")
 def test_the_authorization_header_is_kept_verbatim_and_out_of_sight() -> None:
-    wanted = create(delivery=push(authorization_header="Bearer ä-token"))
-    assert wanted.authorization_header == "Bearer ä-token"
-    assert "ä-token" not in repr(wanted)
-    assert "ä-token" not in repr(configure(wanted))
+    wanted = create(delivery=push(authorization_header="Bearer a-token"))
+    assert wanted.authorization_header == "Bearer a-token"
+    assert "a-token" not in repr(wanted)
+    assert "a-token" not in repr(configure(wanted))
     assert create(delivery=push(authorization_header=None)).authorization_header is None
 
 
