@@ -15,6 +15,7 @@ import pytest
 from typing_extensions import override
 
 from hub.admin.openapi import document
+from hub.delivery import _upstreams
 from runtime.errors import AddressBlocked
 from runtime.outbound import (
     EgressRules,
@@ -23,6 +24,7 @@ from runtime.outbound import (
     PinnedOutbound,
     StreamingOutbound,
 )
+from runtime.queue import BUCKETS, LeaseKeeper
 from runtime.store import StoredKey
 from tests.hub.conftest import ONE_ENGINE, Outside, opened_hub
 from tests.hub.story import RISK_LEVEL_CHANGE, Story, begin, sign
@@ -52,6 +54,13 @@ PLACES = {
     ("WebhookBody", "url"),
     ("ClientBody", "jwks_uri"),
     ("ClientChange", "jwks_uri"),
+    ("UpstreamBody", "metadata_url"),
+    ("UpstreamBody", "endpoint_url"),
+    ("UpstreamBody", "jwks_uri"),
+    ("UpstreamBody", "token_endpoint"),
+    ("UpstreamChange", "metadata_url"),
+    ("UpstreamChange", "endpoint_url"),
+    ("UpstreamChange", "token_endpoint"),
 }
 
 
@@ -110,6 +119,7 @@ async def test_no_url_of_any_place_leads_inside(story: Story, outside: GuardedOu
                 url = f"https://{host}:{bait.port}/{place}"
                 if await register(story, url, f"{place}-{number}"):
                     taken.add(url)
+        await _work_upstreams(story, outside)
         await story.play()
 
         assert bait.connections == []
@@ -171,6 +181,55 @@ async def _client(story: Story, url: str, name: str) -> bool:
     return True
 
 
+async def _upstream(story: Story, name: str, *, ordered: bool = False, **members: str) -> bool:
+    """Register an upstream; delivery calls it at its next step, or when something is ordered."""
+    body = {
+        "name": name,
+        "issuer": f"https://{name}.example",
+        "audiences": ["x"],
+        "jwks_uri": f"https://{name}.example/jwks",
+        "events_requested": [RISK_LEVEL_CHANGE],
+        "delivery": "poll",
+        **members,
+    }
+    made = await story.admin.post("/admin/v1/upstreams", json=body)
+    if made.is_success and ordered:
+        path = f"/admin/v1/upstreams/{made.json()['id']}/discover"
+        assert (await story.admin.post(path)).is_success
+    return made.is_success
+
+
+async def _metadata(story: Story, url: str, name: str) -> bool:
+    return await _upstream(story, name, ordered=True, metadata_url=url)
+
+
+async def _polled(story: Story, url: str, name: str) -> bool:
+    return await _upstream(story, name, endpoint_url=url, auth="header", secret="Bearer x")
+
+
+async def _token(story: Story, url: str, name: str) -> bool:
+    return await _upstream(
+        story,
+        name,
+        endpoint_url=f"https://{name}.example/poll",
+        token_endpoint=url,
+        auth="client_secret_basic",
+        client_id="hub",
+        secret="x",
+    )
+
+
+async def _work_upstreams(story: Story, outside: Outside) -> None:
+    """Do what delivery does about upstreams, once."""
+    hub, node = story.hub, story.hub.node
+    leases = LeaseKeeper("upstreams", "test", writer=node.writer, clock=hub.clock)
+    await leases.renew()
+    source = _upstreams(node, outside, outside, leases)
+    for work in await source.due(range(BUCKETS), hub.clock.now(), 1_000, ()):
+        settlement = await source.perform(work, leases.fence(source.bucket(work)))
+        await node.writer.submit(source.settle, settlement)
+
+
 async def _stream(story: Story, url: str, name: str) -> bool:
     app = await story.post("/admin/v1/apps", {"name": name, "logout": [{"method": "ssf"}]})
     client = await story.post(
@@ -192,6 +251,9 @@ REGISTER: dict[str, Callable[[Story, str, str], Awaitable[bool]]] = {
     "scim": _scim,
     "webhook": _webhook,
     "client": _client,
+    "metadata": _metadata,
+    "polled": _polled,
+    "token": _token,
     "stream": _stream,
 }
 
@@ -202,6 +264,6 @@ def test_every_place_that_takes_a_url_is_tried_here() -> None:
         (name, member)
         for name, schema in document()["components"]["schemas"].items()
         for member in schema.get("properties", ())
-        if member.lower().endswith(("url", "uri"))
+        if member.lower().endswith(("url", "uri", "endpoint"))
     }
     assert found == PLACES
