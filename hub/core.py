@@ -35,6 +35,7 @@ from hub.pipeline import (
 from hub.store import system_list_tenants
 from hub.tenancy import tenant_issuer
 from receivers.model import PendingSignal, SignalMark, SignalState
+from risk.mappings.service import MappingCache
 from runtime.queue import Fence, LeaseKeeper, fences_valid
 from runtime.writer import LocalWriter
 from transmitters.upkeep.model import Limits
@@ -94,6 +95,7 @@ class Core:
             ),
             breathe=self._breathe,
         )
+        self._mappings = MappingCache()
         #: signals that are tried one by one, because their batch failed
         self._one_by_one = 0
 
@@ -148,7 +150,11 @@ class Core:
                 return
             batch = await receivers.store.pending_signals(connection, limit)
             topics = await handle_signals(
-                connection, batch, issuer=self._issuer, now=node.clock.now()
+                connection,
+                batch,
+                issuer=self._issuer,
+                now=node.clock.now(),
+                mappings=self._mappings,
             )
         node.notifier.wake_all(topics)
 

@@ -29,6 +29,8 @@ from hub.relay.model import own_txn
 from hub.relay.service import Incoming, Relayed, echoes_among, relay
 from receivers.model import PendingSignal, SignalState
 from receivers.model import SignalMark as InboxMark
+from receivers.registry.store import level_caps
+from risk.mappings.service import MappingCache
 from risk.model import Assessment, Level, Signal, SignalMark, SignalMode
 from runtime.clock import epoch_s
 from runtime.database import serialize
@@ -65,10 +67,12 @@ async def handle_signals(
     *,
     issuer: Callable[[str], str],
     now: datetime,
+    mappings: MappingCache | None = None,
 ) -> frozenset[str]:
     """Take one batch of the inbox through risk, relay, response and publication.
 
-    issuer: of a tenant. Returns the topics to wake after the commit.
+    issuer: of a tenant. mappings: what this process has compiled so far. Returns the topics to
+    wake after the commit.
 
     A signal that cannot be read is marked `failed` with the reason and stops nobody else. One of
     our own events that came back is marked `ignored`, and has no effect at all.
@@ -77,7 +81,7 @@ async def handle_signals(
     incoming, set_aside = _read(pending, await echoes_among(connection, pending, issuer))
     signals = [each.signal for each in incoming]
     caps = await caps_of(connection, {signal.tenant_id for signal in signals})
-    result = await risk.service.assess(connection, signals, caps=caps, now=now)
+    result = await risk.service.assess(connection, signals, caps=caps, now=now, mappings=mappings)
     relayed = await relay(connection, incoming, now=now)
     topics = await respond(connection, result.assessments, txns=_txns(incoming), now=now)
     if relayed.has_published:
@@ -188,7 +192,7 @@ async def caps_of(connection: AsyncConnection, tenant_ids: set[str]) -> Caps:
     """Return (tenant, issuer) to the highest level that issuer's word may lead to."""
     caps: dict[tuple[str, str], Level] = {}
     for tenant_id in tenant_ids:
-        for issuer, level in (await receivers.store.level_caps(connection, tenant_id)).items():
+        for issuer, level in (await level_caps(connection, tenant_id)).items():
             caps[tenant_id, issuer] = Level[level]
     return caps
 

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receivers.model import (
     JTI_BYTES_MAX,
-    LEVELS,
     AcceptedSET,
     PendingSignal,
     ProviderMode,
@@ -25,7 +24,7 @@ from receivers.model import (
     milder_mode,
 )
 from receivers.registry.settings import ISSUER_CHARS_MAX
-from receivers.registry.store import IS_LISTED, providers
+from receivers.registry.store import providers
 from receivers.upstreams.operations import note_arrivals
 from runtime.database import (
     JSONDocument,
@@ -189,36 +188,34 @@ def _waiting_tenants() -> sa.Select[str]:
 _AT_MOST: Final = sa.bindparam("at_most", type_=sa.Integer)
 _WAITING_TENANTS: Final = _waiting_tenants()
 _WAITING: Final = Query(_WAITING_TENANTS.limit(_AT_MOST), scalars=["at_most"])
-_PENDING: Final = (
-    sa.select(
-        signals.c.signal_id,
-        signals.c.provider_id,
-        signals.c.iss,
-        signals.c.event_type,
-        signals.c.jti,
-        signals.c.sub_id,
-        signals.c.payload,
-        signals.c.txn,
-        signals.c.occurred_at,
-        signals.c.received_at,
-        signals.c.mode,
-        signals.c.hops,
-        providers.c.source_class,
-        providers.c.level_cap,
-        providers.c.legacy_subject,
-        providers.c.mode,
-        providers.c.status,
-        providers.c.deleted_at.is_not(None),
-    )
-    .join(
-        providers,
-        sa.and_(
-            providers.c.tenant_id == signals.c.tenant_id,
-            providers.c.provider_id == signals.c.provider_id,
-        ),
-    )
-    .where(_IS_PENDING)
-    .order_by(signals.c.received_at, signals.c.signal_id)
+_WITH_PROVIDER: Final = sa.select(
+    signals.c.signal_id,
+    signals.c.provider_id,
+    signals.c.iss,
+    signals.c.event_type,
+    signals.c.jti,
+    signals.c.sub_id,
+    signals.c.payload,
+    signals.c.txn,
+    signals.c.occurred_at,
+    signals.c.received_at,
+    signals.c.mode,
+    signals.c.hops,
+    providers.c.source_class,
+    providers.c.level_cap,
+    providers.c.legacy_subject,
+    providers.c.mode,
+    providers.c.status,
+    providers.c.deleted_at.is_not(None),
+).join(
+    providers,
+    sa.and_(
+        providers.c.tenant_id == signals.c.tenant_id,
+        providers.c.provider_id == signals.c.provider_id,
+    ),
+)
+_PENDING: Final = _WITH_PROVIDER.where(_IS_PENDING).order_by(
+    signals.c.received_at, signals.c.signal_id
 )
 _PENDING_OF: Final = Query(
     _PENDING.where(signals.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String)).limit(
@@ -267,6 +264,30 @@ def _pending(row: Row, tenant_id: str) -> PendingSignal:
     )
 
 
+async def recent_signals(
+    connection: AsyncConnection, tenant_id: str, *, before: str | None, limit: int
+) -> list[PendingSignal]:
+    """Return signals that a mapping decides about, newest first, with what their word is worth.
+
+    Those that are set aside before any mapping is asked are left out: events about the stream,
+    subjects we cannot interpret, providers nobody listens to. before: where the last page ended.
+    """
+    statement = (
+        _WITH_PROVIDER.where(
+            signals.c.tenant_id == tenant_id,
+            sa.or_(
+                signals.c.state != SignalState.IGNORED.value, signals.c.assessed_at.is_not(None)
+            ),
+        )
+        .order_by(signals.c.signal_id.desc())
+        .limit(min(limit, LIST_MAX))
+    )
+    if before is not None:
+        statement = statement.where(signals.c.signal_id < before)
+    rows = await connection.execute(statement)
+    return [_pending(tuple(row), tenant_id) for row in rows]
+
+
 @functools.cache
 def _mode_of(accepted: str, mode: str, status: str, is_deleted: bool) -> ProviderMode:  # noqa: FBT001 - a column
     """Return what a signal's word leads to. The arguments have few values."""
@@ -276,27 +297,6 @@ def _mode_of(accepted: str, mode: str, status: str, is_deleted: bool) -> Provide
     return milder_mode(ProviderMode(accepted), present)
 
 
-async def level_caps(connection: AsyncConnection, tenant_id: str) -> dict[str, str]:
-    """Return the highest level each capped issuer can lead to.
-
-    Of several providers with one issuer the lowest cap counts. A deleted provider's cap goes on to
-    hold for what it said, unless the issuer is registered anew.
-    """
-    rows = await _CAPS.rows(connection, tenant_id=tenant_id)
-    registered = {issuer for issuer, _, is_listed in rows if is_listed}
-    caps: dict[str, str] = {}
-    for issuer, cap, is_listed in rows:
-        if cap is not None and (is_listed or issuer not in registered):
-            caps[issuer] = min(caps.get(issuer, cap), cap, key=LEVELS.index)
-    return caps
-
-
-_CAPS: Final = Query(
-    sa.select(providers.c.issuer, providers.c.level_cap, IS_LISTED).where(
-        providers.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String)
-    ),
-    scalars=["tenant_id"],
-)
 _WAIT_UNDER: Final = inserts(unmatched_aliases, or_nothing=True)
 _MARK: Final = Write(
     signals.update()

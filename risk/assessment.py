@@ -161,7 +161,7 @@ def admin_detection(
         tenant_id=tenant_id,
         detection_id=detection_id,
         revision=0,
-        name="admin_reported_user_risk",
+        name=catalogue.ADMIN_REPORTED,
         source_class=ADMIN_SOURCE_CLASS,
         mode=SignalMode.ENFORCE,
         entity_kind=EntityKind.USER,

@@ -6,6 +6,8 @@ end it, and no other does: a logout never clears a breached password.
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +22,12 @@ ACCOUNT_ENABLED: Final = "account_enabled"
 SESSION_RISK_LOWERED: Final = "session_risk_lowered"
 ADMIN_LOWERED: Final = "admin_lowered"
 CONFIRMED_SAFE: Final = "confirmed_safe"
-_CREDENTIAL_CHANGED: Final = "credential_changed:"
+CREDENTIAL_CHANGED: Final = "credential_changed:"
+#: names of a tenant's own, for findings and for remedies
+_OWN_NAME: Final = re.compile(r"x_[a-z0-9_]{1,60}")
+
+#: what an administrator says of a user; no event can
+ADMIN_REPORTED: Final = "admin_reported_user_risk"
 
 PASSWORD: Final = "password"  # noqa: S105 - the name of a credential type, no secret
 CREDENTIAL_TYPE_CHARS_MAX: Final = 64
@@ -39,12 +46,17 @@ LIFE_OF_LEVEL: Final[Mapping[Level, timedelta | None]] = MappingProxyType(
 
 def credential_changed(credential_type: str) -> str:
     """Return the remedy "a credential of this type was changed or removed"."""
-    return _CREDENTIAL_CHANGED + credential_type[:CREDENTIAL_TYPE_CHARS_MAX]
+    return CREDENTIAL_CHANGED + credential_type[:CREDENTIAL_TYPE_CHARS_MAX]
 
 
 def bound_to_issuer(remedy: str) -> bool:
     """Return whether the remedy ends only what the same issuer said."""
-    return remedy in _BOUND_TO_ISSUER
+    return remedy in _BOUND_TO_ISSUER or is_own_name(remedy)
+
+
+def is_own_name(name: str) -> bool:
+    """Return whether this is a name that a tenant made up: `x_` and lower-case words."""
+    return _OWN_NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +137,7 @@ _TYPES: Final = (
         life=timedelta(hours=72),
     ),
     FindingType(
-        name="admin_reported_user_risk",
+        name=ADMIN_REPORTED,
         title="Risk reported by an administrator",
         mitre=("T1078",),
     ),
@@ -136,6 +148,20 @@ FINDING_TYPES: Final[Mapping[str, FindingType]] = MappingProxyType(
 )
 
 
+@functools.lru_cache(maxsize=1024)
+def finding_type(name: str) -> FindingType:
+    """Return what we know of a kind of finding; a tenant's own kind has no floor and no life.
+
+    Raises nothing: what was found once is told even when its name is in no catalogue any more.
+    """
+    known = FINDING_TYPES.get(name)
+    if known is not None:
+        return known
+    return FindingType(
+        name=name, title=name.removeprefix("x_").replace("_", " ").capitalize(), mitre=()
+    )
+
+
 def life(name: str, level: Level) -> timedelta | None:
     """Return how long a finding counts after it was last seen; None without end."""
-    return FINDING_TYPES[name].life or LIFE_OF_LEVEL[level]
+    return finding_type(name).life or LIFE_OF_LEVEL[level]

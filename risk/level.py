@@ -155,7 +155,7 @@ def effective_level(detection: Detection, caps: Mapping[str, Level]) -> Level | 
     None: it does not count at all. Raises nothing.
     """
     claimed: int = detection.level
-    if detection.confidence < catalogue.FINDING_TYPES[detection.name].confidence_min:
+    if detection.confidence < catalogue.finding_type(detection.name).confidence_min:
         claimed -= 1
     if claimed < Level.LOW:
         return None
@@ -197,7 +197,7 @@ def same_finding(detection: Detection) -> tuple[object, ...]:
 
 def describe(detection: Detection) -> str:
     """Return one line that tells people what was found and who says so. Raises nothing."""
-    title = catalogue.FINDING_TYPES[detection.name].title
+    title = catalogue.finding_type(detection.name).title
     said = f"{title}, says {detection.issuer}"
     return f"{said}: {detection.reasons[0]}" if detection.reasons else said
 
@@ -310,7 +310,7 @@ def _pinned(result: LevelResult, pin: Pin, counted: Sequence[_Counted]) -> Level
     floors = [
         each
         for each in counted
-        if each.level is Level.HIGH and catalogue.FINDING_TYPES[each.detection.name].floor
+        if each.level is Level.HIGH and catalogue.finding_type(each.detection.name).floor
     ]
     if floors and pin.level < Level.HIGH:
         note = f"Pinned {pin.level.name} by {pin.set_by}, not applied: below the floor."
@@ -344,7 +344,7 @@ def _score(counted: Sequence[_Counted], now: datetime) -> float:
 
 
 def _decay(each: _Counted, now: datetime) -> float:
-    if catalogue.FINDING_TYPES[each.detection.name].floor:
+    if catalogue.finding_type(each.detection.name).floor:
         return 1.0
     age = max(now - each.detection.occurred_at, timedelta())
     return float(0.5 ** (age / HALF_LIFE[each.level]))

@@ -1,24 +1,43 @@
 """From an event to what it means for risk: findings, remedies, facts about sessions. Pure.
 
-`drafts` says what a signal claims, `risk.naming` says about whom, `risk.placement` brings both
-together. An event without a meaning for risk gives no drafts.
+What an event means is data (`risk.mappings`): `compile_mappings` makes it quick to apply, `read`
+applies it to a signal. `risk.naming` says about whom, `risk.placement` brings both together. An
+event without a meaning for risk gives no drafts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from risk import catalogue
-from risk.model import REASON_CHARS_MAX, EntityKind, Level, Signal
-from ssf.events import caep, risc, scim, vendor
-from ssf.events.common import CommonMembers
+import msgspec
+from typing_extensions import TypeIs
 
-_NO_RISK: Final = frozenset({"LOW", "SECURE", "NONE"})
-#: "low" of a scale that goes down to "none" is a finding only when it came up from below
-_BELOW_LOW: Final = frozenset({"SECURE", "NONE"})
+from risk import catalogue
+from risk.mappings.defaults import DEFAULT_MAPPINGS
+from risk.mappings.model import (
+    PLACEHOLDER,
+    Clear,
+    Condition,
+    Effect,
+    EndSessions,
+    Raise,
+    Rule,
+    Scalar,
+    SubjectKind,
+    path_of,
+)
+from risk.mappings.model import Mapping as EventMapping
+from risk.model import REASON_CHARS_MAX, EntityKind, Level, Signal
+from ssf.events.registry import Event, UnknownEvent
+
+#: as the session index has it; longer values of others are left out
+SESSION_TEXT_CHARS_MAX: Final = 200
+AMR_MAX: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,266 +75,270 @@ class SessionSeenDraft:
 
 
 Draft: TypeAlias = DetectionDraft | ClearanceDraft | SessionEndDraft | SessionSeenDraft
+#: the members of an event as JSON values
+Document: TypeAlias = Mapping[str, Any]
+_Test: TypeAlias = Callable[[Document], bool]
+_Draw: TypeAlias = Callable[[Document], Draft]
 
 
-def drafts(signal: Signal) -> tuple[Draft, ...]:
-    """Return what the event claims; () when it says nothing about risk or sessions.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an event claims, and what a subject of unknown kind stands for."""
 
-    Raises nothing. Source: threat model §1.3, §4.1; CAEP 1.0 §3, RISC 1.0 §2.
+    drafts: tuple[Draft, ...]
+    stands_for: SubjectKind
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledRule:
+    tests: tuple[_Test, ...]
+    draws: tuple[_Draw, ...]
+    stands_for: SubjectKind
+
+
+#: event type to its rules, ready to be applied
+CompiledMappings: TypeAlias = Mapping[str, tuple[_CompiledRule, ...]]
+_NOTHING: Final = Reading((), "user")
+
+
+def compile_mappings(own: Iterable[EventMapping] = ()) -> CompiledMappings:
+    """Return the shipped mappings with a tenant's own in their place. Raises nothing.
+
+    own: valid mappings, one per event type.
     """
-    draft = _MAPPINGS.get(type(signal.event))
-    return () if draft is None else draft(signal.event)
+    shipped = shipped_mappings()
+    compiled = dict(shipped)
+    for each in own:
+        after = shipped.get(each.event_type, ()) if each.then_defaults else ()
+        compiled[each.event_type] = (*map(_compile, each.rules), *after)
+    return MappingProxyType(compiled)
 
 
-# --- what each event means ----------------------------------------------------------------------
-
-
-def _device_compliance_change(event: caep.DeviceComplianceChange) -> tuple[Draft, ...]:
-    # The list is closed; anything that is not "compliant" is treated as the worse of the two.
-    if event.current_status.lower() == "compliant":
-        return (ClearanceDraft(kind=EntityKind.DEVICE, remedy=catalogue.DEVICE_HEALTHY),)
-    return (
-        DetectionDraft(
-            kind=EntityKind.DEVICE,
-            name="device_not_compliant",
-            level=Level.HIGH,
-            clears_on=(catalogue.DEVICE_HEALTHY, catalogue.CONFIRMED_SAFE),
-            reason=_reason(event),
-        ),
+@functools.cache
+def shipped_mappings() -> CompiledMappings:
+    """Return the shipped mappings, compiled once."""
+    return MappingProxyType(
+        {each.event_type: tuple(map(_compile, each.rules)) for each in DEFAULT_MAPPINGS}
     )
 
 
-def _risk_level_change(event: caep.RiskLevelChange) -> tuple[Draft, ...]:
-    reason = (event.risk_reason or _reason(event))[:REASON_CHARS_MAX]
-    current = event.current_level.upper()
-    match event.principal.upper():
-        case "USER":
-            return _user_level(current, reason)
-        case "DEVICE":
-            return _device_level(current, reason)
-        case "SESSION":
-            return _session_level(current, reason)
+def read(signal: Signal, mappings: CompiledMappings | None = None) -> Reading:
+    """Return what the event claims by the first rule that fits; mappings: None for the shipped.
+
+    Raises nothing. Source: threat model §1.3, §4.1, §4.5; CAEP 1.0 §3, RISC 1.0 §2.
+    """
+    rules = (shipped_mappings() if mappings is None else mappings).get(signal.event.type_uri)
+    if not rules:
+        return _NOTHING
+    document = _document(signal.event)
+    for rule in rules:
+        for test in rule.tests:
+            if not test(document):
+                break
+        else:
+            return Reading(tuple(draw(document) for draw in rule.draws), rule.stands_for)
+    return _NOTHING
+
+
+def drafts(signal: Signal, mappings: CompiledMappings | None = None) -> tuple[Draft, ...]:
+    """Return what the event claims; () when it says nothing about risk or sessions."""
+    return read(signal, mappings).drafts
+
+
+def _document(event: Event) -> Document:
+    if isinstance(event, UnknownEvent):
+        return event.payload
+    members: dict[str, Any] = msgspec.to_builtins(event)
+    return members
+
+
+# --- conditions ---------------------------------------------------------------------------------
+
+
+def _compile(rule: Rule) -> _CompiledRule:
+    return _CompiledRule(
+        tuple(map(_test, rule.when)), tuple(map(_draw, rule.then)), rule.stands_for
+    )
+
+
+def _test(condition: Condition) -> _Test:
+    steps, check = path_of(condition.member), _check(condition)
+    if len(steps) == 1:
+        (name,) = steps
+        return lambda document: check(document.get(name))
+    return lambda document: check(_member(document, steps))
+
+
+def _member(document: object, steps: Iterable[str]) -> object:
+    """Return the value at the end of the path; None when there is none."""
+    for step in steps:
+        if isinstance(document, Mapping):
+            document = document.get(step)
+        elif isinstance(document, list | tuple) and step.isascii() and step.isdigit():
+            document = document[int(step)] if int(step) < len(document) else None
+        else:
+            return None
+    return document
+
+
+_ORDER: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType(
+    {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+)
+
+
+def _check(condition: Condition) -> Callable[[object], bool]:
+    """Return the test of a value; None stands for a member that is not there."""
+    value = condition.value
+    if condition.op == "exists":
+        return lambda given: (given is not None) is value
+    if condition.op in _ORDER:
+        compare = _ORDER[condition.op]
+        return lambda given: _is_number(given) and compare(given, value)
+    fold = _fold if condition.ignore_case else _as_it_is
+    if condition.op in {"eq", "ne", "in", "not_in"}:
+        values = value if isinstance(value, tuple) else (value,)
+        return _check_among(values, fold, is_among=condition.op in {"eq", "in"})
+    return _check_part(condition.op, fold(value), fold)
+
+
+def _check_among(
+    values: Sequence[Scalar], fold: Callable[[Any], Any], *, is_among: bool
+) -> Callable[[object], bool]:
+    texts = frozenset(fold(each) for each in values if isinstance(each, str))
+    if len(texts) == len(values):
+        # Nearly always; nothing but a text equals a text.
+        return lambda given: (isinstance(given, str) and fold(given) in texts) is is_among
+    wanted = frozenset(map(_key, map(fold, values)))
+    return lambda given: (_key(fold(given)) in wanted) is is_among
+
+
+def _check_part(op: str, value: Any, fold: Callable[[Any], Any]) -> Callable[[object], bool]:
+    match op:
+        case "starts_with":
+            return lambda given: isinstance(given, str) and str(fold(given)).startswith(value)
+        case "ends_with":
+            return lambda given: isinstance(given, str) and str(fold(given)).endswith(value)
         case _:
-            return ()
+            return lambda given: _contains(given, value, fold)
 
 
-def _user_risk_change(event: vendor.UserRiskChange) -> tuple[Draft, ...]:
-    current, previous = event.current_level.upper(), event.previous_level.upper()
-    if current == Level.LOW.name and previous in _BELOW_LOW:
-        return (
-            ClearanceDraft(kind=EntityKind.USER, remedy=catalogue.PARTNER_LOWERED, level=Level.LOW),
-            _partner_finding(Level.LOW, _reason(event)),
-        )
-    return _user_level(current, _reason(event))
+def _contains(given: object, value: Scalar, fold: Callable[[Any], Any]) -> bool:
+    if isinstance(given, str):
+        return isinstance(value, str) and value in fold(given)
+    if isinstance(given, list | tuple):
+        return any(_key(fold(each)) == _key(value) for each in given)
+    return False
 
 
-def _device_risk_change(event: vendor.DeviceRiskChange) -> tuple[Draft, ...]:
-    return _device_level(event.current_level.upper(), _reason(event))
+def _key(value: Any) -> tuple[str, Any]:
+    """Return what equal values share: true is not 1, a text is no number; lists equal nothing."""
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, int | float):
+        return ("number", value)
+    return ("text", value) if isinstance(value, str) else ("other", None)
 
 
-def _user_level(current: str, reason: str) -> tuple[Draft, ...]:
-    if current in _NO_RISK:
-        return (ClearanceDraft(kind=EntityKind.USER, remedy=catalogue.PARTNER_LOWERED),)
-    if current == Level.HIGH.name:
-        return (_partner_finding(Level.HIGH, reason),)
-    if current == Level.MEDIUM.name:
-        return (
-            ClearanceDraft(
-                kind=EntityKind.USER, remedy=catalogue.PARTNER_LOWERED, level=Level.MEDIUM
-            ),
-            _partner_finding(Level.MEDIUM, reason),
-        )
-    return ()
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _partner_finding(level: Level, reason: str) -> DetectionDraft:
-    return DetectionDraft(
-        kind=EntityKind.USER,
-        name="partner_reported_risk",
-        level=level,
-        clears_on=(catalogue.PARTNER_LOWERED, catalogue.CONFIRMED_SAFE),
-        reason=reason,
-    )
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
-def _device_level(current: str, reason: str) -> tuple[Draft, ...]:
-    clears_on = (catalogue.DEVICE_HEALTHY, catalogue.CONFIRMED_SAFE)
-    if current in _NO_RISK:
-        return (ClearanceDraft(kind=EntityKind.DEVICE, remedy=catalogue.DEVICE_HEALTHY),)
-    if current == Level.HIGH.name:
-        return (
-            DetectionDraft(
-                kind=EntityKind.DEVICE,
-                name="device_compromised",
-                level=Level.HIGH,
-                clears_on=clears_on,
-                reason=reason,
-            ),
-        )
-    if current == Level.MEDIUM.name:
-        return (
-            ClearanceDraft(
-                kind=EntityKind.DEVICE, remedy=catalogue.DEVICE_HEALTHY, level=Level.MEDIUM
-            ),
-            DetectionDraft(
-                kind=EntityKind.DEVICE,
-                name="device_at_risk",
-                level=Level.MEDIUM,
-                clears_on=clears_on,
-                reason=reason,
-            ),
-        )
-    return ()
+def _fold(value: Any) -> Any:
+    # Not upper() for all: a letter of another script that only looks or sounds like one of ours
+    # must not make an unknown word a known one.
+    if not isinstance(value, str):
+        return value
+    return value.upper() if value.isascii() else value.casefold()
 
 
-def _session_level(current: str, reason: str) -> tuple[Draft, ...]:
-    if current == Level.HIGH.name:
-        return (
-            DetectionDraft(
-                kind=EntityKind.USER,
-                name="session_influenced_user_risk",
-                level=Level.MEDIUM,
-                clears_on=(catalogue.SESSION_RISK_LOWERED, catalogue.CONFIRMED_SAFE),
-                reason=reason,
-            ),
-        )
-    if current in Level.__members__:
-        return (ClearanceDraft(kind=EntityKind.USER, remedy=catalogue.SESSION_RISK_LOWERED),)
-    return ()
+# --- effects ------------------------------------------------------------------------------------
 
 
-def _credential_change(event: caep.CredentialChange) -> tuple[Draft, ...]:
-    remedy = catalogue.credential_changed(event.credential_type)
-    # A new key beside the stolen one remedies nothing; a new password replaces the old one.
-    if event.change_type == "create" and event.credential_type != catalogue.PASSWORD:
-        return ()
-    return (ClearanceDraft(kind=EntityKind.USER, remedy=remedy),)
+def _draw(effect: Effect) -> _Draw:
+    if isinstance(effect, Raise):
+        return _draw_detection(effect)
+    if isinstance(effect, Clear):
+        return _draw_clearance(effect)
+    if isinstance(effect, EndSessions):
+        return lambda _document: SessionEndDraft()
+    return _draw_session
 
 
-def _assurance_level_change(event: caep.AssuranceLevelChange) -> tuple[Draft, ...]:
-    if event.change_direction == "decrease":
-        return (_low("assurance_lowered", catalogue.CONFIRMED_SAFE, reason=_reason(event)),)
-    return ()
+def _draw_detection(effect: Raise) -> _Draw:
+    kind, level = EntityKind(effect.about), Level[effect.level]
+    remedies = [_remedy(each) for each in effect.clears_on if each != catalogue.CONFIRMED_SAFE]
+    reason = _text(effect.reason, REASON_CHARS_MAX) if effect.reason else None
 
-
-def _session_established(event: caep.SessionEstablished) -> tuple[Draft, ...]:
-    return (SessionSeenDraft(acr=event.acr, amr=event.amr),)
-
-
-def _session_presented(_event: caep.SessionPresented) -> tuple[Draft, ...]:
-    return (SessionSeenDraft(),)
-
-
-def _sessions_over(_event: object) -> tuple[Draft, ...]:
-    return (SessionEndDraft(),)
-
-
-def _credential_compromise(event: risc.CredentialCompromise) -> tuple[Draft, ...]:
-    is_password = event.credential_type == catalogue.PASSWORD
-    return (
-        DetectionDraft(
-            kind=EntityKind.USER,
-            name="password_compromised" if is_password else "credential_compromised",
-            level=Level.HIGH,
-            clears_on=(
-                catalogue.credential_changed(event.credential_type),
-                catalogue.CONFIRMED_SAFE,
-            ),
-            reason=_reason(event),
-        ),
-    )
-
-
-def _account_credential_change_required(
-    event: risc.AccountCredentialChangeRequired,
-) -> tuple[Draft, ...]:
-    return (
-        DetectionDraft(
-            kind=EntityKind.USER,
-            name="credential_change_required",
-            level=Level.MEDIUM,
-            clears_on=(
-                catalogue.credential_changed(catalogue.PASSWORD),
-                catalogue.CONFIRMED_SAFE,
-            ),
-            reason=_reason(event),
-        ),
-    )
-
-
-_DISABLED_BECAUSE: Final[Mapping[str | None, tuple[str, Level]]] = MappingProxyType(
-    {
-        "hijacking": ("account_hijacked", Level.HIGH),
-        "bulk-account": ("account_fraudulent", Level.MEDIUM),
-    }
-)
-
-
-def _account_disabled(event: risc.AccountDisabled) -> tuple[Draft, ...]:
-    name, level = _DISABLED_BECAUSE.get(event.reason, ("account_disabled", Level.LOW))
-    return (
-        SessionEndDraft(),
-        DetectionDraft(
-            kind=EntityKind.USER,
-            name=name,
+    def draw(document: Document) -> Draft:
+        ends = dict.fromkeys(remedy(document) for remedy in remedies)
+        return DetectionDraft(
+            kind=kind,
+            name=effect.detection,
             level=level,
-            clears_on=(catalogue.ACCOUNT_ENABLED, catalogue.CONFIRMED_SAFE),
-            reason=_reason(event),
-        ),
+            # INVARIANT: people can end everything.
+            clears_on=(*ends, catalogue.CONFIRMED_SAFE),
+            reason=(reason(document) if reason else "") or _reason_of(document),
+            confidence=effect.confidence,
+        )
+
+    return draw
+
+
+def _draw_clearance(effect: Clear) -> _Draw:
+    kind, remedy = EntityKind(effect.about), _remedy(effect.remedy)
+    level = None if effect.keep is None else Level[effect.keep]
+    return lambda document: ClearanceDraft(kind=kind, remedy=remedy(document), level=level)
+
+
+def _draw_session(document: Document) -> Draft:
+    acr, amr = document.get("acr"), document.get("amr")
+    methods = amr if isinstance(amr, list | tuple) else None
+    return SessionSeenDraft(
+        acr=acr if _is_short(acr) else None,
+        amr=None if methods is None else tuple(filter(_is_short, methods))[:AMR_MAX],
     )
 
 
-def _resource_deactivated(_event: scim.Deactivate) -> tuple[Draft, ...]:
-    return (SessionEndDraft(), _low("account_disabled", catalogue.ACCOUNT_ENABLED))
+def _is_short(value: object) -> TypeIs[str]:
+    return isinstance(value, str) and len(value) <= SESSION_TEXT_CHARS_MAX
 
 
-def _account_enabled(_event: object) -> tuple[Draft, ...]:
-    return (ClearanceDraft(kind=EntityKind.USER, remedy=catalogue.ACCOUNT_ENABLED),)
+def _remedy(text: str) -> Callable[[Document], str]:
+    type_text = text.removeprefix(catalogue.CREDENTIAL_CHANGED)
+    if type_text == text:
+        return lambda _document: text
+    credential_type = _text(type_text, catalogue.CREDENTIAL_TYPE_CHARS_MAX)
+    return lambda document: catalogue.credential_changed(credential_type(document))
 
 
-def _recovery_activated(event: risc.RecoveryActivated) -> tuple[Draft, ...]:
-    return (_low("recovery_activated", reason=_reason(event)),)
+def _text(template: str, chars_max: int) -> Callable[[Document], str]:
+    """Return what fills `{member}` placeholders with texts and numbers of the event."""
+    parts = PLACEHOLDER.split(template)
+    # `split` alternates: fixed text, member, fixed text, …
+    members = {place: path_of(part) for place, part in enumerate(parts) if place % 2}
+
+    def fill(document: Document) -> str:
+        filled = (
+            _shown(_member(document, members[place])) if place in members else part
+            for place, part in enumerate(parts)
+        )
+        return "".join(filled)[:chars_max]
+
+    return fill
 
 
-def _recovery_information_changed(event: risc.RecoveryInformationChanged) -> tuple[Draft, ...]:
-    return (_low("recovery_information_changed", reason=_reason(event)),)
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, str) or _is_number(value) else ""
 
 
-def _low(name: str, *clears_on: str, reason: str = "") -> DetectionDraft:
-    remedies = tuple(sorted({*clears_on, catalogue.CONFIRMED_SAFE}))
-    return DetectionDraft(
-        kind=EntityKind.USER, name=name, level=Level.LOW, clears_on=remedies, reason=reason
-    )
-
-
-def _reason(event: CommonMembers) -> str:
+def _reason_of(document: Document) -> str:
     """Return the reason for administrators, in English when there is one."""
-    texts = event.reason_admin or {}
-    text = texts.get("en") or next((texts[tag] for tag in sorted(texts)), "")
+    given = document.get("reason_admin")
+    texts: Mapping[str, object] = given if isinstance(given, Mapping) else {"en": given}
+    found: Sequence[object] = [texts.get("en"), *(texts[tag] for tag in sorted(texts))]
+    text = next((each for each in found if isinstance(each, str) and each), "")
     return text[:REASON_CHARS_MAX]
-
-
-_MAPPINGS: Final[Mapping[type, Callable[[Any], tuple[Draft, ...]]]] = MappingProxyType(
-    {
-        caep.SessionRevoked: _sessions_over,
-        caep.CredentialChange: _credential_change,
-        caep.AssuranceLevelChange: _assurance_level_change,
-        caep.DeviceComplianceChange: _device_compliance_change,
-        caep.SessionEstablished: _session_established,
-        caep.SessionPresented: _session_presented,
-        caep.RiskLevelChange: _risk_level_change,
-        risc.AccountCredentialChangeRequired: _account_credential_change_required,
-        risc.AccountPurged: _sessions_over,
-        risc.AccountDisabled: _account_disabled,
-        risc.AccountEnabled: _account_enabled,
-        risc.CredentialCompromise: _credential_compromise,
-        risc.RecoveryActivated: _recovery_activated,
-        risc.RecoveryInformationChanged: _recovery_information_changed,
-        risc.SessionsRevoked: _sessions_over,
-        scim.Activate: _account_enabled,
-        scim.Deactivate: _resource_deactivated,
-        scim.Delete: _sessions_over,
-        vendor.UserRiskChange: _user_risk_change,
-        vendor.DeviceRiskChange: _device_risk_change,
-    }
-)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from risk import mapping
+from risk.mappings.model import SubjectKind
 from risk.model import EntityKind, Signal
-from ssf.events import caep, vendor
 from ssf.subject import SimpleSubject, normal_form, simple_members
 
 #: formats that name people, whatever the event is about
@@ -51,8 +52,14 @@ def occurred_at(signal: Signal) -> datetime:
     return min(signal.occurred_at, signal.received_at)
 
 
-def names(signal: Signal) -> Names:
-    """Return whom and what the subject names. Raises nothing. Requirement SUB-32."""
+def names(signal: Signal, stands_for: SubjectKind | None = None) -> Names:
+    """Return whom and what the subject names. Raises nothing. Requirement SUB-32.
+
+    stands_for: what an identifier of unknown kind is, by the mapping that applies; None to ask the
+    shipped ones.
+    """
+    if stands_for is None:
+        stands_for = mapping.read(signal).stands_for
     members: dict[str, list[SimpleSubject]] = {}
     for member, simple in simple_members(signal.sub_id):
         members.setdefault(member or "", []).append(simple)
@@ -60,9 +67,9 @@ def names(signal: Signal) -> Names:
     return Names(
         user=_as((*members.get("user", ()), *people), EntityKind.USER),
         device=_as(members.get("device", ()), EntityKind.DEVICE),
-        unsure=_as(others, *_kinds_of_unnamed(signal.event)),
+        unsure=_as(others, *_kinds_of_unnamed(stands_for)),
         sessions=tuple(members.get("session", ())),
-        maybe_sessions=tuple(others) if _is_about_a_session(signal.event) else (),
+        maybe_sessions=tuple(others) if stands_for == "session" else (),
     )
 
 
@@ -87,16 +94,8 @@ def _told_apart(
     return [], subjects
 
 
-def _is_about_a_session(event: object) -> bool:
-    return isinstance(
-        event, caep.SessionRevoked | caep.SessionEstablished | caep.SessionPresented
-    ) or (isinstance(event, caep.RiskLevelChange) and event.principal.upper() == "SESSION")
-
-
-def _kinds_of_unnamed(event: object) -> tuple[EntityKind, ...]:
+def _kinds_of_unnamed(stands_for: SubjectKind) -> tuple[EntityKind, ...]:
     """Return what a subject without a member name and of a neutral format may stand for."""
-    if isinstance(event, caep.DeviceComplianceChange | vendor.DeviceRiskChange) or (
-        isinstance(event, caep.RiskLevelChange) and event.principal.upper() == "DEVICE"
-    ):
+    if stands_for == "device":
         return (EntityKind.DEVICE, EntityKind.USER)
     return (EntityKind.USER,)

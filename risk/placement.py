@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from risk import mapping, naming
 from risk.mapping import (
     ClearanceDraft,
+    CompiledMappings,
     DetectionDraft,
     Draft,
     SessionEndDraft,
@@ -64,10 +65,11 @@ class Placement:
         return None if self.user_id is None else (EntityKind.USER, self.user_id)
 
 
-def draft(signal: Signal) -> Drafted:
-    """Read a signal. Raises nothing."""
-    drafts = () if signal.mode is SignalMode.NONE else mapping.drafts(signal)
-    return Drafted(signal=signal, drafts=drafts, names=naming.names(signal))
+def draft(signal: Signal, mappings: CompiledMappings | None = None) -> Drafted:
+    """Read a signal; mappings: of its tenant, None for the shipped ones. Raises nothing."""
+    reading = mapping.read(signal, mappings)
+    drafts = () if signal.mode is SignalMode.NONE else reading.drafts
+    return Drafted(signal=signal, drafts=drafts, names=naming.names(signal, reading.stands_for))
 
 
 def alias_keys(drafted: Iterable[Drafted]) -> set[str]:

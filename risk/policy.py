@@ -226,7 +226,8 @@ def _parse_rule(item: object, at: str) -> Rule:
     if detections_include and detections_exclude:
         _refuse(f"{at}/detections", "include or exclude, not both")
     for name in sorted(detections_include | detections_exclude):
-        _one_of(name, catalogue.FINDING_TYPES, f"{at}/detections")
+        if not catalogue.is_own_name(name):
+            _one_of(name, catalogue.FINDING_TYPES, f"{at}/detections")
     groups_include, groups_exclude = _parse_condition(members.get("groups"), f"{at}/groups")
     level = members.get("level", ANY)
     _one_of(level, (ANY, *Level.__members__), f"{at}/level")

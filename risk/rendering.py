@@ -81,7 +81,7 @@ def render_explanation(explanation: Explanation) -> dict[str, object]:
 
 def render_detection(detection: Detection) -> dict[str, object]:
     """Render a detection as it stands."""
-    finding = catalogue.FINDING_TYPES[detection.name]
+    finding = catalogue.finding_type(detection.name)
     return {
         "detection_id": detection.detection_id,
         "revision": detection.revision,

@@ -25,6 +25,7 @@ from risk.levels import store as levels_store
 from risk.levels.model import LINKED
 from risk.levels.service import Change, Trigger
 from risk.mapping import ClearanceDraft, DetectionDraft
+from risk.mappings.service import MappingCache
 from risk.model import (
     ADMIN_PIN_LIFE,
     AdminWord,
@@ -64,21 +65,27 @@ async def assess(
     *,
     caps: Mapping[tuple[str, str], Level],
     now: datetime,
+    mappings: MappingCache | None = None,
 ) -> AssessResult:
     """Assess a batch of signals of any tenants, in the order given; write all that follows.
 
     Reads once per table and tenant, decides in memory, writes with executemany. caps: (tenant,
-    issuer) to the highest level. Returns one assessment per user who is concerned and one mark
-    per signal, in order. Raises database errors only.
+    issuer) to the highest level. mappings: what this process has compiled so far, None to begin
+    anew. Returns one assessment per user who is concerned and one mark per signal, in order.
+    Raises database errors only.
     """
     assessments: list[Assessment] = []
     marks: dict[tuple[str, str], SignalMark] = {}
     with _assess_seconds.time():
+        compiled = await (mappings or MappingCache()).get(
+            connection, {signal.tenant_id for signal in signals}
+        )
         ordered = sorted(signals, key=lambda signal: signal.tenant_id)
         for tenant_id, batch in groupby(ordered, key=lambda signal: signal.tenant_id):
-            of_tenant = list(batch)
+            of_tenant = [placement.draft(each, compiled[tenant_id]) for each in batch]
+            speakers = [each.signal for each in of_tenant]
             made, marked = await _assess_tenant(
-                connection, tenant_id, of_tenant, caps=_caps_of(tenant_id, caps, of_tenant), now=now
+                connection, tenant_id, of_tenant, caps=_caps_of(tenant_id, caps, speakers), now=now
             )
             assessments += made
             marks |= {(tenant_id, each.signal_id): each for each in marked}
@@ -200,12 +207,11 @@ async def set_user_risk(
 async def _assess_tenant(
     connection: Connection,
     tenant_id: str,
-    signals: Sequence[Signal],
+    drafted: Sequence[Drafted],
     *,
     caps: Mapping[str, Level],
     now: datetime,
 ) -> tuple[list[Assessment], list[SignalMark]]:
-    drafted = [placement.draft(signal) for signal in signals]
     speaking = [each for each in drafted if each.drafts]
     known = await _look_up(connection, tenant_id, speaking, now=now)
     placed = [placement.place(each, known) for each in drafted]

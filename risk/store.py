@@ -3,8 +3,8 @@
 The tables and their queries live with what they are about:
 entities, aliases, links (`risk.entities.store`); sessions (`risk.sessions.store`); detections,
 clearances (`risk.findings.store`); levels, level_history, pins, reassessments
-(`risk.levels.store`); policies (`risk.policies.store`); ip_claims,
-ip_report_windows (`risk.ips.store`).
+(`risk.levels.store`); policies (`risk.policies.store`); mappings (`risk.mappings.store`);
+ip_claims, ip_report_windows (`risk.ips.store`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from risk.entities.store import aliases, entities, links
 from risk.findings.store import clearances, detections
 from risk.ips.store import ip_claims, ip_report_windows
 from risk.levels.store import level_history, levels, pins, reassessments
+from risk.mappings.store import mappings
 from risk.policies.store import policies
 from risk.sessions.store import sessions
 
@@ -26,6 +27,7 @@ __all__ = [
     "level_history",
     "levels",
     "links",
+    "mappings",
     "pins",
     "policies",
     "reassessments",

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Generic, TypeVar
 
+import sqlalchemy as sa
 import structlog
 from prometheus_client import Gauge
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime import store
 from runtime.database import Database
 from runtime.notify import Notifier
 from runtime.rate import TokenBuckets
+from runtime.statements import LIST_MAX, Query
 from runtime.store import bump
 
-__all__ = ["ConfigCache", "ConfigFeed", "bump"]
+__all__ = ["ConfigCache", "ConfigFeed", "bump", "config_versions"]
 
 REREAD_S: Final = 0.25
 #: requests that miss may ask for a re-read, and share one in this time
@@ -38,6 +41,33 @@ _staleness = Gauge(
     "Age of this process's picture of the configuration versions.",
     multiprocess_mode="max",
 )
+
+
+_VERSIONS_OF: Final = Query(
+    sa.select(store.config_versions.c.tenant_id, store.config_versions.c.version).where(
+        store.config_versions.c.kind == sa.bindparam("kind", type_=sa.String),
+        store.config_versions.c.tenant_id.in_(
+            sa.bindparam("tenant_ids", expanding=True, type_=sa.String)
+        ),
+    ),
+    scalars=["kind"],
+    lists=["tenant_ids"],
+)
+
+
+async def config_versions(
+    connection: AsyncConnection, kind: str, tenant_ids: Iterable[str]
+) -> dict[str, int]:
+    """Return tenant to version of one kind, as this transaction sees it; never changed: left out.
+
+    For work that must not use an older configuration than was committed before it began.
+    """
+    wanted = sorted(set(tenant_ids))
+    found: dict[str, int] = {}
+    for first in range(0, len(wanted), LIST_MAX):
+        some = wanted[first : first + LIST_MAX]
+        found |= await _VERSIONS_OF.rows(connection, kind=kind, tenant_ids=some)
+    return found
 
 
 class ConfigFeed:

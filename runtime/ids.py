@@ -48,6 +48,8 @@ PREFIXES: Final = frozenset(
         "rly",
         "ups",
         "ord",
+        "map",
+        "ing",
     ]
 )
 

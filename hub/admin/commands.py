@@ -41,11 +41,14 @@ FIELDS = Annotated[
     list[str] | None,
     typer.Argument(help="Members as NAME=VALUE; lists with commas, objects as JSON."),
 ]
+BODY_FILE = Annotated[
+    Path | None, typer.Option("--body", help="Read the whole body from a JSON file.")
+]
 #: columns of a list, in this order, as far as the kind has them
 COLUMNS: Final = (
-    "id", "name", "label", "kind", "method", "status", "state", "level", "mode", "issuer", "iss",
-    "url", "event_type", "actor", "action", "ref", "target", "user_id", "app_id", "client_id",
-    "stream_id", "attempts", "scopes", "received_at", "at", "created_at", "detail",
+    "id", "name", "label", "kind", "source", "method", "status", "state", "code", "level", "mode",
+    "issuer", "iss", "url", "event_type", "actor", "action", "ref", "target", "user_id", "app_id",
+    "client_id", "stream_id", "attempts", "scopes", "received_at", "at", "created_at", "detail",
 )  # fmt: skip
 COLUMN_GAP: Final = "  "
 ERROR: Final = 400
@@ -108,9 +111,7 @@ def _add_adder(group: typer.Typer, kind: Kind, body: type[Body]) -> None:
     @group.command("add", help=f"Add a {kind.item}. Members: {_members(body)}.")
     def add(
         fields: FIELDS = None,
-        body_file: Annotated[
-            Path | None, typer.Option("--body", help="Read the whole body from a JSON file.")
-        ] = None,
+        body_file: BODY_FILE = None,
         url: URL = None,
         token: TOKEN = None,
         tenant: TENANT = DEFAULT_TENANT,
@@ -128,9 +129,7 @@ def _add_changer(group: typer.Typer, kind: Kind, body: type[Body]) -> None:
     def change(
         object_id: Annotated[str, typer.Argument(metavar="ID")],
         fields: FIELDS = None,
-        body_file: Annotated[
-            Path | None, typer.Option("--body", help="Read the whole body from a JSON file.")
-        ] = None,
+        body_file: BODY_FILE = None,
         url: URL = None,
         token: TOKEN = None,
         tenant: TENANT = DEFAULT_TENANT,
@@ -162,12 +161,15 @@ def _add_action(group: typer.Typer, kind: Kind, action: Action) -> None:
     def act(
         object_id: Annotated[str, typer.Argument(metavar="ID")] = "",
         fields: FIELDS = None,
+        body_file: BODY_FILE = None,
         url: URL = None,
         token: TOKEN = None,
         tenant: TENANT = DEFAULT_TENANT,
     ) -> None:
-        given = [object_id, *(fields or [])] if action.on_kind else fields or []
-        document = parse_fields(action.body, given, None) if action.body else None
+        # What is done to a kind has no id: the first word is a member already.
+        given = [word for word in (object_id, *(fields or [])) if word]
+        given = given if action.on_kind else fields or []
+        document = parse_fields(action.body, given, body_file) if action.body else None
         path = f"{PREFIX}/{kind.name}"
         path += (
             f":{action.name}" if action.on_kind else f"/{quote(object_id, safe='')}/{action.name}"

@@ -51,13 +51,17 @@ class PreconditionFailed(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """A thing to do with an object, or with the kind when `on_kind`: POST, with its own body."""
+    """A thing to do with an object, or with the kind when `on_kind`: POST, with its own body.
+
+    reads: it changes nothing, so `admin.read` is enough and nothing is audited.
+    """
 
     name: str
     summary: str
     perform: Callable[[Admin, str, Any], Awaitable[Document]]
     body: type[Body] | None = None
     on_kind: bool = False
+    reads: bool = False
     example: Document | None = None
 
 
@@ -230,9 +234,11 @@ def _delete(kind: Kind) -> Endpoint:
 
 def _act(kind: Kind, action: Action) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = admin_of(request, write=True)
+        admin = admin_of(request, write=not action.reads)
         body = await parse_body(request, action.body) if action.body else None
         object_id = request.path_params.get("id", "")
+        if action.reads:
+            return _json(await action.perform(admin, object_id, body))
 
         async def perform(inside: Admin) -> Written:
             document = await action.perform(inside, object_id, body)

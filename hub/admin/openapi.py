@@ -191,10 +191,15 @@ def _add_action(kind: Kind, action: Action, paths: dict[str, Any], schemas: dict
     path += f":{action.name}" if action.on_kind else f"/{{id}}/{action.name}"
     body = _add_schema(action.body, schemas) if action.body else None
     operation = _operation(
-        kind, f"{action.name}_{kind.item}", action.summary, {200: "done"}, body=body
+        kind,
+        f"{action.name}_{kind.item}",
+        action.summary,
+        {200: "done"},
+        write=not action.reads,
+        body=body,
     )
     parameters = [] if action.on_kind else _path_parameters("{id}")
-    operation["parameters"] = [*parameters, _IDEMPOTENCY_KEY]
+    operation["parameters"] = [*parameters, *([] if action.reads else [_IDEMPOTENCY_KEY])]
     if action.example is not None:
         operation["requestBody"]["content"][JSON]["example"] = action.example
     operation["responses"]["404"] = _answer(404, "no such object", None)

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from receivers.model import Provider, ProviderSettings
+from receivers.model import LEVELS, Provider, ProviderSettings
 from receivers.registry.settings import (
     CLIENT_ID_CHARS_MAX,
     ISSUER_CHARS_MAX,
@@ -26,6 +26,7 @@ from runtime.database import (
     tenant_column,
 )
 from runtime.errors import Conflict
+from runtime.statements import Query
 
 providers: Final = sa.Table(
     "providers",
@@ -202,3 +203,26 @@ def _provider(row: sa.RowMapping) -> Provider:
         updated_at=row["updated_at"],
         settings=msgspec.convert({name: row[name] for name in _SETTINGS}, ProviderSettings),
     )
+
+
+async def level_caps(connection: AsyncConnection, tenant_id: str) -> dict[str, str]:
+    """Return the highest level each capped issuer can lead to.
+
+    Of several providers with one issuer the lowest cap counts. A deleted provider's cap goes on to
+    hold for what it said, unless the issuer is registered anew.
+    """
+    rows = await _CAPS.rows(connection, tenant_id=tenant_id)
+    registered = {issuer for issuer, _, is_listed in rows if is_listed}
+    caps: dict[str, str] = {}
+    for issuer, cap, is_listed in rows:
+        if cap is not None and (is_listed or issuer not in registered):
+            caps[issuer] = min(caps.get(issuer, cap), cap, key=LEVELS.index)
+    return caps
+
+
+_CAPS: Final = Query(
+    sa.select(providers.c.issuer, providers.c.level_cap, IS_LISTED).where(
+        providers.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String)
+    ),
+    scalars=["tenant_id"],
+)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from risk.catalogue import FINDING_TYPES
+from risk.catalogue import finding_type
 from risk.level import expires_at
 from risk.model import (
     Clearance,
@@ -272,7 +272,7 @@ def _detection_row(each: Detection) -> dict[str, Any]:
             for seen in each.sightings
         ],
         "clears_on": list(each.clears_on),
-        "mitre": list(FINDING_TYPES[each.name].mitre),
+        "mitre": list(finding_type(each.name).mitre),
         "state": each.state._value_,
         "state_at": each.state_at,
         "state_by": each.state_by,

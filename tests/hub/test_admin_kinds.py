@@ -214,12 +214,13 @@ async def test_replacing_falls_back_to_defaults(admin: httpx2.AsyncClient, kind:
             "jwks_uri": "https://bare.example/jwks",
         },
         "relays": {"name": "bare"},
+        "mappings": {"name": "bare", "event_type": "https://bare.example/event", "rules": []},
     }
     needed = bodies[kind.name]
     replaced = (await admin.put(f"{path}/{made['id']}", json=needed)).json()
-    fresh = (await admin.post(path, json={**needed, "name": "another"})).json()
+    fresh = (await admin.post(path, json=numbered(needed, 2))).json()
 
-    own = {"id", "name", "created_at", "updated_at", "events_url"}
+    own = {"id", "name", "event_type", "version", "created_at", "updated_at", "events_url"}
     assert without(replaced, own) == without(fresh, own)
     assert replaced["id"] == made["id"]
 
@@ -456,6 +457,8 @@ def numbered(example: dict[str, Any], number: int) -> dict[str, Any]:
     body = dict(example)
     if "name" in body:
         body["name"] = f"{body['name']} {number}"
+    if "event_type" in body:
+        body["event_type"] = f"{body['event_type']}/{number}"
     if "identifiers" in body:
         body["identifiers"] = [{"format": "opaque", "id": f"id-{number}"}]
         body.pop("external_id", None)

@@ -310,6 +310,7 @@ NAMED_BY: dict[str, str] = {
     "/v1/risk/users/{user}/explain": "rosa",
     "/v1/sessions/{sid}": "private session",
     "/v1/sessions/{sid}/evaluate": "private session",
+    "/admin/v1/mappings/{id}": "mapping",
     "/admin/v1/keys/{id}/activate": "signing key",
     "/admin/v1/keys/{id}/withdraw": "signing key",
     "/admin/v1/tasks/{id}/retry": "task",
@@ -447,6 +448,8 @@ async def _two_full_tenants(hub: Hub) -> tuple[Story, Story]:
         story.ids["signing key"] = (await story.post("/admin/v1/keys:prepare", {"purpose": "set"}))[
             "id"
         ]
+        mapping = {"name": "odd", "event_type": "https://vendor.example/odd", "rules": []}
+        story.ids["mapping"] = (await story.post("/admin/v1/mappings", mapping))["id"]
         story.ids["private session"] = f"only-{tenant}"
         async with hub.client(story.tokens["idp"], tenant=tenant) as idp:
             body = {"user": story.ids["tim"], "device": "PH-0042-01"}

@@ -270,7 +270,7 @@ async def test_signals_of_a_deleted_provider_are_assessed_without_effect(
 async def test_the_lowest_cap_of_an_issuer_counts_and_outlives_its_provider(intake: Intake) -> None:
     async def caps() -> dict[str, str]:
         async with intake.database.snapshot() as connection:
-            return await store.level_caps(connection, TENANT)
+            return await registry_store.level_caps(connection, TENANT)
 
     high = await intake.register(name="a", level_cap="HIGH")
     low = await intake.register(name="b", level_cap="LOW")
