@@ -36,10 +36,13 @@ from hub.intake import IntakeFront
 from hub.limits import RequestLimits
 from hub.node import Node
 from hub.oauth import routes as oauth_routes
+from hub.oauth.certificates import SPEC_URN, PeerFront
+from hub.oauth.external import KIND as FOREIGN_SERVERS
+from hub.oauth.external import ForeignTokens, Servers, trusted_servers
 from hub.oauth.proving import Prover
 from hub.oauth.routes import REVOCATIONS, OAuthDeps
-from hub.oauth.store import list_revoked
-from hub.oauth.tokens import AccessTokens, Clients
+from hub.oauth.store import list_revoked, list_servers
+from hub.oauth.tokens import AccessTokens, Clients, caller_of
 from hub.operations import PUT_SESSION
 from hub.store import Tenant
 from hub.tenancy import TenantFront, tenant_issuer
@@ -55,6 +58,7 @@ from runtime.caller import Caller
 from runtime.errors import NotFound
 from runtime.feed import ConfigCache
 from runtime.outbound import Outbound
+from ssf.metadata import OAUTH2_SPEC_URN
 from transmitters.deps import TransmitterDeps
 from transmitters.keys import SigningKeys
 from transmitters.subjects.model import ALL
@@ -72,11 +76,18 @@ def make_app(node: Node, outbound: Outbound) -> ASGIApp:
         return (await oauth.clients.get(tenant_id, fresh=fresh)).by_token
 
     authenticated = BearerAuthentication(
-        RequestLimits(routed), callers=callers, access_tokens=oauth.tokens.caller
+        RequestLimits(routed),
+        callers=callers,
+        access_tokens=oauth.tokens.caller,
+        foreign_tokens=oauth.foreign.caller,
     )
     inner = IntakeFront(ErrorBoundary(authenticated), state_of=routed)
     # Outermost once more: for pushed SETs, and because finding a tenant may need the database.
-    return ErrorBoundary(TenantFront(inner, tenants=_tenants(node), issuer=node.config.issuer))
+    front = TenantFront(inner, tenants=_tenants(node), issuer=node.config.issuer)
+    config = node.config
+    return PeerFront(
+        ErrorBoundary(front), trusted=config.trusted_proxies, header=config.client_cert_header
+    )
 
 
 def make_trusted_app(node: Node, outbound: Outbound) -> ASGIApp:
@@ -114,12 +125,23 @@ def _tenants(node: Node) -> ConfigCache[dict[str, Tenant]]:
     return ConfigCache(node.feed, "tenants", partial(_load_tenants, node))
 
 
-def _oauth(node: Node, issuer: Callable[[str], str], keys: IssuerKeys) -> OAuthDeps:
+def _oauth(
+    node: Node, issuer: Callable[[str], str], keys: IssuerKeys, outbound: Outbound
+) -> OAuthDeps:
     clients = ConfigCache(node.feed, "clients", partial(_load_clients, node))
     return OAuthDeps(
         db=node.database,
         clock=node.clock,
         clients=clients,
+        with_certificates=node.config.with_certificates,
+        foreign=ForeignTokens(
+            servers=ConfigCache(node.feed, FOREIGN_SERVERS, partial(_load_servers, node)),
+            clients=clients,
+            keys=keys,
+            outbound=outbound,
+            clock=node.clock,
+            issuer=issuer,
+        ),
         prover=Prover(db=node.database, clock=node.clock, keys=keys),
         tokens=AccessTokens(
             keyring=node.keyring,
@@ -136,7 +158,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     app.state.node = node
     app.state.issuer = issuer
     keys = IssuerKeys(outbound, dev_insecure=node.config.dev_insecure)
-    app.state.oauth = _oauth(node, issuer, keys)
+    app.state.oauth = _oauth(node, issuer, keys, outbound)
     app.state.denied_users = DeniedUsers(node.database, node.changes)
     app.state.receivers = ReceiversDeps(
         profiles=receivers.registry.service.profile_cache(node.feed, node.database, node.box),
@@ -158,6 +180,9 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         default_subjects=partial(_default_subjects, _tenants(node)),
         removal_grace_s=node.config.subject_removal_grace_s,
         inactivity_timeout_s=node.config.inactivity_timeout_s,
+        authorization_schemes=(
+            (OAUTH2_SPEC_URN, SPEC_URN) if node.config.with_certificates else (OAUTH2_SPEC_URN,)
+        ),
         allow_http=node.config.dev_insecure,
         is_stopping=node.stopping.is_set,
     )
@@ -234,16 +259,22 @@ async def _load_clients(node: Node, tenant_id: str) -> Clients:
         clients = await store.list_clients(connection, tenant_id)
     return Clients(
         by_token={
-            client.token_hash: Caller(
-                tenant_id=tenant_id,
-                client_id=client.client_id,
-                scopes=frozenset(client.scopes),
-                app_id=client.app_id,
-            )
+            client.token_hash: caller_of(client)
             for client in clients
+            if client.auth_method == "client_secret"
         },
         by_id={client.client_id: client for client in clients},
+        by_external={
+            (client.authorization_server_id, client.external_client_id): client
+            for client in clients
+            if client.authorization_server_id and client.external_client_id
+        },
     )
+
+
+async def _load_servers(node: Node, tenant_id: str) -> Servers:
+    async with node.database.snapshot() as connection:
+        return trusted_servers(await list_servers(connection, tenant_id), node.box)
 
 
 async def _load_revoked(node: Node, tenant_id: str) -> frozenset[str]:

@@ -21,8 +21,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
 from hub.errors import response_of
+from hub.oauth.certificates import thumbprint_of
+from hub.oauth.resources import Presented
 from runtime.caller import Caller
-from runtime.errors import Refused, Unauthorized
+from runtime.errors import Refused, Unauthorized, Unavailable
 
 TOKEN_CHARACTERS_MAX: Final = 4096
 DOTS_OF_A_JWT: Final = 2
@@ -83,19 +85,30 @@ class Callers(Protocol):
 class AccessTokenReader(Protocol):
     """Finds out who holds an access token."""
 
-    async def __call__(self, tenant_id: str, token: str, *, path: str) -> Caller | None:
-        """Return the caller; None when the token is not valid, or not for this path."""
+    async def __call__(self, tenant_id: str, token: str, *, presented: Presented) -> Caller | None:
+        """Return the caller; None when the token is not valid, or not so presented.
+
+        Raises Unavailable when who would know cannot be asked.
+        """
         ...
 
 
 class BearerAuthentication:
     """Pure ASGI middleware: sets `scope["state"]["caller"]`."""
 
-    def __init__(self, app: ASGIApp, *, callers: Callers, access_tokens: AccessTokenReader) -> None:
-        """callers: by the hash of their static token. access_tokens: (tenant, JWT) to caller."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        callers: Callers,
+        access_tokens: AccessTokenReader,
+        foreign_tokens: AccessTokenReader,
+    ) -> None:
+        """callers: by the hash of their static token. access_tokens: ours, foreign_tokens: not."""
         self._app = app
         self._callers = callers
         self._access_tokens = access_tokens
+        self._foreign_tokens = foreign_tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate, or refuse a token in the query string (INT-27)."""
@@ -109,7 +122,13 @@ class BearerAuthentication:
             refused = response_of(MalformedCredentials(detail), scope)
             await refused(scope, receive, send)
             return
-        caller = await self._caller(scope)
+        try:
+            caller = await self._caller(scope)
+        except Unavailable as error:
+            # Nobody is let in on the word of a server that cannot be asked, and nothing is said
+            # of the token either: 401 would make its holder throw a good one away.
+            await response_of(error, scope)(scope, receive, send)
+            return
         state = {**scope.get("state", {}), "caller": caller}
         await self._app({**scope, "state": state}, receive, send)
 
@@ -126,8 +145,15 @@ class BearerAuthentication:
         token = token.strip()
         if not 0 < len(token) <= TOKEN_CHARACTERS_MAX:
             return _stranger(tenant_id, "invalid_token")
+        thumbprint = thumbprint_of(scope.get("certificate"))
+        presented = Presented(path=scope["path"], thumbprint=thumbprint)
+        holder = await self._holder(tenant_id, token, presented)
+        return holder or _stranger(tenant_id, "invalid_token")
+
+    async def _holder(self, tenant_id: str, token: str, presented: Presented) -> Caller | None:
+        """Return who holds a token: what is cheap to find out is asked first."""
         if token.count(".") == DOTS_OF_A_JWT:
-            holder = await self._access_tokens(tenant_id, token, path=scope["path"])
+            holder = await self._access_tokens(tenant_id, token, presented=presented)
             if holder is not None:
                 return holder
         # No verdict yet: an operator may have chosen an admin token with dots.
@@ -135,8 +161,10 @@ class BearerAuthentication:
         digest = token_hash(token)
         caller = (await self._callers(tenant_id, fresh=False)).get(digest)
         if caller is None:
+            caller = await self._foreign_tokens(tenant_id, token, presented=presented)
+        if caller is None:
             caller = (await self._callers(tenant_id, fresh=True)).get(digest)
-        return caller or _stranger(tenant_id, "invalid_token")
+        return caller
 
 
 class TrustedCaller:

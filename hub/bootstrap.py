@@ -208,6 +208,8 @@ def process_configs(
             log_level=settings.log_level,
             listen_fd=listen_fd if role == "api" else None,
             tls=settings.tls if role == "api" else None,
+            trusted_proxies=settings.trusted_proxies,
+            client_cert_header=settings.client_cert_header,
         )
         for role, count in counts.items()
         for index in range(count)

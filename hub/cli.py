@@ -90,13 +90,16 @@ def migrate(
 def certificate(
     hosts: Annotated[list[str], typer.Argument(help="Names and addresses clients connect to.")],
     folder: Annotated[Path, typer.Option(help="Where the files go.")] = Path("./signalhub-tls"),
+    client: Annotated[
+        list[str] | None, typer.Option(help="A client that gets a certificate; may be repeated.")
+    ] = None,
 ) -> None:
     """Make a certificate for development, with an authority that clients can be told to trust."""
     from hub.certificates import make_development_certificate  # noqa: PLC0415
     from runtime.clock import SystemClock  # noqa: PLC0415
 
     try:
-        make_development_certificate(folder, hosts, now=SystemClock().now())
+        make_development_certificate(folder, hosts, now=SystemClock().now(), clients=client or ())
     except FileExistsError as error:
         fail(f"{error.filename} exists; name another --folder or remove the old files")
     except (OSError, ValueError) as error:
@@ -105,6 +108,10 @@ def certificate(
         f"Serve with it:    SIGNALHUB_TLS_CERT={folder}/cert.pem SIGNALHUB_TLS_KEY={folder}/key.pem"
     )
     typer.echo(f"Clients trust:    {folder}/ca.pem (another hub: SIGNALHUB_EXTRA_CA)")
+    for name in client or ():
+        typer.echo(f"Client {name}:    {folder}/client-{name}.pem (tls_subject CN={name})")
+    if client:
+        typer.echo(f"The hub takes them with SIGNALHUB_TLS_CLIENT_CA={folder}/ca.pem")
     typer.echo("It is for development, and valid for 90 days.")
 
 

@@ -1,4 +1,4 @@
-"""The HTTP protocol of the api process: uvicorn's, with a bound on headers.
+"""The HTTP protocol of the api process: uvicorn's, with a bound on headers and the certificate.
 
 httptools keeps what it has read of a header until the header ends, without a limit, so the bytes
 are counted where they arrive.
@@ -6,6 +6,8 @@ are counted where they arrive.
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from typing import Final
 
 from typing_extensions import override
@@ -24,6 +26,8 @@ class BoundedHTTPProtocol(HttpToolsProtocol):
 
     #: bytes of a request whose headers have not ended; None while a body or nothing is read
     _header_bytes: int | None = None
+    #: the client's certificate in PEM; uvicorn itself does not tell it
+    _chain: tuple[str, ...] = ()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -37,10 +41,21 @@ class BoundedHTTPProtocol(HttpToolsProtocol):
             self.transport.close()
 
     @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take note of the certificate that the client proved to hold, if it did."""
+        super().connection_made(transport)
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if tls else None
+        if certificate:
+            self._chain = (ssl.DER_cert_to_PEM_cert(certificate),)
+
+    @override
     def on_message_begin(self) -> None:
-        """Start to count."""
+        """Start to count, and say who is on the other side (ASGI's `tls` extension)."""
         self._header_bytes = 0
         super().on_message_begin()
+        if self._chain:
+            self.scope["extensions"] = {"tls": {"client_cert_chain": self._chain}}
 
     @override
     def on_headers_complete(self) -> None:

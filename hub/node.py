@@ -48,11 +48,19 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     inactivity_timeout_s: int | None = None
     listen_fd: int | None = None
     tls: CertificateFiles | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    client_cert_header: str | None = None
 
     @property
     def name(self) -> str:
         """Name of the process, stable over restarts: leases are held under it."""
         return f"{self.node}/{self.role}-{self.index}"
+
+    @property
+    def with_certificates(self) -> bool:
+        """Whether clients can prove themselves by a certificate."""
+        own = self.tls is not None and self.tls.client_authority is not None
+        return own or self.client_cert_header is not None
 
     def egress_rules(self) -> EgressRules:
         """Return who may be called from here."""

@@ -12,7 +12,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -72,6 +79,9 @@ class Settings(BaseSettings):
     stream_age_max_s: float = Field(default=14 * 24 * 3600.0, ge=60, le=3_650 * 24 * 3600.0)
     delivery_retention_s: float = Field(default=30 * 24 * 3600.0, ge=60, le=3_650 * 24 * 3600.0)
     inactivity_timeout_s: int | None = Field(default=None, ge=60, le=366 * 24 * 3600)
+    tls_client_ca: Path | None = None
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    client_cert_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$")
     subject_removal_grace_s: float = Field(default=24 * 3600.0, ge=0, le=30 * 24 * 3600.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     dev_insecure: bool = False
@@ -79,10 +89,21 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("egress_allow"), str):
-            entries = [entry.strip() for entry in values["egress_allow"].split(",")]
-            return {**values, "egress_allow": tuple(entry for entry in entries if entry)}
-        return values
+        if not isinstance(values, dict):
+            return values
+        split = {
+            name: tuple(entry.strip() for entry in values[name].split(",") if entry.strip())
+            for name in ("egress_allow", "trusted_proxies")
+            if isinstance(values.get(name), str)
+        }
+        return {**values, **split}
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            ipaddress.ip_network(network)
+        return networks
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
@@ -97,6 +118,10 @@ class Settings(BaseSettings):
             raise ValueError("issuer: must be set when host is not a loopback address")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert: set both tls_cert and tls_key, or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca: needs tls_cert and tls_key")
+        if self.client_cert_header is not None and not self.trusted_proxies:
+            raise ValueError("client_cert_header: needs trusted_proxies, whose word it is")
         return self
 
     @property
@@ -109,7 +134,10 @@ class Settings(BaseSettings):
         """The files of the hub's own TLS; None when it serves plain HTTP, as behind a proxy."""
         if self.tls_cert is None or self.tls_key is None:
             return None
-        return CertificateFiles(certificate=str(self.tls_cert), key=str(self.tls_key))
+        authority = str(self.tls_client_ca) if self.tls_client_ca else None
+        return CertificateFiles(
+            certificate=str(self.tls_cert), key=str(self.tls_key), client_authority=authority
+        )
 
     def issuer_at(self, port: int) -> str:
         """Return the issuer, made of address and port where none is set."""

@@ -20,10 +20,14 @@ log = structlog.get_logger()
 
 
 class CertificateFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Paths of the certificate chain and its private key, both PEM."""
+    """Paths of the certificate chain and its private key, both PEM.
+
+    client_authority: of the authorities whose certificates clients may prove themselves with.
+    """
 
     certificate: str
     key: str
+    client_authority: str | None = None
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS side of a server. Raises OSError when the files do not fit or are none."""
@@ -33,6 +37,11 @@ class CertificateFiles(msgspec.Struct, frozen=True, kw_only=True):
         context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
         context.set_alpn_protocols(["http/1.1"])
         context.load_cert_chain(self.certificate, self.key)
+        if self.client_authority is not None:
+            # Optional: who brings none may prove itself in another way. One that was signed by
+            # somebody else, or has expired, ends the handshake.
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(cafile=self.client_authority)
         return context
 
     def stamp(self) -> tuple[int, int]:

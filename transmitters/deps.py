@@ -12,6 +12,7 @@ from runtime.database import Database
 from runtime.notify import Notifier
 from runtime.secrets import SecretBox
 from runtime.writer import Writer
+from ssf.metadata import OAUTH2_SPEC_URN
 from transmitters.delivery.model import LONG_POLL_S
 from transmitters.keys import SigningKeys
 from transmitters.subjects.model import ALL
@@ -40,6 +41,7 @@ class TransmitterDeps:
     app's streams get, None for subjects as the event has them. default_subjects: tenant id to ALL
     or NONE, for new streams. removal_grace_s: how long events of a removed subject go on.
     inactivity_timeout_s: of every stream, None for no such time-out.
+    authorization_schemes: the `spec_urn`s that our metadata announces.
     allow_http: the development switch. is_stopping: whether this process is about to end, so that
     nothing should wait any longer.
     """
@@ -56,6 +58,7 @@ class TransmitterDeps:
     default_subjects: Callable[[str], Awaitable[str]] = _everybody
     removal_grace_s: float = REMOVAL_GRACE_S
     inactivity_timeout_s: int | None = None
+    authorization_schemes: tuple[str, ...] = (OAUTH2_SPEC_URN,)
     allow_http: bool = False
     long_poll_s: float = LONG_POLL_S
     is_stopping: Callable[[], bool] = _going_on

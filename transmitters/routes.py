@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from runtime.caller import Caller
 from ssf.errors import PollError, RemoteProtocolError, StreamError
-from ssf.metadata import OAUTH2_SPEC_URN, WELL_KNOWN_PATH, TransmitterMetadata, render_metadata
+from ssf.metadata import WELL_KNOWN_PATH, TransmitterMetadata, render_metadata
 from ssf.poll import REQUEST_BYTES_MAX as POLL_BYTES_MAX
 from ssf.poll import parse_request, render_response
 from ssf.stream import REQUEST_BYTES_MAX as STREAM_BYTES_MAX
@@ -65,7 +65,7 @@ async def get_metadata(request: Request) -> Response:
         add_subject_endpoint=f"{issuer}/ssf/subjects:add",
         remove_subject_endpoint=f"{issuer}/ssf/subjects:remove",
         verification_endpoint=f"{issuer}/ssf/verify",
-        authorization_schemes=(OAUTH2_SPEC_URN,),
+        authorization_schemes=deps.authorization_schemes,
         default_subjects=await deps.default_subjects(tenant_id),
     )
     return _json(render_metadata(metadata), cache=f"public, max-age={PUBLIC_MAX_AGE_S}")

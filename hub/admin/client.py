@@ -39,10 +39,12 @@ class AdminClient(Protocol):
 class RemoteClient:
     """Over HTTP with a bearer token. The operator named the address, so any is allowed."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, extra_ca: str | None = None) -> None:
+        """extra_ca: file with further authorities to trust."""
         self._url = url.rstrip("/")
         self._token = token
-        self._outbound = PinnedOutbound(EgressRules(dev_insecure=True, allow=EVERYWHERE))
+        rules = EgressRules(dev_insecure=True, allow=EVERYWHERE, extra_ca=extra_ca)
+        self._outbound = PinnedOutbound(rules)
 
     async def request(self, method: str, path: str, body: object = None) -> Reply:
         """Send one request. Raises Unavailable, also when the answer is no JSON."""

@@ -17,20 +17,24 @@ from hub.admin.bodies import URL, Body, Name
 from hub.admin.kinds import Admin, Document, Kind, Listing
 from hub.auth import SCOPES, token_hash
 from hub.bootstrap import TOKEN_PREFIX
+from hub.oauth.certificates import canonical_subject
+from hub.oauth.store import list_servers
 from hub.store import Client
 from receivers.registry.settings import key_set_problems, url_problems
 from runtime import ids
 from runtime.errors import Conflict, Invalid, NotFound
 from runtime.feed import bump
 
-AuthMethod = Literal["client_secret", "private_key_jwt"]
+AuthMethod = Literal["client_secret", "private_key_jwt", "tls_client_auth", "external"]
 
 
 class ClientBody(Body):
     """A party that calls the API, and how it proves itself.
 
-    auth_method: `client_secret` (its token, as bearer token or as secret for access tokens) or
-    `private_key_jwt` (assertions signed with one of `jwks`, or of what `jwks_uri` serves).
+    auth_method: `client_secret` (its token, as bearer token or as secret for access tokens),
+    `private_key_jwt` (assertions signed with one of `jwks`, or of what `jwks_uri` serves),
+    `tls_client_auth` (a certificate that names `tls_subject`: `dns:…`, `uri:…` or a distinguished
+    name), or `external` (tokens of an authorization server that calls it `external_client_id`).
     """
 
     name: Name
@@ -39,6 +43,9 @@ class ClientBody(Body):
     auth_method: AuthMethod = "client_secret"
     jwks: dict[str, Any] | None = None
     jwks_uri: URL | None = None
+    tls_subject: URL | None = None
+    authorization_server_id: Name | None = None
+    external_client_id: Name | None = None
 
 
 class ClientChange(Body):
@@ -48,6 +55,8 @@ class ClientChange(Body):
     scopes: list[str] | None = Field(default=None, min_length=1, max_length=20)
     jwks: dict[str, Any] | None = None
     jwks_uri: URL | None = None
+    tls_subject: URL | None = None
+    external_client_id: Name | None = None
 
 
 async def create_client(admin: Admin, body: ClientBody) -> Document:
@@ -65,12 +74,16 @@ async def create_client(admin: Admin, body: ClientBody) -> Document:
         auth_method=body.auth_method,
         jwks=body.jwks,
         jwks_uri=body.jwks_uri,
+        tls_subject=_canonical(body.tls_subject),
+        authorization_server_id=body.authorization_server_id,
+        external_client_id=body.external_client_id,
     )
     _check(admin, client)
     try:
         async with _writing(admin) as connection:
             if body.app_id is not None:
                 await apps_service.get_app(connection, admin.tenant_id, body.app_id)
+            await _check_server(connection, client)
             await store.add_client(connection, client)
     except NotFound as error:
         raise Invalid("No such app.", pointers=(("/app_id", "unknown"),)) from error
@@ -89,6 +102,8 @@ async def change_client(admin: Admin, client_id: str, body: ClientChange) -> Doc
         members["jwks"] = None
     if "name" in members and body.name is None:
         del members["name"]
+    if "tls_subject" in members:
+        members["tls_subject"] = _canonical(body.tls_subject)
     async with _writing(admin) as connection:
         found = await store.list_clients(connection, admin.tenant_id)
         changed = replace(_find(found, client_id), **members)
@@ -105,12 +120,16 @@ async def _writing(admin: Admin) -> AsyncIterator[AsyncConnection]:
             yield connection
             await bump(connection, admin.tenant_id, "clients")
     except sqlalchemy.exc.IntegrityError as error:
-        raise Conflict("Another client has this name.") from error
+        raise Conflict("Another client has this name or external id.") from error
 
 
 def _check(admin: Admin, client: Client) -> None:
     """Pass when the client can be stored. Raises Invalid with a JSON pointer per problem."""
-    problems = [*_scope_problems(client), *_key_problems(admin, client)]
+    problems = [
+        *_scope_problems(client),
+        *_key_problems(admin, client),
+        *_name_problems(client),
+    ]
     if problems:
         raise Invalid("The client is not acceptable.", pointers=tuple(problems))
 
@@ -118,6 +137,32 @@ def _check(admin: Admin, client: Client) -> None:
 def _scope_problems(client: Client) -> Iterator[tuple[str, str]]:
     if not client.scopes or not set(client.scopes) <= SCOPES:
         yield "/scopes", f"some of {', '.join(sorted(SCOPES))}"
+
+
+def _name_problems(client: Client) -> Iterator[tuple[str, str]]:
+    """Return what is wrong with how others name the client: its certificate, its server."""
+    if (client.tls_subject is not None) != (client.auth_method == "tls_client_auth"):
+        yield "/tls_subject", "needed for tls_client_auth, and only there"
+    is_external = client.auth_method == "external"
+    for name in ("authorization_server_id", "external_client_id"):
+        if (getattr(client, name) is not None) != is_external:
+            yield f"/{name}", "needed for external, and only there"
+
+
+def _canonical(subject: str | None) -> str | None:
+    try:
+        return None if subject is None else canonical_subject(subject)
+    except ValueError as error:
+        pointers = (("/tls_subject", "dns:…, uri:… or a distinguished name (RFC 4514)"),)
+        raise Invalid("The client is not acceptable.", pointers=pointers) from error
+
+
+async def _check_server(connection: AsyncConnection, client: Client) -> None:
+    wanted = client.authorization_server_id
+    servers = await list_servers(connection, client.tenant_id) if wanted else []
+    if wanted and wanted not in {server.server_id for server in servers}:
+        pointers = (("/authorization_server_id", "unknown"),)
+        raise Invalid("No such authorization server.", pointers=pointers)
 
 
 def _key_problems(admin: Admin, client: Client) -> Iterator[tuple[str, str]]:
@@ -173,6 +218,9 @@ def _client(client: Client) -> Document:
         "auth_method": client.auth_method,
         "jwks": client.jwks,
         "jwks_uri": client.jwks_uri,
+        "tls_subject": client.tls_subject,
+        "authorization_server_id": client.authorization_server_id,
+        "external_client_id": client.external_client_id,
         "created_at": client.created_at,
     }
 

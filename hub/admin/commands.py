@@ -5,6 +5,7 @@ Works on the database of the settings; with `--url` and `--token` on a running h
 
 # No deferred annotations here: the command line is read from them, and some name a kind's filters.
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from hub.app import make_trusted_app
 from hub.bootstrap import MadeUp, prepare, secret_key
 from hub.migrate import SchemaMismatch
 from hub.node import ProcessConfig, open_node
+from hub.settings import PREFIX as SETTING_PREFIX
 from hub.settings import load_settings
 from hub.tenancy import DEFAULT_TENANT
 from runtime.errors import Unavailable
@@ -315,7 +317,9 @@ def _call(
 @asynccontextmanager
 async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIterator[AdminClient]:
     if url is not None:
-        remote = RemoteClient(url, token or "")
+        # Where the hub runs elsewhere there need be no other setting of it.
+        extra_ca = os.environ.get(f"{SETTING_PREFIX}EXTRA_CA")
+        remote = RemoteClient(url, token or "", extra_ca=extra_ca)
         try:
             yield remote
         finally:

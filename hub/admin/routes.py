@@ -16,6 +16,7 @@ from hub.admin import (
     policies,
     providers,
     relays,
+    servers,
     streams,
     upstreams,
 )
@@ -23,6 +24,7 @@ from hub.admin.kinds import Kind, routes_of
 
 KINDS: Final[tuple[Kind, ...]] = (
     *clients.KINDS,
+    *servers.KINDS,
     *providers.KINDS,
     *upstreams.KINDS,
     *apps.KINDS,

@@ -27,7 +27,14 @@ from runtime.notify import TOPICS
 REF_CHARACTERS_MAX: Final = 255
 #: what a request may carry that nobody may read again
 _SECRETS: Final = frozenset(
-    {"authorization_header", "token", "secret", "scim_token", "webhook_secrets"}
+    {
+        "authorization_header",
+        "introspection_secret",
+        "scim_token",
+        "secret",
+        "token",
+        "webhook_secrets",
+    }
 )
 
 

@@ -16,6 +16,7 @@ import structlog
 
 from hub.oauth import assertions, store
 from hub.oauth.assertions import Assertion, AssertionClaims, NotProvenError
+from hub.oauth.certificates import METHOD, names_of, thumbprint_of
 from hub.oauth.server import Proof, Refusal, TokenRequest, invalid_client
 from hub.store import Client
 from receivers.keys import IssuerKeys
@@ -77,15 +78,21 @@ class Prover:
         _refuse_if_too_many(self._tokens.take(name, self._now_s()))
 
     async def prove(
-        self, asked: TokenRequest, clients: Mapping[str, Client], *, issuer: str
+        self,
+        asked: TokenRequest,
+        clients: Mapping[str, Client],
+        *,
+        issuer: str,
+        certificate: bytes | None,
     ) -> TokenRequest:
         """Return the request with the proof that came in it, if one did and holds.
 
-        clients: by id. Raises Refusal, and Unavailable when the client's keys cannot be fetched.
+        clients: by id. certificate: in DER, of the connection. Raises Refusal, and
+        Unavailable when the client's keys cannot be fetched.
         Source: RFC 7521 §4.2, RFC 7523 §2.2; requirement OA-2.
         """
         if "client_assertion" not in asked.form and "client_assertion_type" not in asked.form:
-            return asked
+            return replace(asked, proof=_by_certificate(asked, clients, certificate))
         try:
             client_id = await self._by_assertion(asked.form, clients, issuer)
         except NotProvenError as error:
@@ -131,6 +138,23 @@ class Prover:
 
     def _now_s(self) -> float:
         return self._clock.now().timestamp()
+
+
+def _by_certificate(
+    asked: TokenRequest, clients: Mapping[str, Client], certificate: bytes | None
+) -> Proof | None:
+    """Return the proof by the certificate of the connection, if the client is one for that.
+
+    Source: RFC 8705 §2.1: the client names itself in `client_id`, the certificate is checked by
+    whoever ended TLS, and its name has to be the registered one.
+    """
+    client = clients.get(asked.form.get("client_id", ""))
+    if client is None or client.auth_method != METHOD or certificate is None:
+        return None
+    if client.tls_subject is None or client.tls_subject not in names_of(certificate):
+        log.info("client.refused", method=METHOD, reason="the certificate names somebody else")
+        return None
+    return Proof(method=METHOD, client_id=client.client_id, thumbprint=thumbprint_of(certificate))
 
 
 def claimed_client(asked: TokenRequest) -> str:

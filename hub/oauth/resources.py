@@ -6,6 +6,7 @@ of their own, because clients compare `resource` with the address they called (R
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
@@ -21,6 +22,17 @@ _ENDPOINTS: Final = tuple(
     for route in transmitters.routes.ROUTES
     if isinstance(route, Route) and route.path.startswith(f"{SSF}/")
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """How an access token is presented: what it is to open, and with which certificate.
+
+    path: of the request, without the tenant. thumbprint: None when no certificate came along.
+    """
+
+    path: str
+    thumbprint: str | None = None
 
 
 def is_resource(path: str) -> bool:

@@ -21,6 +21,8 @@ from starlette.routing import Route
 from hub.auth import SCOPES
 from hub.oauth import store
 from hub.oauth.assertions import ALGORITHMS
+from hub.oauth.certificates import METHOD
+from hub.oauth.external import ForeignTokens
 from hub.oauth.proving import Prover
 from hub.oauth.resources import METADATA_PATH, is_resource, resource_identifier
 from hub.oauth.server import (
@@ -28,6 +30,7 @@ from hub.oauth.server import (
     GRANT_TYPE,
     UNAUTHORIZED,
     Grant,
+    Proof,
     Refusal,
     TokenRequest,
     authenticate,
@@ -62,6 +65,8 @@ class OAuthDeps:
     tokens: AccessTokens
     clients: ConfigCache[Clients]
     prover: Prover
+    foreign: ForeignTokens
+    with_certificates: bool
 
 
 async def issue_token(request: Request) -> Response:
@@ -72,11 +77,15 @@ async def issue_token(request: Request) -> Response:
     deps: OAuthDeps = request.app.state.oauth
     tenant_id: str = request.scope["tenant"]
     try:
-        granted, resource = await _grant(request, deps)
+        granted, resource, proof = await _grant(request, deps)
     except Refusal as refusal:
         return _refused(refusal)
     token = await deps.tokens.issue(
-        tenant_id, granted.client.client_id, granted.scopes, resource=resource
+        tenant_id,
+        granted.client.client_id,
+        granted.scopes,
+        resource=resource,
+        thumbprint=proof.thumbprint if proof else None,
     )
     log.info("token.issued", tenant_id=tenant_id, client_id=granted.client.client_id)
     return _answer(
@@ -146,7 +155,7 @@ async def introspect_token(request: Request) -> Response:
         {
             "active": True,
             "token_type": "Bearer",
-            **{name: getattr(claims, name) for name in claims.__struct_fields__},
+            **msgspec.to_builtins(claims),
             "scope": " ".join(sorted(caller.scopes)),
         }
     )
@@ -155,7 +164,8 @@ async def introspect_token(request: Request) -> Response:
 async def server_metadata(request: Request) -> Response:
     """Serve the metadata of the authorization server. Source: RFC 8414; requirement INT-20."""
     issuer: str = request.app.state.issuer(request.scope["tenant"])
-    methods = list(AUTH_METHODS)
+    with_certificates = request.app.state.oauth.with_certificates
+    methods = [name for name in AUTH_METHODS if name != METHOD or with_certificates]
     return _answer(
         {
             "issuer": issuer,
@@ -166,6 +176,7 @@ async def server_metadata(request: Request) -> Response:
             "scopes_supported": sorted(SCOPES),
             "response_types_supported": [],
             "grant_types_supported": [GRANT_TYPE],
+            "tls_client_certificate_bound_access_tokens": with_certificates,
             **{
                 f"{endpoint}_endpoint_{name}": value
                 for endpoint in ("token", "revocation", "introspection")
@@ -192,7 +203,9 @@ async def resource_metadata(request: Request) -> Response:
     `resource` is the identifier that was asked for. Raises NotFound for what is no resource.
     Source: RFC 9728 §2, §3; requirements OA-5, INT-30.
     """
-    issuer: str = request.app.state.issuer(request.scope["tenant"])
+    deps: OAuthDeps = request.app.state.oauth
+    tenant_id: str = request.scope["tenant"]
+    issuer: str = request.app.state.issuer(tenant_id)
     path = request.path_params.get("path", "")
     path = f"/{path}" if path else ""
     if not is_resource(path):
@@ -201,7 +214,8 @@ async def resource_metadata(request: Request) -> Response:
     return _answer(
         {
             "resource": resource_identifier(issuer, path),
-            "authorization_servers": [issuer],
+            "authorization_servers": [issuer, *await deps.foreign.issuers(tenant_id)],
+            "tls_client_certificate_bound_access_tokens": deps.with_certificates,
             "scopes_supported": sorted(scopes),
             "bearer_methods_supported": ["header"],
             "resource_name": "Signalhub",
@@ -210,13 +224,16 @@ async def resource_metadata(request: Request) -> Response:
     )
 
 
-async def _grant(request: Request, deps: OAuthDeps) -> tuple[Grant, str | None]:
-    """Return what the request gets, and for which resource alone. Raises Refusal, Unavailable."""
+async def _grant(request: Request, deps: OAuthDeps) -> tuple[Grant, str | None, Proof | None]:
+    """Return what the request gets, for which resource alone, and by which proof.
+
+    Raises Refusal, Unavailable.
+    """
     async with _proving(request, deps) as (asked, clients):
         granted = grant_token(asked, clients)
     resource = _resource(asked, request.app.state.issuer(request.scope["tenant"]))
     deps.prover.count_token(granted.client)
-    return granted, resource
+    return granted, resource, asked.proof
 
 
 async def _asked_about(request: Request, deps: OAuthDeps) -> tuple[Client, str]:
@@ -242,7 +259,9 @@ async def _proving(
     try:
         one_way_only(asked)
         issuer = request.app.state.issuer(tenant_id)
-        yield await deps.prover.prove(asked, clients, issuer=issuer), clients
+        certificate: bytes | None = request.scope.get("certificate")
+        proven = await deps.prover.prove(asked, clients, issuer=issuer, certificate=certificate)
+        yield proven, clients
     except Refusal as refusal:
         if refusal.status == UNAUTHORIZED:
             deps.prover.failed(attempt)

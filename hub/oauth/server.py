@@ -35,7 +35,7 @@ from hub.store import Client
 GRANT_TYPE: Final = "client_credentials"
 SECRET_METHODS: Final = ("client_secret_basic", "client_secret_post")
 #: proven before Authlib is asked
-PROVEN_METHODS: Final = ("private_key_jwt",)
+PROVEN_METHODS: Final = ("private_key_jwt", "tls_client_auth")
 AUTH_METHODS: Final = (*SECRET_METHODS, *PROVEN_METHODS)
 BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
@@ -48,6 +48,8 @@ class Proof:
 
     method: str
     client_id: str
+    #: of the certificate that tokens are bound to
+    thumbprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from hub.oauth.resources import is_meant_for
+from hub.oauth.certificates import Confirmation, is_bound_to
+from hub.oauth.resources import Presented, is_meant_for
 from hub.store import Client
 from runtime import ids
 from runtime.caller import Caller
@@ -41,9 +42,22 @@ class Clients:
 
     by_token: Mapping[str, Caller]
     by_id: Mapping[str, Client]
+    #: (authorization server, what that calls the client)
+    by_external: Mapping[tuple[str, str], Client]
 
 
-class Claims(msgspec.Struct, frozen=True, kw_only=True):
+def caller_of(client: Client, *, scopes: frozenset[str] | None = None) -> Caller:
+    """Return who calls. scopes: of a token; what was taken from the client is gone from it too."""
+    own = frozenset(client.scopes)
+    return Caller(
+        tenant_id=client.tenant_id,
+        client_id=client.client_id,
+        scopes=own if scopes is None else own & scopes,
+        app_id=client.app_id,
+    )
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The claims of an access token. Source: RFC 9068 §2.2."""
 
     iss: str
@@ -54,6 +68,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     iat: int
     exp: int
     jti: str
+    cnf: Confirmation | None = None
 
     @property
     def audiences(self) -> frozenset[str]:
@@ -107,10 +122,12 @@ class AccessTokens:
         scopes: Collection[str],
         *,
         resource: str | None = None,
+        thumbprint: str | None = None,
     ) -> str:
         """Return a new access token. Raises NotFound when the tenant has no key for tokens.
 
-        resource: what alone it is meant for; None for all of the issuer.
+        resource: what alone it is meant for; None for all of the issuer. thumbprint: of the
+        certificate that it is bound to.
         """
         key = await asyncio.to_thread(
             signing_key, await self._keyring.current(tenant_id, ACCESS_TOKEN)
@@ -126,26 +143,31 @@ class AccessTokens:
             iat=now_s,
             exp=now_s + LIFETIME_S,
             jti=ids.new_id("tok"),
+            cnf=Confirmation(thumbprint=thumbprint) if thumbprint else None,
         )
         raw = await asyncio.to_thread(sign, msgspec.json.encode(claims), key, typ=TYP)
         return raw.decode()
 
-    async def caller(self, tenant_id: str, token: str, *, path: str | None = None) -> Caller | None:
+    async def caller(
+        self, tenant_id: str, token: str, *, presented: Presented | None = None
+    ) -> Caller | None:
         """Return who holds an access token of this tenant, None when it is not valid (any more).
 
-        path: what the token is to open, None when that is not the question.
+        presented: how it is used now, None when that is not the question.
         Source: RFC 9068 §4; requirements INT-28, SET-40, SET-42.
         """
         claims = await self.claims(tenant_id, token)
-        if claims is None or not is_meant_for(claims.audiences, self._issuer(tenant_id), path):
+        if claims is None or (presented and not self._opens(tenant_id, claims, presented)):
             return None
         client = (await self._clients.get(tenant_id)).by_id.get(claims.client_id)
         if client is None:
             return None
-        # A scope that was taken from the client is gone from its tokens too.
-        scopes = frozenset(claims.scope.split()) & frozenset(client.scopes)
-        return Caller(
-            tenant_id=tenant_id, client_id=client.client_id, scopes=scopes, app_id=client.app_id
+        return caller_of(client, scopes=frozenset(claims.scope.split()))
+
+    def _opens(self, tenant_id: str, claims: Claims, presented: Presented) -> bool:
+        issuer = self._issuer(tenant_id)
+        return is_meant_for(claims.audiences, issuer, presented.path) and is_bound_to(
+            claims.cnf, presented.thumbprint
         )
 
     async def claims(self, tenant_id: str, token: str) -> Claims | None:

@@ -117,6 +117,8 @@ class Story:
         resources = {"totalResults": 1, "Resources": [{"id": "scim-1", "userName": ROSA}]}
         self.hub.outside.answer(f"{IDP}/scim/Users", 200, resources)
         self.hub.outside.answer(f"{IDP}/scim/Groups", 200, {"totalResults": 0, "Resources": []})
+        server = {"name": "login", "issuer": IDP, "jwks_uri": f"{IDP}/jwks.json"}
+        self.ids["login"] = (await self.post("/admin/v1/authorization-servers", server))["id"]
         self.tokens["idp"] = await self._client("idp", ["sessions.write"], self.ids["idp"])
         for name, delivery in (
             ("crm", None),
