@@ -73,8 +73,7 @@ class JOSEHeader(msgspec.Struct, frozen=True, kw_only=True):
     crit: Any = msgspec.UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompactJWS:
+class CompactJWS(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A compact JWS taken apart; nothing in it is verified yet."""
 
     header: JOSEHeader
