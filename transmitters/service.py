@@ -69,9 +69,10 @@ async def publish(
     Raises LocalProtocolError for an event that breaks the definition of its type.
     Requirements SET-4, SET-5, SET-10, SET-14, SET-15, EGW-49.
     """
-    streams: dict[str, list[Stream]] = {}
-    for tenant_id in {event.tenant_id for event in events}:
-        streams[tenant_id] = await store.list_streams(connection, tenant_id)
+    streams = {
+        tenant_id: await _streams_for(connection, tenant_id, events)
+        for tenant_id in {event.tenant_id for event in events}
+    }
     selecting: dict[tuple[str, str], list[Stream]] = {}
     unwanted = await _unwanted(connection, events, streams, now)
     published: list[Published] = []
@@ -109,6 +110,28 @@ async def publish(
     await store.add_deliveries(connection, delivery_rows)
     published_total.inc(len(published))
     return published
+
+
+async def _streams_for(
+    connection: Connection, tenant_id: str, events: Sequence[EventToPublish]
+) -> list[Stream]:
+    """Return the streams that may select one of the tenant's events, oldest first.
+
+    A stream gets events about itself whether it asked for them or not (SSF-VER-6, SSF-UPD-4).
+    """
+    of_tenant = [event for event in events if event.tenant_id == tenant_id]
+    types = {event.event_type for event in of_tenant} - STREAM_EVENT_TYPES
+    found = await store.streams_asking_for(connection, tenant_id, types) if types else []
+    known = {stream.stream_id for stream in found}
+    about_themselves = {
+        event.only_stream_id
+        for event in of_tenant
+        if event.event_type in STREAM_EVENT_TYPES and event.only_stream_id is not None
+    }
+    for stream_id in sorted(about_themselves - known):
+        stream = await store.get_stream(connection, tenant_id, stream_id=stream_id)
+        found += [] if stream is None else [stream]
+    return found
 
 
 async def _unwanted(

@@ -7,6 +7,7 @@ one ordering key of one stream the order of `jti` is the order of delivery.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -67,6 +68,17 @@ streams: Final = sa.Table(
     sa.Column("verification_asked_at", UTCDateTime),
     sa.Column("active_at", UTCDateTime),
     sa.Index("ix_streams_tenant_id_client_id", "tenant_id", "client_id"),
+)
+
+#: which streams ask for an event type: publishing must not read the streams that do not
+stream_interests: Final = sa.Table(
+    "stream_interests",
+    metadata,
+    tenant_column(),
+    # A digest: an index cannot hold the longest URIs.
+    sa.Column("type_digest", sa.String(32), primary_key=True),
+    id_column("stream_id"),
+    sa.Index("ix_stream_interests_stream", "tenant_id", "stream_id"),
 )
 
 events: Final = sa.Table(
@@ -152,6 +164,23 @@ _OF_TENANT: Final = Query(
     .order_by(streams.c.stream_id),
     scalars=["tenant_id"],
 )
+_ASKING: Final = Query(
+    sa.select(*_STREAM_COLUMNS)
+    .where(
+        streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        streams.c.stream_id.in_(
+            sa.select(stream_interests.c.stream_id).where(
+                stream_interests.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+                stream_interests.c.type_digest.in_(
+                    sa.bindparam("digests", expanding=True, type_=sa.String)
+                ),
+            )
+        ),
+    )
+    .order_by(streams.c.stream_id),
+    scalars=["tenant_id"],
+    lists=["digests"],
+)
 _ADD_EVENTS: Final = inserts(events)
 _QUEUED: Final = (
     "tenant_id",
@@ -212,6 +241,7 @@ async def add_stream(connection: Connection, stream: Stream) -> None:
         "updated_at": stream.created_at,
     }
     await connection.execute(sa.insert(streams).values(row))
+    await _note_interests(connection, stream)
 
 
 async def get_stream(
@@ -248,6 +278,37 @@ async def list_streams(
     return [_stream_of(row) for row in (await connection.execute(query)).mappings()]
 
 
+async def streams_asking_for(
+    connection: Connection, tenant_id: str, event_types: Collection[str]
+) -> list[Stream]:
+    """Return the tenant's streams that ask for one of these types, oldest first.
+
+    Its cost grows with the streams that do, not with those that do not.
+    """
+    digests = [_digest(uri) for uri in sorted(event_types)]
+    rows = await _ASKING.rows(connection, tenant_id=tenant_id, digests=digests)
+    return [_stream_of(dict(zip(_STREAM_NAMES, row, strict=True))) for row in rows]
+
+
+async def _note_interests(connection: Connection, stream: Stream) -> None:
+    rows = [
+        {"tenant_id": stream.tenant_id, "type_digest": digest, "stream_id": stream.stream_id}
+        for digest in sorted({_digest(uri) for uri in stream.events_requested})
+    ]
+    if rows:
+        await connection.execute(sa.insert(stream_interests), rows)
+
+
+async def _forget_interests(connection: Connection, tenant_id: str, stream_id: str) -> None:
+    await connection.execute(
+        sa.delete(stream_interests).where(of_stream(stream_interests, tenant_id, stream_id))
+    )
+
+
+def _digest(event_type: str) -> str:
+    return hashlib.sha256(event_type.encode()).hexdigest()[:32]
+
+
 async def change_stream(connection: Connection, stream: Stream, *, now: datetime) -> None:
     """Write what can change of a stream."""
     values = {
@@ -269,6 +330,8 @@ async def change_stream(connection: Connection, stream: Stream, *, now: datetime
         .where(of_stream(streams, stream.tenant_id, stream.stream_id))
         .values(values)
     )
+    await _forget_interests(connection, stream.tenant_id, stream.stream_id)
+    await _note_interests(connection, stream)
 
 
 async def drop_pending(
@@ -314,6 +377,7 @@ async def delete_stream(
 ) -> int:
     """Delete a stream with its secrets and drop what is queued for it; return how many SETs."""
     await connection.execute(sa.delete(streams).where(of_stream(streams, tenant_id, stream_id)))
+    await _forget_interests(connection, tenant_id, stream_id)
     await delete_subjects(connection, tenant_id, stream_id=stream_id)
     return await drop_pending(
         connection, tenant_id, stream_id=stream_id, err="stream_deleted", now=now

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from runtime.errors import Conflict, NotFound, TooManyRequests
 from ssf.errors import StreamError
+from ssf.events.caep import RiskLevelChange
 from ssf.events.ssf import StreamUpdated, Verification
 from ssf.stream import StreamConfiguration, StreamStatus, parse_patch, parse_put
 from ssf.stream_requests import StatusUpdate, VerificationRequest, parse_subject_request
@@ -485,3 +486,26 @@ async def test_publishing_looks_subjects_up_only_for_streams_that_choose(world: 
     seen.clear()
     await world.publish(*(event() for _ in range(20)))
     assert len([one for one in seen if "stream_subjects" in one]) == 1
+
+
+async def test_publishing_finds_the_streams_that_ask_now_and_reads_no_other(world: World) -> None:
+    """What a stream asks for is indexed: the index follows every change of it, and its end."""
+
+    async def asking(event_type: str) -> list[str]:
+        async with world.db.snapshot() as connection:
+            found = await store.streams_asking_for(connection, TENANT, {event_type})
+        return [stream.stream_id for stream in found]
+
+    first, second = await world.stream(), await world.stream()
+    assert await asking(SESSION_REVOKED) == [first.stream_id, second.stream_id]
+    await patch(
+        world,
+        first.stream_id,
+        events_requested=[RiskLevelChange.type_uri, RiskLevelChange.type_uri],
+    )
+    assert await asking(SESSION_REVOKED) == [second.stream_id]
+    assert await asking(RiskLevelChange.type_uri) == [first.stream_id]
+    await put(world, first.stream_id)
+    assert await asking(RiskLevelChange.type_uri) == []
+    await management.delete_stream(second.stream_id, caller=PAYROLL, deps=world.deps)
+    assert await asking(SESSION_REVOKED) == []
