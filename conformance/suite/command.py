@@ -1,4 +1,4 @@
-"""The command line of the suite: `signalhub conformance transmitter …`."""
+"""The command line of the suite: `signalhub conformance transmitter|receiver …`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from conformance.suite.transmitter.options import (
 MISUSED: Final = 2
 USAGE: Final = """\
 signalhub conformance transmitter ISSUER …   test a transmitter: everything a receiver asks of it
+signalhub conformance receiver PUSH_URL …    test a receiver: this command plays the transmitter
 
-It says more with --help. docs/conformance-suite.md explains how to set your side up.
+Each says more with --help. docs/conformance-suite.md explains how to set your side up.
 """
 TRANSMITTER_EXAMPLES: Final = """\
 examples:
@@ -51,7 +52,9 @@ exit codes: 0 conformant, 1 a binding rule is broken, 2 the command was used wro
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; return its exit code. Raises SystemExit for wrong arguments."""
-    roles = {"transmitter": _transmitter}
+    from conformance.suite.receiver.command import main as receiver  # noqa: PLC0415
+
+    roles = {"transmitter": _transmitter, "receiver": receiver}
     if not argv or argv[0] not in roles:
         asked = bool(argv) and argv[0] in {"-h", "--help"}
         (sys.stdout if asked else sys.stderr).write(USAGE)

@@ -98,8 +98,12 @@ class Asker:
         headers: Mapping[str, str] | None = None,
         limit_s: float | None = None,
     ) -> Answer:
-        """Send one request; return whatever comes back. Raises AskError."""
-        sent = {"accept": JSON_MEDIA_TYPE, **(headers or {})}
+        """Send one request; return whatever comes back. headers: an empty value sends none.
+
+        Raises AskError.
+        """
+        wanted = {"accept": JSON_MEDIA_TYPE, **(headers or {})}
+        sent = {name: value for name, value in wanted.items() if value}
         if token is not None:
             sent["authorization"] = f"Bearer {token}"
         total_s = limit_s or self._request_s
@@ -109,6 +113,7 @@ class Asker:
                 url,
                 data=body,
                 headers=sent,
+                skip_auto_headers=("accept", "user-agent"),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=total_s),
             ) as answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from conformance.requirements import SUITE, read_checks, read_register
 from conformance.suite.checks import Check, Finding, Outcome, Result, Verdict, run_check
 from conformance.suite.command import main
+from conformance.suite.receiver.run import CHECKS as RECEIVER
 from conformance.suite.report import Report, render_json, render_junit, render_table
 from conformance.suite.transmitter.run import CHECKS
 
@@ -32,6 +34,13 @@ ISSUER = "https://tx.example"
         (["transmitter", ISSUER, "--token", "t", "--ca", "/nowhere/ca.pem"], "--ca"),
         (["transmitter", ISSUER, "--token", "t", "--push-bind", "192.0.2.1:1"], "--push-bind"),
         (["transmitter", ISSUER, "--profile", "other"], "--profile"),
+        (["receiver"], "name the PUSH_URL"),
+        (["receiver", "rx.example", "--audience", "x"], "begins with https://"),
+        (["receiver", "https://rx.example", "--client", "--audience", "x"], "name the PUSH_URL"),
+        (["receiver", "--client"], "--audience"),
+        (["receiver", "--client", "--audience", "x", "--cert", "c"], "belong together"),
+        (["receiver", "--client", "--audience", "x", "--bind", "x"], "HOST:PORT"),
+        (["receiver", "--client", "--audience", "x", "--ca", "/nowhere.pem"], "--ca"),
     ],
 )
 def test_wrong_use_says_what_to_do_and_is_no_verdict(
@@ -51,6 +60,10 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         main(["transmitter", "--help"])
     assert end.value.code == 0
     assert "examples:" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["receiver", "--help"])
+    assert "examples:" in capsys.readouterr().out
+    assert main(["receiver", "--list"]) == 0
     assert main(["transmitter", "--list"]) == 0
     assert "verification\n" in capsys.readouterr().out
 
@@ -115,7 +128,9 @@ async def test_a_bug_of_the_suite_is_no_pass() -> None:
 
 def test_the_table_of_documents_knows_every_check() -> None:
     read = read_checks(SUITE)
-    declared = {each for one in CHECKS for each in one.requirement_ids}
+    everything: list[Check[Any]] = [*CHECKS, *RECEIVER]
+    declared = {each for one in everything for each in one.requirement_ids}
     assert declared <= read.keys() <= read_register().keys()
     assert "transmitter: verification" in read["CTS-1"]
+    assert "receiver: bad_sets" in read["SET-53"]
     assert Path(SUITE, "command.py").exists()
