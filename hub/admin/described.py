@@ -26,6 +26,7 @@ _RECEIVERS: Final = (
             415: "not a SET",
             503: "undecided: try again after Retry-After",
         },
+        prescribed={400: "SETError", 401: "SETError"},
     ),
     Described(
         path="/v1/signals/webhook/{provider}",

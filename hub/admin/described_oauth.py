@@ -38,6 +38,7 @@ OAUTH: Final = (
         ),
         body_type=_FORM,
         answers={200: "access_token, token_type, expires_in, scope", **_REFUSED},
+        prescribed=dict.fromkeys(_REFUSED, "OAuthError"),
     ),
     Described(
         path="/oauth/revoke",
@@ -48,6 +49,7 @@ OAUTH: Final = (
         body=_form({"token": "the access token"}),
         body_type=_FORM,
         answers={200: "it is not valid any more, or never was", **_REFUSED},
+        prescribed=dict.fromkeys(_REFUSED, "OAuthError"),
         answer_type=None,
     ),
     Described(
@@ -59,6 +61,7 @@ OAUTH: Final = (
         body=_form({"token": "the access token"}),
         body_type=_FORM,
         answers={200: "active, and of a valid token its claims", **_REFUSED},
+        prescribed=dict.fromkeys(_REFUSED, "OAuthError"),
     ),
     Described(
         path="/.well-known/oauth-authorization-server",

@@ -65,7 +65,7 @@ ROUTE: Final = Route("/openapi.json", get_openapi, methods=["GET"])
 def document() -> dict[str, Any]:
     """Return the document, without `servers`."""
     paths: dict[str, dict[str, Any]] = {}
-    schemas: dict[str, Any] = {"Problem": _PROBLEM, "Page": _PAGE}
+    schemas: dict[str, Any] = {"Problem": _PROBLEM, "Page": _PAGE, **_PRESCRIBED}
     for described in DESCRIBED:
         operation = _described(described)
         paths.setdefault(described.path, {})[described.method.lower()] = operation
@@ -107,6 +107,10 @@ def _described(described: Described) -> dict[str, Any]:
             for status, text in described.answers.items()
         },
     }
+    for status, schema in described.prescribed.items():
+        operation["responses"][str(status)]["content"] = {
+            JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+        }
     if described.scopes:
         operation |= _security(*described.scopes)
     if described.body is not None:
@@ -281,6 +285,20 @@ _PROBLEM: Final = {
         "description": {"type": "string"},
     },
 }
+#: error bodies that standards prescribe
+_PRESCRIBED: Final[dict[str, Any]] = {
+    name: {
+        "type": "object",
+        "description": source,
+        "required": list(members),
+        "properties": {member: {"type": "string"} for member in members},
+    }
+    for name, source, members in (
+        ("SETError", "RFC 8935 §2.3.", ("err", "description")),
+        ("OAuthError", "RFC 6749 §5.2.", ("error", "error_description")),
+    )
+}
+
 _PAGE: Final = {
     "type": "object",
     "required": ["items", "next_cursor"],

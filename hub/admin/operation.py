@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 JSON: Final = "application/json"
@@ -12,7 +13,10 @@ ANY_OBJECT: Final[dict[str, Any]] = {"type": "object"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """One operation: who may call it (`scopes`, empty for public), with what, answered how."""
+    """One operation: who may call it (`scopes`, empty for public), with what, answered how.
+
+    prescribed: error statuses whose body a standard prescribes -> the name of its schema.
+    """
 
     path: str
     method: str
@@ -27,6 +31,7 @@ class Described:
     body_type: str = JSON
     example: Any = None
     answer_type: str | None = JSON
+    prescribed: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def query_parameters(self) -> list[dict[str, Any]]:
         """Return its query parameters as OpenAPI has them."""

@@ -15,6 +15,11 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from hub.admin.openapi import document
 from hub.admin.routes import KINDS
@@ -417,6 +422,8 @@ def _cases(method: str, path: str) -> st.SearchStrategy[Any]:
     return strategy
 
 
+#: an answer has a status, a content type and a body that the document names
+CONFORMANCE = [status_code_conformance, content_type_conformance, response_schema_conformance]
 #: SETs have generators of their own, which know how to sign
 GENERATED = [pair for pair in OPERATIONS if not pair[1].startswith("/receivers/")]
 
@@ -449,6 +456,7 @@ def test_whatever_the_document_allows_is_answered(
             named = {name: str(value) for name, value in prepared.headers.items()}
             answer = client.request(method, str(prepared.url), headers=named, content=prepared.body)
             assert_refused(answer, f"{method} {path}")
+            case.validate_response(answer, checks=CONFORMANCE)
 
         ask()
 
