@@ -72,7 +72,9 @@ class VendorOptions(PeerOptions, frozen=True, kw_only=True):
 
     issuer: by default its own base URL. authorization: the whole header value, sent verbatim.
     key: a file with a private JWK; without it a key is made at start.
-    retry_after_ceiling_s: the longest Retry-After it obeys.
+    retry_after_ceiling_s: the longest Retry-After it obeys. client_id, client_secret: of the hub,
+    at its token endpoint. long_poll_s: how long a poll is held; redeliver_after_s: when a SET that
+    was handed out and not acknowledged is handed out again.
     """
 
     name: str = "vendor"
@@ -86,15 +88,23 @@ class VendorOptions(PeerOptions, frozen=True, kw_only=True):
     retry_after_ceiling_s: float = 5.0
     attempts_max: int = 1000
     answer_timeout_s: float = 10.0
+    client_id: str = "signalhub"
+    client_secret: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(24))
+    token_lifetime_s: float = 900.0
+    long_poll_s: float = 10.0
+    redeliver_after_s: float = 2.0
+    min_verification_interval_s: int = 0
 
     @override
     def urls(self, base_url: str) -> dict[str, object]:
-        """Add issuer, keys and metadata."""
+        """Add issuer, keys, metadata, and the hub's credentials for stream management."""
         return {
             **PeerOptions.urls(self, base_url),
             "issuer": self.issuer or base_url,
             "jwks_uri": f"{base_url}/jwks.json",
             "metadata_url": f"{base_url}/.well-known/ssf-configuration",
+            "client_id": self.client_id,
+            "client_secret": self.client_secret,
         }
 
 

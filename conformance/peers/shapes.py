@@ -59,6 +59,7 @@ class Emit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     event: members merged into the event; claims, header: merged into those; null removes a member.
     payload_text, header_text: the exact text to sign instead. body, body_base64: the exact body to
     send instead of a SET. key: what signs. content_type, authorization, push_url: for this SET.
+    over_stream: over the stream that the hub created, by push or poll.
     deliver: false returns the SET without sending it. wait: answer when it is settled (at most
     wait_s), else at once. attempts_max: give up after so many.
     """
@@ -90,6 +91,7 @@ class Emit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     content_type: str = "application/secevent+jwt"
     authorization: str | msgspec.UnsetType | None = msgspec.UNSET
     push_url: str | None = None
+    over_stream: bool = False
     deliver: bool = True
     wait: bool = True
     wait_s: float = 30.0

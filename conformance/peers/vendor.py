@@ -1,7 +1,8 @@
-"""The vendor: an SSF transmitter that reports devices and users by push (RFC 8935).
+"""The vendor: an SSF transmitter that reports devices and users, by push or by poll.
 
-It signs with its own key, publishes that at `/jwks.json`, and pushes what POST /control/emit
-orders, with the same `jti` until the hub has taken it. Attack tests order bad tokens from it.
+It signs with its own key, publishes that at `/jwks.json`, and delivers what POST /control/emit
+orders, with the same `jti` until the hub has taken it: to the address it was told, or over the
+stream that the hub made at it (`streams.py`). Attack tests order bad tokens from it.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio.abc
 import msgspec
@@ -27,9 +28,9 @@ from conformance.peers.options import VendorOptions
 from conformance.peers.outbox import Delivery, Outbox, headers_for
 from conformance.peers.peer import Peer, json_response, read_json
 from conformance.peers.shapes import Emit, VendorKey, build_claims, build_token
+from conformance.peers.streams import StreamDesk
 
 JWKS_PATH = "/jwks.json"
-PUSH_METHOD = "urn:ietf:rfc:8935"
 
 
 class JWKSOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +59,13 @@ class Vendor(Peer[VendorOptions]):
         self._foreign: VendorKey | None = None
         self._decoy: VendorKey | None = None
         self._outbox = Outbox(self.client, self.ledger)
+        self._desk = StreamDesk(
+            self.ledger,
+            base_url=base_url,
+            options=lambda: self.options,
+            issuer=lambda: self.issuer,
+            send=self._send_about_stream,
+        )
         self._tasks: anyio.abc.TaskGroup | None = None
 
     @property
@@ -76,6 +84,7 @@ class Vendor(Peer[VendorOptions]):
             Route("/control/rotate", self._rotate, methods=["POST"]),
             Route("/control/give-up", self._give_up, methods=["POST"]),
             Route("/outbox", self._show_outbox),
+            *self._desk.routes(),
         ]
 
     @override
@@ -88,20 +97,13 @@ class Vendor(Peer[VendorOptions]):
         jti = order.jti or str(
             order.claims.get("jti") or f"{self.options.name}-{secrets.token_hex(12)}"
         )
-        claims = build_claims(
-            order,
-            issuer=self.issuer,
-            audience=self.options.audience or self.options.push_url or "unconfigured",
-            jti=jti,
-            now_s=now_s(),
-        )
-        body = build_token(order, claims, own=self._key, foreign=self._foreign_key(order))
+        body = self._build(order, jti)
         text = body.decode("utf-8", "replace")
         if not order.deliver:
             return json_response({"jti": jti, "state": "not_sent", "set": text})
         delivery = self._delivery(order, jti, body)
         try:
-            self._submit(delivery)
+            self._submit(delivery, over_stream=order.over_stream)
         except OutboxFullError:
             return json_response({"error": "outbox_full"}, 503, retry_after="1")
         self.ledger.record("set.emitted", Outcome.NOTED, request_id=jti, shape=order.shape)
@@ -109,13 +111,48 @@ class Vendor(Peer[VendorOptions]):
             await _settled(delivery, order.wait_s)
         return json_response({**delivery.render(), "set": text})
 
+    def _build(self, order: Emit, jti: str) -> bytes:
+        claims = build_claims(
+            order,
+            issuer=self.issuer,
+            audience=self.options.audience or self.options.push_url or "unconfigured",
+            jti=jti,
+            now_s=now_s(),
+        )
+        return build_token(order, claims, own=self._key, foreign=self._foreign_key(order))
+
+    def _send_about_stream(self, event_type: str, payload: dict[str, Any]) -> None:
+        """Send a SET about the stream itself over it (SSF 1.0 §8.1.4, §8.1.5)."""
+        stream = self._desk.stream
+        if stream is None:
+            return
+        jti = f"{self.options.name}-{secrets.token_hex(12)}"
+        order = Emit(
+            shape="raw",
+            over_stream=True,
+            claims={
+                "iss": self.issuer,
+                "aud": stream.configuration["aud"],
+                "iat": int(now_s()),
+                "jti": jti,
+                "sub_id": {"format": "opaque", "id": stream.stream_id},
+                "events": {event_type: payload},
+            },
+        )
+        self._submit(self._delivery(order, jti, self._build(order, jti)), over_stream=True)
+
     def _delivery(self, order: Emit, jti: str, body: bytes) -> Delivery:
         url = order.push_url or self.options.push_url
-        if url is None:
-            raise ValueError("no push_url: name one here or by /control/configure")
         authorization = order.authorization
         if authorization is msgspec.UNSET:
             authorization = self.options.authorization
+        if order.over_stream:
+            if self._desk.stream is None:
+                raise ValueError("there is no stream")
+            url = self._desk.stream.configuration["delivery"]["endpoint_url"]
+            authorization = self._desk.stream.push_header
+        if url is None:
+            raise ValueError("no push_url: name one here or by /control/configure")
         return Delivery(
             jti=jti,
             body=body,
@@ -125,7 +162,11 @@ class Vendor(Peer[VendorOptions]):
             attempts_max=order.attempts_max or self.options.attempts_max,
         )
 
-    def _submit(self, delivery: Delivery) -> None:
+    def _submit(self, delivery: Delivery, *, over_stream: bool = False) -> None:
+        stream = self._desk.stream
+        if over_stream and stream is not None and stream.is_polled:
+            self._desk.queue(delivery)
+            return
         if self._tasks is None:
             raise OutboxFullError  # Not started yet: nothing could deliver it.
         self._outbox.submit(delivery, self.options, self._tasks)
@@ -149,8 +190,8 @@ class Vendor(Peer[VendorOptions]):
                 "spec_version": "1_0",
                 "issuer": self.issuer,
                 "jwks_uri": f"{self.base_url}{JWKS_PATH}",
-                "delivery_methods_supported": [PUSH_METHOD],
                 "default_subjects": "ALL",
+                **self._desk.metadata(),
             }
         )
 

@@ -1,0 +1,225 @@
+"""A vendor's transmitter as upstream, with real processes: from the command line to containment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+
+from hub.demo.incident import Incident
+from hub.demo.processes import HubProcess, PeerProcess, StepFailed, until
+from hub.demo.world import World
+from tests.scenarios.kit import assert_flawless, enrolled, signals
+
+pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
+
+CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
+EVENTS = [CAEP + "device-compliance-change", CAEP + "session-revoked"]
+SETS = 60
+
+
+@dataclass
+class Upstream:
+    """A vendor that the hub deals with by itself, and how we look at both sides."""
+
+    world: World
+    vendor: PeerProcess
+    document: dict[str, Any] = field(default_factory=dict)
+
+    async def cli(self, *arguments: str) -> dict[str, Any]:
+        """Run `signalhub upstream …` against the running hub."""
+        hub = self.world.hub
+        assert isinstance(hub, HubProcess)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hub.cli", "upstream", *arguments),
+            *("--url", hub.issuer, "--token", hub.admin_token),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "SIGNALHUB_DEV_INSECURE": "true"},
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        shown: dict[str, Any] = msgspec.json.decode(out)
+        return shown
+
+    async def add(self, name: str, **members: str) -> None:
+        urls = self.vendor.urls
+        fields = {
+            "name": name,
+            "issuer": urls["issuer"],
+            "jwks_uri": urls["jwks_uri"],
+            "audiences": self.world.hub.issuer,
+            "events_requested": ",".join(EVENTS),
+            "auth": "client_secret_basic",
+            "client_id": urls["client_id"],
+            "secret": urls["client_secret"],
+            **members,
+        }
+        self.document = await self.cli("add", *(f"{key}={text}" for key, text in fields.items()))
+
+    async def show(self) -> dict[str, Any]:
+        path = f"/admin/v1/upstreams/{self.document['id']}"
+        shown: dict[str, Any] = await self.world.admin("GET", path)
+        return shown
+
+    async def order(self, action: str, *fields: str) -> dict[str, Any]:
+        """Order something on the command line and wait until it is settled."""
+        await self.cli(action, self.document["id"], *fields)
+        return await self.settled()
+
+    async def settled(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        async def is_settled() -> bool:
+            found.update(await self.show())
+            return found["order"]["state"] in {"done", "failed"}
+
+        await until("the order is settled", is_settled)
+        if found["order"]["state"] != "done":
+            raise StepFailed(found["order"]["detail"])
+        return found
+
+    async def until_verified(self) -> None:
+        async def is_verified() -> bool:
+            return bool((await self.show())["last_verified_at"])
+
+        await until("the verification has come", is_verified)
+
+    async def emit(self, incident: Incident, shape: str, **members: object) -> str:
+        order = {"shape": shape, "user": incident.user, "over_stream": True, "wait": False}
+        answer = await self.world.http.ask(
+            "POST", f"{self.vendor.url}/control/emit", {**order, **members}
+        )
+        return str(answer["jti"])
+
+    async def ledger(self, what: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await self.world.http.ask(
+            "GET", f"{self.vendor.url}/ledger?what={what}"
+        )
+        return found
+
+
+@pytest.fixture
+async def upstream(world: World) -> AsyncIterator[Upstream]:
+    vendor = await PeerProcess.start(
+        "vendor", name="edr", audience=world.hub.issuer, long_poll_s=2, redeliver_after_s=0.5
+    )
+    made = Upstream(world, vendor)
+    try:
+        yield made
+    finally:
+        if made.document:
+            await world.admin("DELETE", f"/admin/v1/upstreams/{made.document['id']}")
+        await vendor.stop()
+
+
+@pytest.mark.requirement(
+    "CR-1", "CR-3", "CR-4", "CR-14", "CR-15", "CRC-3", "POLL-1", "SSF-VER-10", "SSF-AUTH-4"
+)
+async def test_from_the_command_line_to_containment_over_a_polled_stream(
+    world: World, upstream: Upstream
+) -> None:
+    await upstream.add("polled upstream")
+    found = await upstream.order("discover")
+    assert found["metadata"]["configuration_endpoint"]
+    made = await upstream.order("create-stream")
+    assert made["stream"]["events_delivered"] == EVENTS
+    assert made["endpoint_url"].endswith(f"/events?stream_id={made['stream_id']}")
+    await upstream.order("verify")
+    await upstream.until_verified()
+    assert (await upstream.show())["health"] == "ok"
+    await upstream.order("read-stream")
+    await upstream.order("update-stream")
+    await upstream.order("replace-stream")
+    assert (await upstream.order("set-status", "status=paused"))["status"] == "paused"
+    assert (await upstream.order("set-status", "status=enabled"))["status"] == "enabled"
+    # A token that is worthless is renewed without anybody's help.
+    await world.http.ask("POST", f"{upstream.vendor.url}/control/revoke-tokens")
+
+    incident = await enrolled(world, "seen-by-an-upstream")
+    await incident.sign_in()
+    await upstream.emit(incident, "device-compliance-change", device=incident.person.devices[0])
+    await incident.contained()
+    await upstream.emit(
+        incident, "device-compliance-change", device=incident.person.devices[0], status="compliant"
+    )
+    await incident.restored()
+    await incident.sign_in_again()
+    await assert_flawless(world, incident)
+
+    await upstream.order("delete-stream")
+    assert [entry["what"] for entry in await upstream.ledger("stream.deleted")] == [
+        "stream.deleted"
+    ]
+    assert await upstream.ledger("management.refused") == [] or all(
+        entry["status"] == 401 for entry in await upstream.ledger("management.refused")
+    )
+
+
+@pytest.mark.requirement("CR-13", "CR-10", "CR-12", "INT-12", "SSF-VER-10")
+async def test_a_pushed_stream_is_made_and_verified(world: World, upstream: Upstream) -> None:
+    await upstream.add("pushed upstream", delivery="push")
+    made = await upstream.order("create-stream")
+    assert made["stream"]["endpoint_url"] == made["events_url"]
+    await upstream.order("verify")
+    await upstream.until_verified()
+    incident = await enrolled(world, "pushed-by-an-upstream")
+    jti = await upstream.emit(incident, "session-revoked")
+
+    async def is_stored() -> bool:
+        return len(await signals(world, jti)) == 1
+
+    await until("the SET is stored", is_stored)
+    await upstream.order("delete-stream")
+
+
+@pytest.mark.requirement("SSF-UPD-6")
+async def test_a_stream_that_the_vendor_stops_is_told_of(world: World, upstream: Upstream) -> None:
+    await upstream.add("stopping upstream")
+    await upstream.order("create-stream")
+    await world.http.ask(
+        "POST", f"{upstream.vendor.url}/control/stream-status", {"status": "disabled"}
+    )
+
+    async def was_read_back() -> bool:
+        asked = await upstream.ledger("poll.answered")
+        return bool(asked) and (await upstream.show())["status"] == "enabled"
+
+    # The vendor says disabled on the stream, and its status endpoint says enabled.
+    await until("the status is read back", was_read_back)
+
+
+@pytest.mark.requirement("POLL-14", "POLL-15", "CRC-11", "SET-61")
+async def test_killed_in_between_nothing_is_lost_or_doubled(
+    world: World, upstream: Upstream
+) -> None:
+    await upstream.add("upstream under kills")
+    await upstream.order("create-stream")
+    incident = await enrolled(world, "polled-under-kills")
+    sent = []
+    hub = world.hub
+    assert isinstance(hub, HubProcess)
+    for number in range(SETS):
+        sent.append(await upstream.emit(incident, "session-revoked", txn=f"kill-{number}"))
+        if number == SETS // 4:
+            await hub.kill("delivery")
+        if number == SETS // 2:
+            await hub.kill("core")
+        if number == 3 * SETS // 4:
+            await hub.kill()
+            await hub.start(world.http)
+
+    async def are_acked() -> bool:
+        acked = {entry["request_id"] for entry in await upstream.ledger("set.delivered")}
+        return acked >= set(sent)
+
+    await until("the vendor has every SET acknowledged", are_acked)
+    assert await upstream.ledger("set.refused") == []
+    stored = [len(await signals(world, jti)) for jti in sent]
+    assert stored == [1] * SETS
