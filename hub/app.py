@@ -80,6 +80,7 @@ def make_app(node: Node, outbound: Outbound) -> ASGIApp:
         callers=callers,
         access_tokens=oauth.tokens.caller,
         foreign_tokens=oauth.foreign.caller,
+        requests_per_s=node.config.client_requests_per_s,
     )
     inner = IntakeFront(ErrorBoundary(authenticated), state_of=routed)
     # Outermost once more: for pushed SETs, and because finding a tenant may need the database.

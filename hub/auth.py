@@ -11,8 +11,9 @@ of ours: looking it up would cost every pushed SET a look at the database.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -24,11 +25,16 @@ from hub.errors import response_of
 from hub.oauth.certificates import thumbprint_of
 from hub.oauth.resources import Presented
 from runtime.caller import Caller
-from runtime.errors import Refused, Unauthorized, Unavailable
+from runtime.errors import Refused, TooManyRequests, Unauthorized, Unavailable
+from runtime.rate import TokenBuckets
 
 TOKEN_CHARACTERS_MAX: Final = 4096
 DOTS_OF_A_JWT: Final = 2
 OWN_CREDENTIALS_PREFIXES: Final = ("/receivers/", "/v1/signals/webhook/")
+#: of one client, in one process
+REQUESTS_PER_S: Final = 1_000.0
+#: how many seconds' worth may come at once
+BURST_S: Final = 2.0
 
 #: every scope there is (contracts §8); `admin.write` includes what people may do by hand
 SCOPES: Final = frozenset(
@@ -61,13 +67,21 @@ class MalformedCredentials(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stranger(Caller):
-    """Nobody we know: refuses every scope. `code` is the RFC 6750 error, None without a token."""
+    """Nobody we know: refuses every scope. `code` is the RFC 6750 error, None without a token.
+
+    undecided: why it is not known who this is, when that is so.
+    """
 
     code: str | None = None
+    undecided: Unavailable | None = None
 
     @override
     def require(self, *scopes: str) -> None:
         """Always raise. Source: RFC 6750 §3.1; requirements OA-3, INT-29."""
+        if self.undecided is not None:
+            # Nobody is let in on the word of a server that cannot be asked, and nothing is said
+            # of the token either: 401 would make its holder throw a good one away.
+            raise self.undecided
         if self.code == MalformedCredentials.code:
             raise MalformedCredentials("Send one token, in one Authorization header.")
         detail = "The access token is not valid." if self.code else "An access token is needed."
@@ -103,12 +117,17 @@ class BearerAuthentication:
         callers: Callers,
         access_tokens: AccessTokenReader,
         foreign_tokens: AccessTokenReader,
+        requests_per_s: float = REQUESTS_PER_S,
     ) -> None:
-        """callers: by the hash of their static token. access_tokens: ours, foreign_tokens: not."""
+        """callers: by the hash of their static token. access_tokens: ours, foreign_tokens: not.
+
+        requests_per_s: of one client, in this process.
+        """
         self._app = app
         self._callers = callers
         self._access_tokens = access_tokens
         self._foreign_tokens = foreign_tokens
+        self._rates = TokenBuckets(per_s=requests_per_s, burst=BURST_S * requests_per_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate, or refuse a token in the query string (INT-27)."""
@@ -122,12 +141,10 @@ class BearerAuthentication:
             refused = response_of(MalformedCredentials(detail), scope)
             await refused(scope, receive, send)
             return
-        try:
-            caller = await self._caller(scope)
-        except Unavailable as error:
-            # Nobody is let in on the word of a server that cannot be asked, and nothing is said
-            # of the token either: 401 would make its holder throw a good one away.
-            await response_of(error, scope)(scope, receive, send)
+        caller = await self._caller(scope)
+        if caller.client_id and (wait_s := self._rates.take(_rate_name(caller), time.monotonic())):
+            refusal = TooManyRequests("The client asks too often.", retry_after_s=wait_s)
+            await response_of(refusal, scope)(scope, receive, send)
             return
         state = {**scope.get("state", {}), "caller": caller}
         await self._app({**scope, "state": state}, receive, send)
@@ -147,7 +164,10 @@ class BearerAuthentication:
             return _stranger(tenant_id, "invalid_token")
         thumbprint = thumbprint_of(scope.get("certificate"))
         presented = Presented(path=scope["path"], thumbprint=thumbprint)
-        holder = await self._holder(tenant_id, token, presented)
+        try:
+            holder = await self._holder(tenant_id, token, presented)
+        except Unavailable as error:
+            return replace(_stranger(tenant_id, None), undecided=error)
         return holder or _stranger(tenant_id, "invalid_token")
 
     async def _holder(self, tenant_id: str, token: str, presented: Presented) -> Caller | None:
@@ -193,5 +213,9 @@ def _has_token_in_query(query: bytes) -> bool:
     return any(name == "access_token" for name, _ in members)
 
 
-def _stranger(tenant_id: str, code: str | None) -> Caller:
+def _rate_name(caller: Caller) -> str:
+    return f"{caller.tenant_id} {caller.client_id}"
+
+
+def _stranger(tenant_id: str, code: str | None) -> Stranger:
     return Stranger(tenant_id=tenant_id, client_id="", scopes=frozenset(), app_id=None, code=code)

@@ -208,6 +208,7 @@ def process_configs(
             log_level=settings.log_level,
             listen_fd=listen_fd if role == "api" else None,
             tls=settings.tls if role == "api" else None,
+            client_requests_per_s=settings.client_requests_per_s,
             trusted_proxies=settings.trusted_proxies,
             client_cert_header=settings.client_cert_header,
         )

@@ -48,6 +48,7 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     inactivity_timeout_s: int | None = None
     listen_fd: int | None = None
     tls: CertificateFiles | None = None
+    client_requests_per_s: float = 1_000.0
     trusted_proxies: tuple[str, ...] = ()
     client_cert_header: str | None = None
 

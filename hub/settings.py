@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     delivery_retention_s: float = Field(default=30 * 24 * 3600.0, ge=60, le=3_650 * 24 * 3600.0)
     inactivity_timeout_s: int | None = Field(default=None, ge=60, le=366 * 24 * 3600)
     tls_client_ca: Path | None = None
+    client_requests_per_s: float = Field(default=1_000.0, gt=0, le=1_000_000)
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     client_cert_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$")
     subject_removal_grace_s: float = Field(default=24 * 3600.0, ge=0, le=30 * 24 * 3600.0)

@@ -15,6 +15,7 @@ import actions.registry.service as apps_service
 from hub import store
 from hub.admin.bodies import URL, Body, Name
 from hub.admin.kinds import Admin, Document, Kind, Listing
+from hub.admin.roles import ROLE_SCOPES, Role, check_grant
 from hub.auth import SCOPES, token_hash
 from hub.bootstrap import TOKEN_PREFIX
 from hub.oauth.certificates import canonical_subject
@@ -38,8 +39,9 @@ class ClientBody(Body):
     """
 
     name: Name
-    scopes: list[str] = Field(min_length=1, max_length=20)
+    scopes: list[str] = Field(default=[], max_length=20)
     app_id: str | None = None
+    role: Role | None = None
     auth_method: AuthMethod = "client_secret"
     jwks: dict[str, Any] | None = None
     jwks_uri: URL | None = None
@@ -57,6 +59,11 @@ class ClientChange(Body):
     jwks_uri: URL | None = None
     tls_subject: URL | None = None
     external_client_id: Name | None = None
+    role: Role | None = None
+
+
+#: what a role bounds; other scopes are about other things
+ADMIN_SCOPES: Final = frozenset({"admin.read", "admin.write", "risk.write"})
 
 
 async def create_client(admin: Admin, body: ClientBody) -> Document:
@@ -68,8 +75,9 @@ async def create_client(admin: Admin, body: ClientBody) -> Document:
         name=body.name,
         # Of a client without a secret: the hash of what nobody was told.
         token_hash=token_hash(token),
-        scopes=tuple(sorted(set(body.scopes))),
+        scopes=tuple(sorted(set(body.scopes) or _scopes_of(body.role))),
         app_id=body.app_id,
+        role=body.role,
         created_at=admin.now,
         auth_method=body.auth_method,
         jwks=body.jwks,
@@ -106,7 +114,9 @@ async def change_client(admin: Admin, client_id: str, body: ClientChange) -> Doc
         members["tls_subject"] = _canonical(body.tls_subject)
     async with _writing(admin) as connection:
         found = await store.list_clients(connection, admin.tenant_id)
-        changed = replace(_find(found, client_id), **members)
+        current = _find(found, client_id)
+        check_grant(admin.caller, current.role, frozenset(current.scopes))
+        changed = replace(current, **members)
         _check(admin, changed)
         await store.replace_client(connection, changed)
     return _client(changed)
@@ -125,6 +135,7 @@ async def _writing(admin: Admin) -> AsyncIterator[AsyncConnection]:
 
 def _check(admin: Admin, client: Client) -> None:
     """Pass when the client can be stored. Raises Invalid with a JSON pointer per problem."""
+    check_grant(admin.caller, client.role, frozenset(client.scopes))
     problems = [
         *_scope_problems(client),
         *_key_problems(admin, client),
@@ -137,6 +148,16 @@ def _check(admin: Admin, client: Client) -> None:
 def _scope_problems(client: Client) -> Iterator[tuple[str, str]]:
     if not client.scopes or not set(client.scopes) <= SCOPES:
         yield "/scopes", f"some of {', '.join(sorted(SCOPES))}"
+    elif client.role and not set(client.scopes) & ADMIN_SCOPES <= ROLE_SCOPES[client.role]:
+        yield "/scopes", f"the role {client.role} has at most {_told(ROLE_SCOPES[client.role])}"
+
+
+def _scopes_of(role: str | None) -> frozenset[str]:
+    return ROLE_SCOPES[role] if role else frozenset()
+
+
+def _told(scopes: frozenset[str]) -> str:
+    return ", ".join(sorted(scopes))
 
 
 def _name_problems(client: Client) -> Iterator[tuple[str, str]]:
@@ -203,10 +224,10 @@ async def delete_client(admin: Admin, client_id: str) -> None:
     """Delete a client; its token stops working at once."""
     if client_id == admin.caller.client_id:
         raise Conflict("A client cannot delete itself: use another admin's token.")
-    async with admin.node.database.transaction() as connection:
-        if not await store.delete_client(connection, admin.tenant_id, client_id):
-            raise NotFound("No such client.")
-        await bump(connection, admin.tenant_id, "clients")
+    async with _writing(admin) as connection:
+        current = _find(await store.list_clients(connection, admin.tenant_id), client_id)
+        check_grant(admin.caller, current.role, frozenset(current.scopes))
+        await store.delete_client(connection, admin.tenant_id, client_id)
 
 
 def _client(client: Client) -> Document:
@@ -215,6 +236,7 @@ def _client(client: Client) -> Document:
         "name": client.name,
         "scopes": list(client.scopes),
         "app_id": client.app_id,
+        "role": client.role,
         "auth_method": client.auth_method,
         "jwks": client.jwks,
         "jwks_uri": client.jwks_uri,

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from hub.admin.roles import check_write
 from hub.node import Node
 from runtime.caller import Caller
 
@@ -54,6 +55,8 @@ def admin_of(request: Request, *, write: bool) -> Admin:
     """Return the context of a request. Raises Unauthorized, Forbidden."""
     caller: Caller = request.state.caller
     caller.require(*(("admin.write",) if write else ("admin.read", "admin.write")))
+    if write:
+        check_write(caller, request.scope["path"])
     return Admin(state=request.app.state, node=request.app.state.node, caller=caller)
 
 

@@ -13,6 +13,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "name": "payroll stream",
         "scopes": ["ssf.manage", "ssf.read"],
         "app_id": None,
+        "role": None,
         "auth_method": "client_secret",
         "jwks": None,
         "jwks_uri": None,

@@ -54,6 +54,7 @@ def caller_of(client: Client, *, scopes: frozenset[str] | None = None) -> Caller
         client_id=client.client_id,
         scopes=own if scopes is None else own & scopes,
         app_id=client.app_id,
+        role=client.role,
     )
 
 

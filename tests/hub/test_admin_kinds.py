@@ -221,7 +221,16 @@ async def test_replacing_falls_back_to_defaults(admin: httpx2.AsyncClient, kind:
     replaced = (await admin.put(f"{path}/{made['id']}", json=needed)).json()
     fresh = (await admin.post(path, json=numbered(needed, 2))).json()
 
-    own = {"id", "name", "event_type", "version", "created_at", "updated_at", "events_url"}
+    own = {
+        "id",
+        "name",
+        "issuer",
+        "event_type",
+        "version",
+        "created_at",
+        "updated_at",
+        "events_url",
+    }
     assert without(replaced, own) == without(fresh, own)
     assert replaced["id"] == made["id"]
 

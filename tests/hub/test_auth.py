@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import httpx2
+import msgspec
 import pytest
 
+from hub.app import make_app
 from tests.hub.conftest import ALL_SCOPES, ISSUER, ONE_ENGINE, Hub
 
 CHALLENGE = 'Bearer realm="signalhub"'
@@ -146,6 +150,25 @@ async def test_a_client_cannot_delete_itself(hub: Hub) -> None:
 
         assert answer.status_code == 409
         assert (await client.get("/admin/v1/clients")).status_code == 200
+
+
+@pytest.mark.requirement("SSF-SEC-1")
+async def test_a_client_that_asks_too_often_waits_and_nobody_else_does(hub: Hub) -> None:
+    config = msgspec.structs.replace(hub.node.config, client_requests_per_s=0.5)
+    app = make_app(dataclasses.replace(hub.node, config=config), hub.outside)
+    eager, other = await hub.token("ssf.read"), await hub.token("ssf.read")
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url=ISSUER) as client:
+
+        async def ask(token: str) -> httpx2.Response:
+            return await client.get("/ssf/streams", headers={"authorization": f"Bearer {token}"})
+
+        assert (await ask(eager)).status_code == 200
+        told = await ask(eager)
+        assert (told.status_code, told.headers["retry-after"]) == (429, "2")
+        assert told.json()["err"] == "too_many_requests"
+        assert (await ask(other)).status_code == 200
+        assert (await client.get("/healthz")).status_code == 200
 
 
 @pytest.mark.requirement("INT-23", "INT-24", "INT-25", "SSF-AUTH-6")

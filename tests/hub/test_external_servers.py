@@ -190,6 +190,9 @@ async def test_a_server_that_cannot_be_reached_lets_nobody_in_and_condemns_no_to
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
     assert len(hub.outside.requests) == 1
+    # What needs no caller is served, and a wrong method is a wrong method.
+    assert (await streams(hub, server.token(), path="/healthz")).status_code == 200
+    assert (await streams(hub, server.token(), path="/ssf/verify")).status_code == 405
     hub.outside.answer(KEYS, 200, jwks(key))
     hub.clock.advance(FAILED_FETCH_PAUSE.total_seconds())
     assert (await streams(hub, server.token())).status_code == 200

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,6 +44,21 @@ async def ask(
             writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), msgspec.json.decode(body) if body else {}
+
+
+async def list_clients(hub: HubProcess, authority: Path) -> int:
+    """Run `signalhub client list --url …` with one more authority; return its exit code."""
+    command = ("client", "list", f"--url={hub.url}", f"--token={hub.admin_token}")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "hub.cli",
+        *command,
+        env={**os.environ, "SIGNALHUB_EXTRA_CA": str(authority)},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    return await process.wait()
 
 
 def trusting(folder: Path, client: str | None = None) -> ssl.SSLContext:
@@ -102,6 +119,9 @@ async def test_a_client_proves_itself_in_the_handshake_and_its_token_stays_with_
         server_as_client.load_cert_chain(tls / "cert.pem", tls / "key.pem")
         with pytest.raises((ssl.SSLError, ConnectionError, IndexError)):
             await ask(f"{hub.url}/oauth/token", server_as_client, form=form)
+        # The command line, on another machine, trusts what EXTRA_CA names.
+        assert await list_clients(hub, tls / "ca.pem") == 0
+        assert await list_clients(hub, elsewhere / "ca.pem") != 0
         metadata = await http.ask("GET", f"{hub.url}/.well-known/ssf-configuration")
         assert {"spec_urn": "urn:ietf:rfc:8705"} in metadata["authorization_schemes"]
     finally:
