@@ -22,7 +22,7 @@ import msgspec
 from benchmarks.fanout import primitive_per_cpu_s
 from benchmarks.figures import table
 from benchmarks.hub_process import running_hub
-from benchmarks.machine import Machine, machine_facts, write_result
+from benchmarks.machine import Machine, machine_facts, past, write_result
 from benchmarks.serving import end_cleanly_when_terminated
 from benchmarks.streams import (
     POLL,
@@ -45,6 +45,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """How many SETs wait."""
 
     sets: int
+    history: int
 
 
 class DrainResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +72,7 @@ class Page(msgspec.Struct):
 def measure(sizes: Sizes, folder: Path, *, command: str) -> DrainResult:
     """Run one hub and one poller; every file lies in `folder`."""
     machine = machine_facts(folder)
-    with running_hub(folder) as hub:
+    with running_hub(folder, history=sizes.history) as hub:
         vendor = add_vendor(hub, label="drain", subjects=sizes.sets)
         app = add_app(hub, "drain")
         add_streams(hub, app, [{"method": POLL}])
@@ -139,6 +140,7 @@ def main() -> int:
     """Measure, print, and keep the result; 1 when a SET is missing or came twice."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=10_000)
+    parser.add_argument("--history", type=int, default=0, help="old events in the database")
     parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
     parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
     options = vars(parser.parse_args())
@@ -152,7 +154,7 @@ def main() -> int:
         )
     print(report_text(result))
     if keep:
-        print(f"written to {write_result('drain', result)}")
+        print(f"written to {write_result('drain' + past(result.sizes.history), result)}")
     return 0 if (result.drained, result.twice) == (result.sizes.sets, 0) else 1
 
 

@@ -21,7 +21,7 @@ import msgspec
 from benchmarks.figures import table
 from benchmarks.hub_process import running_hub
 from benchmarks.loadgen import LoadReport
-from benchmarks.machine import Machine, machine_facts, write_result
+from benchmarks.machine import Machine, machine_facts, past, write_result
 from benchmarks.receiver import Verdict
 from benchmarks.serving import end_cleanly_when_terminated
 from benchmarks.streams import (
@@ -42,6 +42,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """How many SETs go through."""
 
     sets: int
+    history: int
 
 
 class EndToEndResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +60,7 @@ class EndToEndResult(msgspec.Struct, frozen=True, kw_only=True):
 def measure(sizes: Sizes, folder: Path, *, command: str) -> EndToEndResult:
     """Run one hub and one receiver; every file lies in `folder`."""
     machine = machine_facts(folder)
-    with running_hub(folder) as hub, receiving() as receiver:
+    with running_hub(folder, history=sizes.history) as hub, receiving() as receiver:
         vendor = add_vendor(hub, label="endtoend", subjects=sizes.sets)
         add_streams(hub, add_app(hub, "end to end"), [push_to(receiver, 0)])
         before = cpu_by_role(hub)
@@ -96,6 +97,7 @@ def main() -> int:
     """Measure, print, and keep the result; 1 when the order per subject broke."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=10_000)
+    parser.add_argument("--history", type=int, default=0, help="old events in the database")
     parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
     parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
     options = vars(parser.parse_args())
@@ -109,7 +111,7 @@ def main() -> int:
         )
     print(report_text(result))
     if keep:
-        print(f"written to {write_result('end-to-end', result)}")
+        print(f"written to {write_result('end-to-end' + past(result.sizes.history), result)}")
     return 0 if result.verdict.out_of_order == 0 else 1
 
 

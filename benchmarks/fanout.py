@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from benchmarks.figures import table
 from benchmarks.hub_process import running_hub
-from benchmarks.machine import Machine, machine_facts, write_result
+from benchmarks.machine import Machine, machine_facts, past, write_result
 from benchmarks.receiver import Verdict
 from benchmarks.serving import end_cleanly_when_terminated
 from benchmarks.streams import (
@@ -53,6 +53,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     streams: int
     events: int
     algorithm: str
+    history: int
 
 
 class FanoutResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ class FanoutResult(msgspec.Struct, frozen=True, kw_only=True):
 def measure(sizes: Sizes, folder: Path, *, command: str) -> FanoutResult:
     """Run one hub and one receiver; every file lies in `folder`."""
     machine = machine_facts(folder)
-    with running_hub(folder) as hub, receiving() as receiver:
+    with running_hub(folder, history=sizes.history) as hub, receiving() as receiver:
         if sizes.algorithm != "RS256":
             sign_with(hub, sizes.algorithm)
         vendor = add_vendor(hub, label="fanout", subjects=sizes.events + 1)
@@ -164,6 +165,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=1_000)
     parser.add_argument("--events", type=int, default=10)
     parser.add_argument("--algorithm", default="RS256", choices=("RS256", "ES256"))
+    parser.add_argument("--history", type=int, default=0, help="old events in the database")
     parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
     parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
     options = vars(parser.parse_args())
@@ -177,7 +179,8 @@ def main() -> int:
         )
     print(report_text(result))
     if keep:
-        print(f"written to {write_result('fanout-' + result.sizes.algorithm.lower(), result)}")
+        name = f"fanout-{result.sizes.algorithm.lower()}{past(result.sizes.history)}"
+        print(f"written to {write_result(name, result)}")
     return 0 if result.verdict.out_of_order == 0 else 1
 
 

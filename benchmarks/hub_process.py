@@ -16,6 +16,7 @@ import httpx2
 import msgspec
 import uvloop
 
+from benchmarks.history import fill
 from benchmarks.loadgen import generate_load
 from benchmarks.serving import READY_LIMIT_S, ROOT, stop
 from benchmarks.tokens import TokenPlan, device_of, email_of
@@ -52,15 +53,23 @@ class HubProcess:
 
 @contextmanager
 def running_hub(
-    folder: Path, *, workers: int = 1, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    workers: int = 1,
+    history: int = 0,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[HubProcess]:
     """Run `signalhub serve` with everything in `folder` and yield it when it is ready.
+
+    history: how many old events its database holds, and a hundredth as many old streams.
 
     All settings but these are the defaults: durable commits, logs at `info` (into a file).
     Raises TimeoutError with the log's end when it does not become ready.
     """
     log_file = folder / "hub.log"
     database = folder / "hub.db"
+    if history:
+        fill(database, events=history, streams=history // 100)
     settings = {
         name: value for name, value in os.environ.items() if not name.startswith("SIGNALHUB_")
     } | {

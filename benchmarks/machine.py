@@ -47,6 +47,11 @@ def machine_facts(folder: Path) -> Machine:
     )
 
 
+def past(history: int) -> str:
+    """Return what a result's name says of the history it was measured with."""
+    return f"-after-{history}" if history else ""
+
+
 def write_result(name: str, result: msgspec.Struct) -> Path:
     """Keep a result as `benchmarks/results/<name>.json`, replacing the last one."""
     folder = ROOT / "benchmarks" / "results"

@@ -17,7 +17,7 @@ import msgspec
 
 from benchmarks.figures import table
 from benchmarks.hub_process import running_hub
-from benchmarks.machine import Machine, machine_facts, write_result
+from benchmarks.machine import Machine, machine_facts, past, write_result
 from benchmarks.receiver import Verdict
 from benchmarks.serving import end_cleanly_when_terminated
 from benchmarks.streams import (
@@ -45,6 +45,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     subjects: int
     sets_each: int
     delay_ms: float
+    history: int
 
 
 class OneStreamResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +62,10 @@ class OneStreamResult(msgspec.Struct, frozen=True, kw_only=True):
 def measure(sizes: Sizes, folder: Path, *, command: str) -> OneStreamResult:
     """Run one hub and one receiver; every file lies in `folder`."""
     machine = machine_facts(folder)
-    with running_hub(folder) as hub, receiving(delay_ms=sizes.delay_ms) as receiver:
+    with (
+        running_hub(folder, history=sizes.history) as hub,
+        receiving(delay_ms=sizes.delay_ms) as receiver,
+    ):
         vendor = add_vendor(hub, label="onestream", subjects=sizes.subjects)
         app = add_app(hub, "one stream")
         add_streams(hub, app, [push_to(receiver, 0)])
@@ -102,6 +106,7 @@ def main() -> int:
     parser.add_argument("--subjects", type=int, default=640)
     parser.add_argument("--sets-each", type=int, default=8, choices=range(1, len(LEVELS) + 1))
     parser.add_argument("--delay-ms", type=float, default=20.0)
+    parser.add_argument("--history", type=int, default=0, help="old events in the database")
     parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
     parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
     options = vars(parser.parse_args())
@@ -115,7 +120,7 @@ def main() -> int:
         )
     print(report_text(result))
     if keep:
-        print(f"written to {write_result('one-stream', result)}")
+        print(f"written to {write_result('one-stream' + past(result.sizes.history), result)}")
     return 0 if result.verdict.out_of_order == 0 else 1
 
 

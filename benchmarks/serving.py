@@ -145,6 +145,18 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def pss_bytes(pid: int) -> int:
+    """Return the memory of a process and all its descendants; what they share counts once."""
+    total = 0
+    for member in _family(pid):
+        try:
+            lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+        except OSError:  # it ended meanwhile
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    return total
+
+
 def _family(pid: int) -> list[int]:
     found, waiting = [], [pid]
     while waiting:
