@@ -48,6 +48,7 @@ from hub.store import Tenant
 from hub.tenancy import TenantFront, tenant_issuer
 from receivers.keys import IssuerKeys
 from receivers.model import ProviderStatus
+from receivers.refusals.log import RefusalLog
 from receivers.service import Profiles, ReceiversDeps
 from risk.deps import RiskDeps
 from risk.ips.memory import IPClaims
@@ -161,11 +162,14 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     keys = IssuerKeys(outbound, dev_insecure=node.config.dev_insecure)
     app.state.oauth = _oauth(node, issuer, keys, outbound)
     app.state.denied_users = DeniedUsers(node.database, node.changes)
+    refusals = RefusalLog(node.writer, node.box)
+    node.spawn(refusals.run())
     app.state.receivers = ReceiversDeps(
         profiles=receivers.registry.service.profile_cache(node.feed, node.database, node.box),
         keys=keys,
         writer=node.writer,
         clock=node.clock,
+        refusals=refusals,
     )
     app.state.policy_modes = ConfigCache(node.feed, "policies", partial(_load_policy_mode, node))
     app.state.transmitters = TransmitterDeps(

@@ -35,6 +35,8 @@ from hub.pipeline import (
 from hub.store import system_list_tenants
 from hub.tenancy import tenant_issuer
 from receivers.model import PendingSignal, SignalMark, SignalState
+from receivers.refusals.model import LIFE
+from receivers.refusals.store import system_purge_errors
 from risk.mappings.service import MappingCache
 from runtime.queue import Fence, LeaseKeeper, fences_valid
 from runtime.writer import LocalWriter
@@ -230,6 +232,7 @@ class Core:
             await system_purge_revoked(connection, before=self._node.clock.now())
             await risk.ips.service.purge(connection, now=self._node.clock.now())
             await system_purge_assertions(connection, before=self._node.clock.now())
+            await system_purge_errors(connection, before=self._node.clock.now() - LIFE)
         return False
 
 

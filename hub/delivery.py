@@ -15,6 +15,7 @@ from actions.worker import TaskSource
 from hub.node import Node, ProcessConfig, open_node
 from hub.tenancy import tenant_issuer
 from receivers.keys import IssuerKeys
+from receivers.refusals.log import RefusalLog, Witness
 from receivers.registry.service import profile_cache
 from receivers.upstreams.client import StreamClient
 from receivers.upstreams.polling import Poller
@@ -98,10 +99,19 @@ def _upstreams(
 ) -> UpstreamSource:
     tokens = Tokens(outbound, box=node.box, clock=node.clock)
     keys = IssuerKeys(outbound, dev_insecure=node.config.dev_insecure)
+    refusals = RefusalLog(node.writer, node.box)
+    node.spawn(refusals.run())
     return UpstreamSource(
         node.database,
         profiles=profile_cache(node.feed, node.database, node.box),
-        poller=Poller(polling, tokens=tokens, keys=keys, writer=node.writer, clock=node.clock),
+        poller=Poller(
+            polling,
+            tokens=tokens,
+            keys=keys,
+            writer=node.writer,
+            clock=node.clock,
+            witness=Witness(refusals, "polled"),
+        ),
         client=StreamClient(outbound, tokens=tokens, clock=node.clock),
         writer=node.writer,
         clock=node.clock,

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions
 import receivers
-import receivers.store
+import receivers.inbox.store
 import risk
 import runtime.queue
 import transmitters
@@ -31,7 +31,7 @@ async def _put_sessions(
     results = await risk.PUT_SESSION.handle(connection, items)
     for item, result in zip(items, results, strict=True):
         if result.new_alias_keys:
-            await receivers.store.requeue_unmatched(
+            await receivers.inbox.store.requeue_unmatched(
                 connection, item.tenant_id, result.new_alias_keys
             )
     return results

@@ -18,16 +18,21 @@ RFC 8935; behind it a row of `signals` in state `received`, which the pipeline r
     --- later, in the core process ---
       store.pending_signals      what nobody has assessed yet
       store.mark_signals         assessed, unmatched, ignored or failed
-      store.requeue_unmatched    an unknown subject has appeared: assess its signals again
+      inbox.store.requeue_unmatched  an unknown subject has appeared: assess its signals again
 
-Owns the tables `signals` and `unmatched_aliases`; `receivers.registry` owns `providers`,
+Owns the tables `signals` and `unmatched_aliases`; `receivers.refusals` those of what was refused,
+`receivers.registry` owns `providers`,
 `receivers.upstreams` those that we poll and whose streams we manage.
 """
 
+from typing import Any, Final
+
+from receivers.refusals.store import NOTE_REFUSALS
 from receivers.store import ACCEPT
 from receivers.upstreams.operations import OPERATIONS as UPSTREAM_OPERATIONS
+from runtime.writer import Operation
 
 __all__ = ["OPERATIONS"]
 
 #: hot writes of this package, for the writer of the core process
-OPERATIONS = (ACCEPT, *UPSTREAM_OPERATIONS)
+OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (ACCEPT, NOTE_REFUSALS, *UPSTREAM_OPERATIONS)

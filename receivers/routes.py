@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receivers import service
+from receivers.refusals.log import Witness
 from receivers.service import ReceiversDeps
 from ssf.errors import SETError
 from ssf.jose import SET_BYTES_MAX
@@ -36,14 +37,27 @@ async def receive_push(request: Request) -> Response:
         deps.profiles, request.scope["tenant"], request.path_params["provider"]
     )
     headers = request.headers
+    witness = _witness(request, deps)
     try:
         service.check_caller(provider, headers.get("authorization"))
         check_media_type(headers.get("content-type"))
         raw = await read_body(request)
-        await service.accept(raw, provider=provider, now=now, keys=deps.keys, writer=deps.writer)
+        await service.accept(
+            raw, provider=provider, now=now, keys=deps.keys, writer=deps.writer, witness=witness
+        )
     except SETError as refusal:
+        if witness is not None and refusal.status_hint == service.UNAUTHORIZED:
+            # The body of a stranger is not even read.
+            witness.note(provider, refusal, raw=None, now=now)
         return render_refusal(refusal)
     return Response(status_code=ACCEPTED)
+
+
+def _witness(request: Request, deps: ReceiversDeps) -> Witness | None:
+    if deps.refusals is None:
+        return None
+    client = request.client
+    return Witness(deps.refusals, "" if client is None else client.host)
 
 
 def check_media_type(value: str | None) -> None:

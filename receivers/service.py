@@ -24,6 +24,7 @@ from receivers.model import (
     check_subject,
     first_state,
 )
+from receivers.refusals.log import RefusalLog, Witness
 from receivers.store import ACCEPT
 from receivers.upstreams.model import StateCheck
 from receivers.upstreams.operations import CHECK_STATE
@@ -58,12 +59,16 @@ class Profiles(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiversDeps:
-    """What intake runs on, placed into `app.state.receivers` by hub."""
+    """What intake runs on, placed into `app.state.receivers` by hub.
+
+    refusals: None to note none.
+    """
 
     profiles: Profiles
     keys: IssuerKeys
     writer: Writer
     clock: Clock
+    refusals: RefusalLog | None = None
 
 
 async def find_provider(profiles: Profiles, tenant_id: str, provider_id: str) -> ProviderProfile:
@@ -98,11 +103,18 @@ def check_caller(provider: ProviderProfile, authorization: str | None) -> None:
 
 
 async def accept(
-    raw: bytes, *, provider: ProviderProfile, now: datetime, keys: IssuerKeys, writer: Writer
+    raw: bytes,
+    *,
+    provider: ProviderProfile,
+    now: datetime,
+    keys: IssuerKeys,
+    writer: Writer,
+    witness: Witness | None = None,
 ) -> AcceptOutcome:
     """Verify one SET and store it; returns after the commit.
 
-    raw: the compact JWS. now: when it arrived. A repeat gives DUPLICATE and changes nothing.
+    raw: the compact JWS. now: when it arrived. witness: notes it when it is not taken.
+    A repeat gives DUPLICATE and changes nothing.
     Raises SETError when it is refused, with the code to answer, and Unavailable when it is
     undecided: then nothing is stored and the sender tries again.
     Source: RFC 8935 §2; requirements SET-51 to SET-65, PUSH-9 to PUSH-11.
@@ -121,6 +133,8 @@ async def accept(
             requirement=refusal.requirement,
             reason=refusal.description,
         )
+        if witness is not None:
+            witness.note(provider, refusal, raw=raw, now=now)
         raise
     except Unavailable as trouble:
         _counted(provider.issuer, "undecided").inc()
@@ -130,6 +144,8 @@ async def accept(
             provider_id=provider.provider_id,
             reason=trouble.detail,
         )
+        if witness is not None:
+            witness.note(provider, trouble, raw=raw, now=now)
         raise
     outcome = AcceptOutcome.STORED if inserted else AcceptOutcome.DUPLICATE
     _counted(provider.issuer, outcome.value).inc()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,7 +29,6 @@ from receivers.upstreams.operations import note_arrivals
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
-    chunks,
     id_column,
     insert_new,
     metadata,
@@ -73,6 +72,7 @@ signals: Final = sa.Table(
 # Literals, not parameters: a planner must see that the partial index fits the query.
 _IS_PENDING: Final = signals.c.state == sa.literal_column(f"'{SignalState.RECEIVED}'")
 _IS_UNMATCHED: Final = signals.c.state == sa.literal_column(f"'{SignalState.UNMATCHED}'")
+_IS_FAILED: Final = signals.c.state == sa.literal_column(f"'{SignalState.FAILED}'")
 sa.Index(
     "ix_signals_pending",
     signals.c.tenant_id,
@@ -80,6 +80,13 @@ sa.Index(
     signals.c.signal_id,
     sqlite_where=_IS_PENDING,
     postgresql_where=_IS_PENDING,
+)
+sa.Index(
+    "ix_signals_failed",
+    signals.c.tenant_id,
+    signals.c.signal_id,
+    sqlite_where=_IS_FAILED,
+    postgresql_where=_IS_FAILED,
 )
 sa.Index(
     "ix_signals_unmatched",
@@ -340,34 +347,21 @@ async def mark_signals(
     await _WAIT_UNDER.run(connection, aliases)
 
 
-async def requeue_unmatched(
-    connection: AsyncConnection, tenant_id: str, alias_keys: Iterable[str]
-) -> int:
-    """Let signals be assessed that waited for one of these subjects; return how many."""
-    waiting: set[str] = set()
-    for keys in chunks(sorted(set(alias_keys)), KEYS_PER_STATEMENT):
-        result = await connection.execute(
-            sa.select(unmatched_aliases.c.signal_id).where(
-                unmatched_aliases.c.tenant_id == tenant_id,
-                unmatched_aliases.c.alias_key.in_(keys),
-            )
-        )
-        waiting.update(result.scalars())
-    for signal_ids in chunks(sorted(waiting), KEYS_PER_STATEMENT):
-        await connection.execute(
-            signals.update()
-            .where(
-                signals.c.tenant_id == tenant_id, signals.c.signal_id.in_(signal_ids), _IS_UNMATCHED
-            )
-            .values(state=SignalState.RECEIVED, detail=None, assessed_at=None)
-        )
-        await connection.execute(
-            unmatched_aliases.delete().where(
-                unmatched_aliases.c.tenant_id == tenant_id,
-                unmatched_aliases.c.signal_id.in_(signal_ids),
-            )
-        )
-    return len(waiting)
+def in_state(state: SignalState) -> sa.ColumnElement[bool]:
+    """Return the condition, in the words of the partial index where there is one."""
+    indexed = {SignalState.UNMATCHED: _IS_UNMATCHED, SignalState.FAILED: _IS_FAILED}
+    return indexed.get(state, signals.c.state == state)
+
+
+async def find_signal(
+    connection: AsyncConnection, tenant_id: str, signal_id: str
+) -> StoredSignal | None:
+    """Return one signal."""
+    statement = sa.select(*_STORED).where(
+        signals.c.tenant_id == tenant_id, signals.c.signal_id == signal_id
+    )
+    row = (await connection.execute(statement)).mappings().first()
+    return None if row is None else _signal(row)
 
 
 async def list_signals(
@@ -375,23 +369,27 @@ async def list_signals(
     tenant_id: str,
     *,
     state: SignalState | None = None,
+    provider_id: str | None = None,
     before: str | None = None,
     limit: int = 100,
 ) -> list[StoredSignal]:
     """Return a page of signals, newest first. before: the signal_id where the last page ended."""
     statement = (
-        sa.select(*(signals.c[name] for name in StoredSignal.__dataclass_fields__))
+        sa.select(*_STORED)
         .where(signals.c.tenant_id == tenant_id)
         .order_by(signals.c.signal_id.desc())
         .limit(min(limit, LIST_MAX))
     )
     if state is not None:
-        statement = statement.where(
-            _IS_UNMATCHED if state is SignalState.UNMATCHED else signals.c.state == state
-        )
+        statement = statement.where(in_state(state))
+    if provider_id is not None:
+        statement = statement.where(signals.c.provider_id == provider_id)
     if before is not None:
         statement = statement.where(signals.c.signal_id < before)
     return [_signal(row) for row in (await connection.execute(statement)).mappings()]
+
+
+_STORED: Final = tuple(signals.c[name] for name in StoredSignal.__dataclass_fields__)
 
 
 def _signal(row: sa.RowMapping) -> StoredSignal:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from hub.admin.examples_signals import SIGNAL_ANSWERS
+
 ANSWERS: Final[dict[str, dict[str, Any]]] = {
+    **SIGNAL_ANSWERS,
     "clients": {
         "id": "cli_01KJQ2M8000ZC4T9W6YR0QXN1E",
         "name": "payroll stream",
@@ -124,34 +127,6 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "status": "active",
         "created_at": "2026-03-02T16:35:00Z",
         "secret": "whsec_c2hvd24gb25jZSwgbmV2ZXIgYWdhaW4u",
-    },
-    "mappings": {
-        "id": "map_01KJQ2M8804ZC4T9W6YR0QXN1E",
-        "source": "tenant",
-        "in_force": True,
-        "name": "Infected by the example MDM",
-        "event_type": "https://mdm.vendor.example/event-type/threat",
-        "then_defaults": False,
-        "rules": [
-            {
-                "when": [{"member": "/threat/score", "op": "gte", "value": 70}],
-                "then": [
-                    {
-                        "do": "raise",
-                        "detection": "x_mdm_threat",
-                        "about": "device",
-                        "level": "HIGH",
-                        "confidence": 0.9,
-                        "reason": "Threat {/threat/name}",
-                        "clears_on": ["device_healthy"],
-                    }
-                ],
-                "subject": "device",
-            }
-        ],
-        "version": 1,
-        "created_at": "2026-03-02T16:35:00Z",
-        "updated_at": "2026-03-02T16:35:00Z",
     },
     "policies": {
         "id": "entity-risk",

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from hub.admin.bodies import JSON_MEDIA_TYPE, POINTER_CHARACTERS_MAX, Body, parse_body
 from hub.admin.context import Admin, Document, Listing, admin_of
-from hub.admin.writing import Written, write
+from hub.admin.writing import Written, write, write_note
 from runtime.errors import Invalid, Refused
 from runtime.paging import page_limit
 
@@ -53,7 +53,9 @@ class PreconditionFailed(Refused):
 class Action:
     """A thing to do with an object, or with the kind when `on_kind`: POST, with its own body.
 
-    reads: it changes nothing, so `admin.read` is enough and nothing is audited.
+    reads: it changes nothing, so `admin.read` is enough and nothing is audited. outside: it may
+    call others, so it is done after the audit entry is committed, not in its transaction; a repeat
+    with the same Idempotency-Key does it again, which must be harmless.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Action:
     body: type[Body] | None = None
     on_kind: bool = False
     reads: bool = False
+    outside: bool = False
     example: Document | None = None
 
 
@@ -238,6 +241,18 @@ def _act(kind: Kind, action: Action) -> Endpoint:
         body = await parse_body(request, action.body) if action.body else None
         object_id = request.path_params.get("id", "")
         if action.reads:
+            return _json(await action.perform(admin, object_id, body))
+        if action.outside:
+            note = Written(
+                response=Response(),
+                action=f"{kind.item}.{action.name}",
+                ref=object_id or kind.name,
+                body=body,
+            )
+            if object_id and kind.read is not None:
+                # What is not there leaves no entry.
+                await kind.read(admin, object_id)
+            await write_note(admin, note)
             return _json(await action.perform(admin, object_id, body))
 
         async def perform(inside: Admin) -> Written:

@@ -11,6 +11,7 @@ import actions.service
 import receivers.store
 from actions.model import Attempt, Cause, Containment, ContainmentState, Task, TaskState
 from hub import store
+from hub.admin import ingest
 from hub.admin.context import without_tenant
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing, one_of
 from receivers.model import SignalState, StoredSignal
@@ -219,6 +220,7 @@ KINDS: Final = (
         summary="what providers said, and what became of it",
         list_page=list_signals,
         filters=("state",),
+        actions=(ingest.REQUEUE,),
     ),
     Kind(
         name="unmatched",

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-import receivers.store
+import receivers.inbox.store
 import risk.entities.service as entities
 from hub.admin.bodies import Body
 from hub.admin.kinds import Admin, Document, Kind, Listing
@@ -76,7 +76,9 @@ async def _create(
                 user_id=await entities.resolve(connection, admin.tenant_id, owner),
                 now=admin.now,
             )
-        await receivers.store.requeue_unmatched(connection, admin.tenant_id, added.new_alias_keys)
+        await receivers.inbox.store.requeue_unmatched(
+            connection, admin.tenant_id, added.new_alias_keys
+        )
         view = await entities.view(connection, admin.tenant_id, added.entity_id)
     admin.node.notifier.wake("signals")
     return _entity(view)

@@ -9,6 +9,7 @@ from hub.admin import (
     clients,
     deliveries,
     events,
+    ingest,
     keys,
     mappings,
     operations,
@@ -37,5 +38,6 @@ KINDS: Final[tuple[Kind, ...]] = (
     *relays.KINDS,
     *keys.KINDS,
     *operations.KINDS,
+    *ingest.KINDS,
 )
 ROUTES: Final = tuple(route for kind in KINDS for route in routes_of(kind))

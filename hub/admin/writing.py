@@ -95,6 +95,13 @@ async def write(
     return written.response
 
 
+async def write_note(admin: Admin, written: Written) -> None:
+    """Audit what is about to be done outside of any transaction."""
+    async with admin.node.database.transaction() as connection:
+        await serialize(connection, "audit", admin.tenant_id)
+        await store.add_audit(connection, _note(admin, written), now=admin.now)
+
+
 def _note(admin: Admin, written: Written) -> AuditNote:
     body = written.body
     return AuditNote(

@@ -24,6 +24,7 @@ from prometheus_client import Counter
 
 from receivers.keys import IssuerKeys
 from receivers.model import ProviderProfile
+from receivers.refusals.log import Witness
 from receivers.service import accept
 from receivers.upstreams.model import POLL_BACKOFF, Change, Upstream
 from receivers.upstreams.tokens import Tokens
@@ -79,7 +80,9 @@ class Poller:
         keys: IssuerKeys,
         writer: Writer,
         clock: Clock,
+        witness: Witness | None = None,
     ) -> None:
+        self._witness = witness
         self._outbound = outbound
         self._tokens = tokens
         self._keys = keys
@@ -184,7 +187,14 @@ class Poller:
                 return SETError(
                     "invalid_request", "jti is not the one announced", requirement="SET-58"
                 )
-            await accept(raw, provider=provider, now=now, keys=self._keys, writer=self._writer)
+            await accept(
+                raw,
+                provider=provider,
+                now=now,
+                keys=self._keys,
+                writer=self._writer,
+                witness=self._witness,
+            )
         except UnicodeEncodeError:
             return SETError("invalid_request", "not a compact JWS", requirement="SET-51")
         except (SETError, Unavailable) as outcome:

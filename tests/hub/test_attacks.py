@@ -291,7 +291,12 @@ OBJECTS = {body for body in BODIES if body[:1] == b"{" and body[-1:] == b"}"} - 
     b'{"a":1e999}',
 }
 #: a preset's members all have defaults, an export has no body
-TAKES_ANYTHING = {"/admin/v1/policies:preset", "/admin/v1/mappings:export"}
+TAKES_ANYTHING = {
+    "/admin/v1/policies:preset",
+    "/admin/v1/mappings:export",
+    "/admin/v1/ingest-errors:summary",
+    "/admin/v1/ingest-errors:replay-all",
+}
 
 _WRONG: tuple[Any, ...] = (
     None,

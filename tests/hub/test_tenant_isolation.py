@@ -36,6 +36,7 @@ SYSTEM_FUNCTIONS = {
     "runtime.store.system_changes_since",
     "runtime.store.system_purge_changes",
     "receivers.store._system_waiting_tenants",
+    "receivers.refusals.store.system_purge_errors",
     "risk.levels.store.system_due_tenants",
     "risk.ips.store.system_purge_claims",
     "actions.store.system_count_enforced",
@@ -448,6 +449,9 @@ async def _two_full_tenants(hub: Hub) -> tuple[Story, Story]:
         story.ids["signing key"] = (await story.post("/admin/v1/keys:prepare", {"purpose": "set"}))[
             "id"
         ]
+        unknown = {"format": "email", "email": "nobody@customer.example"}
+        assert (await story.push(sub_id=unknown)).status_code == 202
+        await hub.settle()
         mapping = {"name": "odd", "event_type": "https://vendor.example/odd", "rules": []}
         story.ids["mapping"] = (await story.post("/admin/v1/mappings", mapping))["id"]
         story.ids["private session"] = f"only-{tenant}"

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from receivers import store
+from receivers.inbox import store as inbox_store
 from receivers.model import (
     AcceptedSET,
     PendingSignal,
@@ -226,10 +227,10 @@ async def test_an_unmatched_signal_is_assessed_again_when_its_subject_appears(
     await _mark(intake.database, clock, _mark_of(rosa, SignalState.UNMATCHED, *rosa_keys))
 
     async with intake.database.transaction() as connection:
-        assert await store.requeue_unmatched(connection, "blue", rosa_keys) == 0
-        assert await store.requeue_unmatched(connection, TENANT, ["opaque:other"]) == 0
-        assert await store.requeue_unmatched(connection, TENANT, rosa_keys) == 1
-        assert await store.requeue_unmatched(connection, TENANT, rosa_keys) == 0
+        assert await inbox_store.requeue_unmatched(connection, "blue", rosa_keys) == 0
+        assert await inbox_store.requeue_unmatched(connection, TENANT, ["opaque:other"]) == 0
+        assert await inbox_store.requeue_unmatched(connection, TENANT, rosa_keys) == 1
+        assert await inbox_store.requeue_unmatched(connection, TENANT, rosa_keys) == 0
 
     assert [signal.jti for signal in await _pending(intake.database)] == ["rosa"]
 

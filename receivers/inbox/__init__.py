@@ -1,0 +1,1 @@
+"""The inbox once more: signals that are to be assessed anew."""
