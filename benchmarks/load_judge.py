@@ -1,9 +1,10 @@
 """What the ledgers of a load soak prove: pure, so that its verdicts are tested without a hub.
 
-The sender gives every consequential SET a `txn` that names its cause, `c-<subject>-<number>`, with
-numbers that rise per subject. The hub's answer to it, one event per stream, carries the same `txn`.
-So each receiver's ledger must hold every acknowledged cause, each with one `jti`, and for each
-subject in rising order. A `jti` that comes again is a redelivery, which at-least-once allows.
+Every consequential SET is a cause: number so and so about a subject, with numbers that rise per
+subject. What the hub publishes because of it carries one `txn`, which the hub derives from the
+cause's (`hub.relay.model.own_txn`). So each receiver's ledger must hold every acknowledged cause,
+each with one `jti`, and for each subject in rising order. A `jti` that comes again is a redelivery,
+which at-least-once allows.
 """
 
 from __future__ import annotations
@@ -27,18 +28,8 @@ class Cause(msgspec.Struct, frozen=True):
 
     @property
     def txn(self) -> str:
-        """The `txn` that goes through the hub."""
+        """The `txn` it is sent with."""
         return f"{CAUSE_PREFIX}{self.subject}-{self.number}"
-
-    @classmethod
-    def of(cls, txn: object) -> Cause | None:
-        """Read a `txn`; None when it is none of ours. Raises nothing."""
-        parts = str(txn).removeprefix(CAUSE_PREFIX).split("-")
-        if not str(txn).startswith(CAUSE_PREFIX) or len(parts) != 2:
-            return None
-        if not all(part.isascii() and part.isdigit() for part in parts):
-            return None
-        return cls(int(parts[0]), int(parts[1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +50,15 @@ class ReceiverVerdict:
 
 
 def judge_receiver(
-    name: str, entries: Iterable[Mapping[str, Any]], acknowledged: Collection[Cause]
+    name: str,
+    entries: Iterable[Mapping[str, Any]],
+    acknowledged: Collection[Cause],
+    published: Mapping[str, Cause],
 ) -> ReceiverVerdict:
     """Compare one receiver's ledger, oldest entry first, with what the hub acknowledged.
 
     A cause that nobody acknowledged may be there or not: its answer may have been on its way when
-    the run ended. Raises nothing.
+    the run ended. published: `txn` of the hub to the cause. Raises nothing.
     """
     jti_of: dict[Cause, str] = {}
     latest: dict[int, int] = {}
@@ -75,7 +69,7 @@ def judge_receiver(
     for entry in entries:
         if entry["what"] == "set.refused":
             refused.append(f"{name} refused a SET: {entry.get('err')}, {entry.get('detail')}")
-        cause = Cause.of(entry.get("txn")) if entry["what"] == "set.received" else None
+        cause = published.get(str(entry.get("txn"))) if entry["what"] == "set.received" else None
         if cause is None:
             continue
         jti = str(entry["request_id"])

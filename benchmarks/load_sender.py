@@ -22,6 +22,7 @@ from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
 from benchmarks.load_judge import Cause
+from hub.relay.model import own_txn
 from runtime.clock import SystemClock, epoch_s
 
 CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type"
@@ -74,6 +75,8 @@ class Sender:
     ) -> None:
         """users: email addresses, known to the hub, whose level is LOW."""
         self.ledger = SenderLedger()
+        #: the `txn` under which the hub tells of a cause
+        self.published: dict[str, Cause] = {}
         #: where to send; known when the sender is registered
         self.url = ""
         self._headers = {
@@ -155,6 +158,7 @@ class Sender:
             self._numbers[subject] += 1
             cause = Cause(subject, self._numbers[subject])
             self._unheard[cause] = None
+            self.published[own_txn("default", ISSUER, cause.txn)] = cause
             levels = ("LOW", "MEDIUM") if cause.number % 2 else ("MEDIUM", "LOW")
             event = {"principal": "USER", "previous_level": levels[0], "current_level": levels[1]}
             return self._sign("risk-level-change", event, subject, cause)

@@ -31,7 +31,7 @@ import sqlalchemy as sa
 
 from benchmarks.hub_process import register_sessions
 from benchmarks.kills import ALL, VICTIMS
-from benchmarks.load_judge import Cause, ReceiverVerdict, judge_inbox, judge_receiver
+from benchmarks.load_judge import ReceiverVerdict, judge_inbox, judge_receiver
 from benchmarks.load_sender import ISSUER, Sender
 from benchmarks.machine import Machine, machine_facts, write_result
 from benchmarks.soak import DATABASES, settings_for
@@ -179,7 +179,9 @@ class LoadSoak:
     def verdicts(self) -> dict[str, ReceiverVerdict]:
         """Judge every receiver by its ledger."""
         return {
-            name: judge_receiver(name, self._ledger(name), self.sender.ledger.causes)
+            name: judge_receiver(
+                name, self._ledger(name), self.sender.ledger.causes, self.sender.published
+            )
             for name in RECEIVERS
         }
 
@@ -287,7 +289,7 @@ class LoadSoak:
         while True:
             for name in RECEIVERS:
                 for entry in self._ledger(name, new_only=True):
-                    cause = Cause.of(entry.get("txn"))
+                    cause = self.sender.published.get(str(entry.get("txn")))
                     if cause is not None:
                         self.sender.heard(cause)
             await asyncio.sleep(LOOK_AGAIN_S)

@@ -21,6 +21,7 @@ import pytest
 
 from benchmarks.load_judge import Cause, judge_receiver
 from hub.demo.processes import Http, HubProcess, until
+from hub.relay.model import own_txn
 from runtime.clock import CLOCK_FILE_VARIABLE, SystemClock, epoch_s
 from runtime.outbound import EgressRules, OutboundRequest, StreamingOutbound
 from tests.receivers import vendor
@@ -29,6 +30,8 @@ pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
 
 RISK_LEVEL_CHANGE: Final = "https://schemas.openid.net/secevent/caep/event-type/risk-level-change"
 EVENTS: Final = (Cause(1, 1), Cause(2, 1), Cause(1, 2), Cause(2, 2))
+#: the hub tells of a cause under a `txn` of its own
+PUBLISHED: Final = {own_txn("default", vendor.ISSUER, cause.txn): cause for cause in EVENTS}
 HEALTHY: Final = "healthy"
 TRAP: Final = "trap"
 DOWN: Final = "down"
@@ -225,8 +228,7 @@ class Stage:
 
     async def receipts(self, name: str) -> dict[Cause, dict[str, Any]]:
         listed = await self.admin("GET", f"deliveries?stream={self.streams[name]}&limit=100")
-        found = {Cause.of(item["txn"]): item for item in listed["items"]}
-        return {cause: item for cause, item in found.items() if cause is not None}
+        return {PUBLISHED[item["txn"]]: item for item in listed["items"]}
 
     async def states(self, name: str) -> list[str]:
         """Return the state of the four SETs, in the order of EVENTS; fewer if not all exist."""
@@ -337,7 +339,7 @@ async def test_every_fault_costs_itself_only_and_nothing_is_lost(tmp_path: Path)
 def _heard(stage: Stage, name: str, causes: tuple[Cause, ...]) -> Callable[[], Awaitable[bool]]:
     async def have_all() -> bool:
         txns = {entry["txn"] for entry in await stage.receiver.ledger() if entry["name"] == name}
-        return {cause.txn for cause in causes} <= txns
+        return set(causes) <= {PUBLISHED[txn] for txn in txns}
 
     return have_all
 
@@ -416,7 +418,7 @@ async def _assert_all_is_accounted_for(stage: Stage, ledger: list[dict[str, Any]
             if entry["name"] == name and entry["status"] in {200, 202, 204}
         ]
         delivered = [cause for cause, state in zip(EVENTS, states, strict=True) if state != DEAD]
-        verdict = judge_receiver(name, taken, delivered)
+        verdict = judge_receiver(name, taken, delivered, PUBLISHED)
         assert not any(verdict.counts.values()), (name, verdict)
         assert verdict.received == len(delivered), name
         if case.ends == DEAD:
