@@ -77,7 +77,7 @@ def measure(sizes: Sizes, folder: Path, *, command: str) -> DrainResult:
         app = add_app(hub, "drain")
         add_streams(hub, app, [{"method": POLL}])
         vendor.feed(first=0, count=sizes.sets)
-        wait_until(hub.database, PENDING_SIGNALS, 0)
+        wait_until(hub, PENDING_SIGNALS, 0)
         (stream_id,) = stream_ids(hub, app)
         before = cpu_by_role(hub)
         started = time.monotonic()

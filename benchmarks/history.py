@@ -34,14 +34,7 @@ PAST: Final = "00"
 
 def fill(database: Path, *, events: int, streams: int) -> None:
     """Make a database at `database` with so many old signals, events, deliveries and streams."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SIGNALHUB_")}
-    subprocess.run(
-        [sys.executable, "-m", "hub.cli", "migrate"],
-        cwd=ROOT,
-        env=environment | {"SIGNALHUB_DATABASE_URL": f"sqlite:///{database}"},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    migrate({"SIGNALHUB_DATABASE_URL": f"sqlite:///{database}"})
     engine = sa.create_engine(f"sqlite:///{database}")
     with engine.begin() as connection:
         for name, values in _templates().items():
@@ -56,6 +49,18 @@ def fill(database: Path, *, events: int, streams: int) -> None:
         _number(past, "deliveries", events, jti="jti", event_id="evt")
     past.execute("ANALYZE")
     past.close()
+
+
+def migrate(settings: Mapping[str, str]) -> None:
+    """Bring the database that the settings name to the newest schema."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SIGNALHUB_")}
+    subprocess.run(
+        [sys.executable, "-m", "hub.cli", "migrate"],
+        cwd=ROOT,
+        env=environment | dict(settings),
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _number(connection: sqlite3.Connection, table: str, count: int, **numbered: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
 import httpx2
 import msgspec
 import uvloop
 
-from benchmarks.history import fill
+from benchmarks.history import fill, migrate
 from benchmarks.loadgen import generate_load
 from benchmarks.serving import READY_LIMIT_S, ROOT, stop
 from benchmarks.tokens import TokenPlan, device_of, email_of
@@ -31,12 +34,27 @@ REGISTERING_CONNECTIONS: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubProcess:
-    """A running hub on its embedded database, and a way to call its API as admin."""
+    """A running hub, and ways to call its API as admin and to look into its database.
+
+    database_url: as in its settings. log_file: what its processes say.
+    """
 
     pid: int
     url: str
-    database: Path
+    database_url: str
+    log_file: Path
     api: httpx2.Client
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what a query of the hub's database gives."""
+        scheme, _, path = self.database_url.partition(":///")
+        if scheme == "sqlite":
+            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
+            try:
+                return connection.execute(query).fetchall()
+            finally:
+                connection.close()
+        return asyncio.run(_rows_of_postgresql(self.database_url, query))
 
     def create(self, kind: str, body: Mapping[str, object]) -> dict[str, Any]:
         """POST an admin object and return it. Raises RuntimeError with the hub's reason."""
@@ -49,6 +67,14 @@ class HubProcess:
             raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
         decoded: dict[str, Any] = answer.json()
         return decoded
+
+
+async def _rows_of_postgresql(url: str, query: str) -> list[tuple[Any, ...]]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
 
 
 @contextmanager
@@ -79,12 +105,15 @@ def running_hub(
         "SIGNALHUB_PORT": "0",
         "SIGNALHUB_WORKERS": str(workers),
     }
+    if environment:
+        settings |= environment
+        migrate(environment)
     with (
         log_file.open("wb") as log,
         subprocess.Popen(
             [sys.executable, "-m", "hub.cli", "serve"],
             cwd=ROOT,
-            env=settings | dict(environment or {}),
+            env=settings,
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
@@ -96,7 +125,13 @@ def running_hub(
             headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
             with httpx2.Client(base_url=url, headers=headers, timeout=ANSWER_LIMIT_S) as api:
                 _wait_until_ready(api, log_file)
-                yield HubProcess(pid=process.pid, url=url, database=database, api=api)
+                yield HubProcess(
+                    pid=process.pid,
+                    url=url,
+                    database_url=settings["SIGNALHUB_DATABASE_URL"],
+                    log_file=log_file,
+                    api=api,
+                )
         finally:
             stop(process)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -24,10 +23,11 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.databases import database_settings
 from benchmarks.figures import table
 from benchmarks.hub_process import ADMIN_TOKEN, HubProcess, register_sessions, running_hub
 from benchmarks.loadgen import Load, LoadReport, run_load
-from benchmarks.machine import Machine, machine_facts, write_result
+from benchmarks.machine import Machine, machine_facts, past, write_result
 from benchmarks.serving import cpu_s, end_cleanly_when_terminated, running
 from benchmarks.tokens import TokenPlan, public_jwks, signed_tokens
 
@@ -38,8 +38,9 @@ NOOP: Final = "no-op route"
 NAIVE: Final = "naive build"
 KNOWN: Final = "hub, known users"
 UNKNOWN: Final = "hub, unknown users"
-TARGET_OF_NOOP: Final = 0.25
-TARGET_OF_NAIVE: Final = 10.0
+TARGET_OF_NOOP: Final = {"sqlite": 0.30, "postgresql": 0.25}
+TARGET_OF_NAIVE: Final = 15.0
+CONNECTIONS: Final = 64
 WARM_UP: Final = 500
 DRAIN_LIMIT_S: Final = 300.0
 LOOK_AGAIN_S: Final = 0.05
@@ -56,6 +57,10 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     naive_connections: int
     subjects: int
     workers: int
+    database: str = "sqlite"
+    open_rate_per_s: float = 2_000.0
+    open_requests: int = 20_000
+    history: int = 0
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +99,7 @@ class IntakeResult(msgspec.Struct, frozen=True, kw_only=True):
     of_naive: dict[str, float]
     stored: Stored
     rounds: list[Round]
+    open_loop: LoadReport | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,12 +112,12 @@ class Target:
     tokens_file: Path
     connections: int
     requests: int
-    database: Path | None = None
+    hub: HubProcess | None = None
     next_token: int = 0
     accepted: int = field(default=0)
 
-    def take(self, count: int) -> Load:
-        """Return a load of the next `count` tokens."""
+    def take(self, count: int, *, rate_per_s: float | None = None) -> Load:
+        """Return a load of the next `count` tokens; at a fixed rate when one is given."""
         load = Load(
             url=self.url,
             tokens_file=str(self.tokens_file),
@@ -119,6 +125,7 @@ class Target:
             first=self.next_token,
             count=count,
             connections=self.connections,
+            rate_per_s=rate_per_s,
         )
         self.next_token += count
         return load
@@ -135,6 +142,7 @@ def measure(sizes: Sizes, folder: Path, *, command: str) -> IntakeResult:
             for number in range(1, sizes.rounds + 1)
             for target in targets
         ]
+        open_loop = _open_loop(targets, sizes)
         stored = _stored(targets)
         token_bytes = len(targets[0].tokens_file.read_bytes().split(b"\n", 1)[0])
     medians = {
@@ -154,7 +162,20 @@ def measure(sizes: Sizes, folder: Path, *, command: str) -> IntakeResult:
         of_naive={name: medians[name] / medians[NAIVE] for name in hub_targets},
         stored=stored,
         rounds=rounds,
+        open_loop=open_loop,
     )
+
+
+def _open_loop(targets: list[Target], sizes: Sizes) -> LoadReport | None:
+    """Send to the hub at a fixed rate, about users it knows; latency counts from when due."""
+    (known,) = (target for target in targets if target.name == KNOWN)
+    if not sizes.open_requests:
+        return None
+    report = run_load(known.take(sizes.open_requests, rate_per_s=sizes.open_rate_per_s))
+    known.accepted += report.statuses.get(ACCEPTED, 0)
+    assert known.hub is not None
+    _wait_until_drained(known.hub)
+    return report
 
 
 @contextmanager
@@ -174,7 +195,10 @@ def _targets(sizes: Sizes, folder: Path) -> Iterator[list[Target]]:
     with (
         running(["benchmarks.noop_app"]) as noop_server,
         running(naive) as naive_server,
-        running_hub(folder, workers=sizes.workers) as hub,
+        database_settings(sizes.database, folder) as environment,
+        running_hub(
+            folder, workers=sizes.workers, history=sizes.history, environment=environment
+        ) as hub,
     ):
         intake_url = _add_provider(hub)
         register_sessions(hub.url, ADMIN_TOKEN, plans[KNOWN])
@@ -201,7 +225,7 @@ def _targets(sizes: Sizes, folder: Path) -> Iterator[list[Target]]:
                     url=intake_url,
                     pid=hub.pid,
                     tokens_file=files[name],
-                    database=hub.database,
+                    hub=hub,
                     connections=sizes.connections,
                     requests=sizes.requests,
                 )
@@ -216,7 +240,7 @@ def _plan(name: str, sizes: Sizes) -> TokenPlan:
     return TokenPlan(
         issuer=ISSUER,
         audience=AUDIENCE,
-        count=WARM_UP + sizes.rounds * requests,
+        count=WARM_UP + sizes.rounds * requests + (sizes.open_requests if name == KNOWN else 0),
         label=label,
         subject_count=sizes.subjects,
         subject_domain=f"{label}.example",
@@ -246,8 +270,8 @@ def _run_round(number: int, target: Target, count: int) -> Round:
     ended = time.monotonic()
     cpu_loaded = cpu_s(target.pid)
     drained_s = None
-    if target.database is not None:
-        _wait_until_drained(target.database)
+    if target.hub is not None:
+        _wait_until_drained(target.hub)
         drained_s = time.monotonic() - ended
     # The pipeline's work on these SETs belongs to them, so its CPU is read after it.
     cpu_us = (cpu_s(target.pid) - cpu_before) / count * 1_000_000
@@ -262,26 +286,22 @@ def _run_round(number: int, target: Target, count: int) -> Round:
     )
 
 
-def _wait_until_drained(database: Path) -> None:
+def _wait_until_drained(hub: HubProcess) -> None:
     deadline = time.monotonic() + DRAIN_LIMIT_S
-    while _signals_by_state(database).get("received", 0):
+    while _signals_by_state(hub).get("received", 0):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"signals wait unassessed: {_signals_by_state(database)}")
+            raise TimeoutError(f"signals wait unassessed: {_signals_by_state(hub)}")
         time.sleep(LOOK_AGAIN_S)
 
 
-def _signals_by_state(database: Path) -> dict[str, int]:
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
-    try:
-        return dict(connection.execute("SELECT state, count(*) FROM signals GROUP BY state"))
-    finally:
-        connection.close()
+def _signals_by_state(hub: HubProcess) -> dict[str, int]:
+    return dict(hub.rows("SELECT state, count(*) FROM signals GROUP BY state"))
 
 
 def _stored(targets: list[Target]) -> Stored:
-    hub = [target for target in targets if target.database is not None]
-    assert hub[0].database is not None
-    by_state = _signals_by_state(hub[0].database)
+    hub = [target for target in targets if target.hub is not None]
+    assert hub[0].hub is not None
+    by_state = _signals_by_state(hub[0].hub)
     return Stored(
         accepted=sum(target.accepted for target in hub),
         stored=sum(by_state.values()),
@@ -318,17 +338,30 @@ def report_text(result: IntakeResult) -> str:
         "statuses",
     )
     lines = [table(header, rows), ""]
+    wanted = TARGET_OF_NOOP[result.sizes.database]
     lines += [
-        f"{name}: {result.of_noop[name]:.0%} of the no-op route (target {TARGET_OF_NOOP:.0%}), "
+        f"{name}: {result.of_noop[name]:.0%} of the no-op route (target {wanted:.0%}), "
         f"{result.of_naive[name]:.1f} x the naive build (target {TARGET_OF_NAIVE:.0f} x)"
         for name in result.of_noop
     ]
     stored = result.stored
+    if result.open_loop is not None:
+        latency = result.open_loop.latency_ms
+        lines.append(
+            f"open loop at {result.sizes.open_rate_per_s:,.0f}/s: p50 {latency.p50:.1f} ms, p99 "
+            f"{latency.p99:.1f} ms, statuses {result.open_loop.statuses}"
+        )
     lines.append(
         f"accepted {stored.accepted:,}, stored {stored.stored:,}, states {stored.by_state}; "
         f"fdatasync p50 {result.machine.fsync.p50_ms} ms"
     )
     return "\n".join(lines)
+
+
+def _result_name(sizes: Sizes) -> str:
+    database = "" if sizes.database == "sqlite" else f"-{sizes.database}"
+    connections = "" if sizes.connections == CONNECTIONS else f"-{sizes.connections}-connections"
+    return f"intake{database}{connections}{past(sizes.history)}"
 
 
 def main() -> int:
@@ -337,10 +370,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--naive-requests", type=int, default=1_500)
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--naive-connections", type=int, default=32)
     parser.add_argument("--subjects", type=int, default=5_000)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--database", default="sqlite", choices=("sqlite", "postgresql"))
+    parser.add_argument("--open-rate-per-s", type=float, default=2_000.0)
+    parser.add_argument("--open-requests", type=int, default=20_000, help="0 leaves it out")
+    parser.add_argument("--history", type=int, default=0, help="old events (SQLite)")
     parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
     parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
     options = vars(parser.parse_args())
@@ -354,7 +391,7 @@ def main() -> int:
         )
     print(report_text(result))
     if keep:
-        print(f"written to {write_result('intake', result)}")
+        print(f"written to {write_result(_result_name(result.sizes), result)}")
     return 0 if result.stored.accepted == result.stored.stored else 1
 
 

