@@ -6,7 +6,17 @@ from typing import Final
 
 from benchmarks.serving import ROOT
 
-BENCHMARKS: Final = ("intake", "story")
+BENCHMARKS: Final = (
+    "intake",
+    "verification",
+    "group_commit",
+    "fanout",
+    "one_stream",
+    "drain",
+    "end_to_end",
+    "memory",
+    "story",
+)
 
 
 def main() -> int:
