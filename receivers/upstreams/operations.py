@@ -75,17 +75,17 @@ async def note_arrivals(connection: Connection, arrived: Sequence[AcceptedSET]) 
     Part of the inbox's transaction, so that a change of status is neither lost nor taken twice.
     Requirements SSF-VER-10, SSF-UPD-6.
     """
-    ours = [item for item in arrived if item.upstream_id is not None]
-    if not ours:
-        return
-    await store.note_heard(
-        connection,
-        [(item.tenant_id, item.upstream_id or "") for item in ours],
-        max(item.received_at for item in ours),
-    )
-    about_streams = [item for item in ours if item.event_type in STREAM_EVENT_TYPES]
-    for item in sorted(about_streams, key=lambda one: (one.tenant_id, one.upstream_id or "")):
-        await _note_stream_event(connection, item)
+    of_upstream: dict[tuple[str, str], list[AcceptedSET]] = {}
+    for item in arrived:
+        if item.upstream_id is not None:
+            of_upstream.setdefault((item.tenant_id, item.upstream_id), []).append(item)
+    # One upstream after the other, in the same order everywhere: nobody waits for each other.
+    for (tenant_id, upstream_id), items in sorted(of_upstream.items(), key=lambda pair: pair[0]):
+        at = max(item.received_at for item in items)
+        await store.note_heard(connection, tenant_id, upstream_id, at=at)
+        for item in items:
+            if item.event_type in STREAM_EVENT_TYPES:
+                await _note_stream_event(connection, item)
 
 
 async def _note_stream_event(connection: Connection, item: AcceptedSET) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -312,21 +312,20 @@ async def is_state_known(
 
 
 async def note_heard(
-    connection: Connection, heard: Iterable[tuple[str, str]], at: datetime
+    connection: Connection, tenant_id: str, upstream_id: str, *, at: datetime
 ) -> None:
-    """Record that SETs of these (tenant, upstream) pairs came in, to within HEARD_EXACTNESS."""
-    for tenant_id, upstream_id in sorted(set(heard)):
-        await connection.execute(
-            upstreams.update()
-            .where(
-                *_one(tenant_id, upstream_id),
-                sa.or_(
-                    upstreams.c.last_set_at.is_(None),
-                    upstreams.c.last_set_at < at - HEARD_EXACTNESS,
-                ),
-            )
-            .values(last_set_at=at)
+    """Record that SETs of an upstream came in, to within HEARD_EXACTNESS."""
+    await connection.execute(
+        upstreams.update()
+        .where(
+            *_one(tenant_id, upstream_id),
+            sa.or_(
+                upstreams.c.last_set_at.is_(None),
+                upstreams.c.last_set_at < at - HEARD_EXACTNESS,
+            ),
         )
+        .values(last_set_at=at)
+    )
 
 
 async def note_verified(connection: Connection, upstream: Upstream, at: datetime) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jwcrypto.jwk import JWK
 
+from receivers.model import SubjectScope
 from receivers.registry import service as registry
-from receivers.upstreams.model import Action, OrderState
+from receivers.upstreams.model import Action, Auth, OrderState
+from runtime.errors import Invalid
 from ssf.stream import DeliveryMethod
 from ssf.stream_answers import parse_configuration, parse_configurations
 from tests.receivers import vendor
@@ -206,3 +209,104 @@ async def test_profiles_know_their_upstream(dealings: Dealings) -> None:
         dealings.intake.database, dealings.intake.admin.secrets, upstream.tenant_id
     )
     assert profiles[upstream.provider_id].upstream_id == upstream.upstream_id
+
+
+@on_one_engine
+@pytest.mark.requirement("SSF-SEC-5", "SET-64")
+async def test_an_upstream_speaks_only_about_the_subjects_it_was_given(
+    dealings: Dealings, rsa: JWK
+) -> None:
+    upstream = await dealings.add_polled()
+    intake = dealings.intake
+    provider = await registry.get_provider(intake.admin, "default", upstream.provider_id)
+    scope = SubjectScope(domains=frozenset({"green.example"}))
+    await registry.update_provider(
+        intake.admin,
+        replace(provider.settings, subject_scope=scope),
+        tenant_id="default",
+        provider_id=upstream.provider_id,
+    )
+    for jti, email in (("ours", "a@green.example"), ("theirs", "a@blue.example")):
+        subject = {"format": "email", "email": email}
+        claims = vendor.claims(jti=jti, sub_id=subject)
+        dealings.outside.waiting[jti] = vendor.sign(claims, rsa).decode()
+    await dealings.turn()
+    await dealings.turn()
+
+    assert dealings.outside.acked == ["ours"]
+    assert dealings.outside.refused["theirs"]["err"] == "access_denied"
+
+
+@on_one_engine
+@pytest.mark.requirement("SUB-21", "SUB-22", "PUSH-9")
+async def test_a_member_names_one_principal_of_any_issuer_and_waits_to_be_assessed(
+    dealings: Dealings, rsa: JWK
+) -> None:
+    await dealings.add_polled()
+    foreign = {"format": "iss_sub", "iss": "https://login.example", "sub": "7"}
+    two = {"format": "complex", "user": [foreign, {**foreign, "sub": "8"}]}
+    for jti, changes in (
+        ("foreign", {"sub_id": foreign}),
+        ("two", {"sub_id": two}),
+        ("sub", {"sub_id": foreign, "sub": "7"}),
+    ):
+        claims = vendor.claims(jti=jti, **changes)
+        dealings.outside.waiting[jti] = vendor.sign(claims, rsa).decode()
+    await dealings.turn()
+    await dealings.turn()
+
+    assert dealings.outside.acked == ["foreign"]
+    assert dealings.outside.refused.keys() == {"two", "sub"}
+    (signal,) = await dealings.intake.stored()
+    assert signal.state.value == "received"
+
+
+@on_one_engine
+@pytest.mark.requirement("POLL-21", "SSF-META-24", "SSF-DEL-6")
+@pytest.mark.parametrize("member", ["endpoint_url", "metadata_url", "token_endpoint"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://mdm.vendor.example/x",
+        "ftp://mdm.vendor.example/x",
+        "https://user@mdm.vendor.example/x",
+        "https://mdm.vendor.example/x#y",
+        "https://mdm.vendor.example\\@evil.example/",
+        "https:///x",
+        "https://mdm.vendor.example:0/x",
+        "x",
+    ],
+)
+async def test_an_address_that_is_no_plain_https_url_is_refused(
+    dealings: Dealings, member: str, url: str
+) -> None:
+    with pytest.raises(Invalid) as refusal:
+        await dealings.add(**{member: url})
+
+    assert [pointer for pointer, _ in refusal.value.pointers] == [f"/{member}"]
+
+
+@on_one_engine
+@pytest.mark.parametrize(
+    ("wrong", "secret", "pointer"),
+    [
+        ({"auth": Auth.HEADER}, None, "/secret"),
+        ({"auth": Auth.HEADER}, "Bearer x\r\nX-Evil: 1", "/secret"),
+        ({"auth": Auth.BASIC}, "s", "/client_id"),
+        ({"auth": Auth.BASIC, "client_id": "a\nb"}, "s", "/client_id"),
+        ({"auth": Auth.POST, "client_id": "a", "scope": "\u00fc"}, "s", "/scope"),
+        ({"verify_every_s": 1}, None, "/verify_every_s"),
+        ({"verify_every_s": 10**9}, None, "/verify_every_s"),
+        ({"events_requested": ("a b",)}, None, "/events_requested"),
+        ({"events_requested": tuple(map(str, range(1_000)))}, None, "/events_requested"),
+        ({"description": ""}, None, "/description"),
+        ({"name": "\u0000"}, None, "/name"),
+    ],
+)
+async def test_settings_that_could_not_work_are_refused(
+    dealings: Dealings, wrong: dict[str, Any], secret: str | None, pointer: str
+) -> None:
+    with pytest.raises(Invalid) as refusal:
+        await dealings.add(secret=secret, **wrong)
+
+    assert pointer in [place for place, _ in refusal.value.pointers]

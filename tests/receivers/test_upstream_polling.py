@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from jwcrypto.jwk import JWK
 
-from receivers.upstreams.model import Health
+from receivers.model import ProviderStatus
+from receivers.registry import service as registry
+from receivers.upstreams.model import Action, Health, OrderState
 from receivers.upstreams.worker import Job
 from runtime.errors import Unavailable
 from tests.receivers import vendor
@@ -217,6 +221,56 @@ async def test_there_is_one_poll_at_a_time_and_orders_pass_it(dealings: Dealings
     assert await dealings.source.due(tuple(range(256)), now, 9, (poll.lane,)) == []
     others = [bucket for bucket in range(256) if bucket != upstream.bucket]
     assert await dealings.source.due(tuple(others), now, 9, ()) == []
+
+
+@on_one_engine
+@pytest.mark.requirement("POLL-25")
+@pytest.mark.parametrize("by", ["stop", "lease"])
+async def test_a_poll_that_waits_is_given_up_when_somebody_else_takes_over(
+    dealings: Dealings, by: str
+) -> None:
+    await dealings.add_polled()
+    await dealings.leases.renew()
+    (work,) = await dealings.source.due(tuple(range(256)), dealings.intake.clock.now(), 9, ())
+    fence = dealings.leases.fence(work.upstream.bucket)
+    dealings.outside.answers.clear()
+    polling = asyncio.ensure_future(dealings.source.perform(work, fence))
+    await dealings.outside.polled.wait()
+    if by == "stop":
+        dealings.source.stop()
+    else:
+        await dealings.stale_fence()
+        await dealings.leases.renew()
+
+    assert (await polling).change.columns() == {}
+
+
+@on_one_engine
+@pytest.mark.requirement("PUSH-35")
+async def test_nothing_is_fetched_for_a_provider_that_is_switched_off(
+    dealings: Dealings, rsa: JWK
+) -> None:
+    upstream = await dealings.add_polled()
+    hand_over(dealings, rsa, "a")
+    intake = dealings.intake
+    provider = await registry.get_provider(intake.admin, "default", upstream.provider_id)
+    inactive = replace(provider.settings, status=ProviderStatus.INACTIVE)
+    await registry.update_provider(
+        intake.admin, inactive, tenant_id="default", provider_id=upstream.provider_id
+    )
+    await dealings.turn()
+    ordered = await dealings.order(Action.DISCOVER)
+
+    assert dealings.outside.requests == []
+    assert "not active" in (ordered.last_error or "")
+    assert ordered.order is not None
+    assert ordered.order.state is OrderState.FAILED
+    await registry.update_provider(
+        intake.admin, provider.settings, tenant_id="default", provider_id=upstream.provider_id
+    )
+    dealings.pass_time(seconds=31)
+    await dealings.turn()
+    assert [signal.jti for signal in await intake.stored()] == ["a"]
 
 
 @pytest.mark.requirement("SSF-UPD-6")

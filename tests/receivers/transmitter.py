@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,13 @@ class Transmitter:
     static_authorization: str | None = None
     scopes_supported: list[str] | None = None
     challenge: str | None = None
+    #: while it is clear, polls get no answer
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+
+    polled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
     def seen(self, method: str, path: str) -> list[OutboundRequest]:
         return [
@@ -58,6 +66,9 @@ class Transmitter:
     async def send(self, request: OutboundRequest) -> OutboundAnswer:
         self.requests.append(request)
         path = urlsplit(request.url).path
+        if path == "/events":
+            self.polled.set()
+            await self.answers.wait()
         place = f"{request.method} {path}"
         if self.faults.get(place):
             return self.faults[place].pop(0)()

@@ -223,3 +223,31 @@ async def test_killed_in_between_nothing_is_lost_or_doubled(
     assert await upstream.ledger("set.refused") == []
     stored = [len(await signals(world, jti)) for jti in sent]
     assert stored == [1] * SETS
+
+
+@pytest.mark.requirement("INT-22", "INT-32", "CRC-3", "SSF-META-23", "SSF-VER-10")
+async def test_the_hub_can_be_its_own_upstream(world: World, upstream: Upstream) -> None:
+    """Our receiver against our transmitter: metadata, tokens, scopes, stream, verification."""
+    issuer = world.hub.issuer
+    app = await world.admin("POST", "/admin/v1/apps", {"name": "own upstream"})
+    client = await world.admin(
+        "POST",
+        "/admin/v1/clients",
+        {"name": "own upstream", "scopes": ["ssf.read", "ssf.manage"], "app_id": app["id"]},
+    )
+    await upstream.add(
+        "own upstream",
+        issuer=issuer,
+        jwks_uri=f"{issuer}/jwks.json",
+        audiences=client["id"],
+        client_id=client["id"],
+        secret=client["token"],
+    )
+    made = await upstream.order("create-stream")
+    assert made["stream"]["events_delivered"]
+    await upstream.order("verify")
+    await upstream.until_verified()
+    assert (await upstream.show())["health"] == "ok"
+    assert (await upstream.order("read-status"))["status"] == "enabled"
+    await upstream.order("replace-stream")
+    await upstream.order("delete-stream")
