@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -169,6 +170,36 @@ async def ensure_tenant(
         .returning(tenants.c.tenant_id)
     )
     return (await connection.execute(insert)).first() is not None
+
+
+async def add_tenant(connection: AsyncConnection, tenant: Tenant) -> bool:
+    """Store a tenant; return False when there is one of its id."""
+    insert = (
+        dialect_insert(connection, tenants)
+        .values(asdict(tenant))
+        .on_conflict_do_nothing()
+        .returning(tenants.c.tenant_id)
+    )
+    return (await connection.execute(insert)).first() is not None
+
+
+async def get_tenant(connection: AsyncConnection, tenant_id: str) -> Tenant | None:
+    """Return a tenant, or None."""
+    rows = await connection.execute(sa.select(tenants).where(tenants.c.tenant_id == tenant_id))
+    found = rows.mappings().first()
+    return None if found is None else Tenant(**found)
+
+
+async def change_tenant(
+    connection: AsyncConnection, tenant_id: str, values: Mapping[str, Any]
+) -> bool:
+    """Set columns of a tenant; return whether there is one."""
+    if not values:
+        return await get_tenant(connection, tenant_id) is not None
+    result = await connection.execute(
+        sa.update(tenants).where(tenants.c.tenant_id == tenant_id).values(dict(values))
+    )
+    return bool(result.rowcount)
 
 
 async def system_list_tenants(connection: AsyncConnection) -> list[Tenant]:

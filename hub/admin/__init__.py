@@ -8,6 +8,7 @@ idempotency Idempotency-Key: a repeat gets the first answer
 clients, providers, apps, policies
             what an admin configures
 people      users and devices
+tenants     issuers of their own, for an owner at the root
 streams, deliveries
             streams; receipts of SETs, dead letters, sending again
 operations  what an admin watches: containments, tasks, signals, keys, audit

@@ -20,7 +20,7 @@ from hub.admin.bodies import Body
 from hub.admin.client import AdminClient, LocalClient, RemoteClient
 from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
 from hub.admin.mapping_test import add_mapping_commands
-from hub.admin.routes import KINDS
+from hub.admin.routes import ALL_KINDS
 from hub.app import make_trusted_app
 from hub.bootstrap import MadeUp, prepare, secret_key
 from hub.migrate import SchemaMismatch
@@ -59,7 +59,7 @@ LIST_ITEMS_MAX: Final = 1_000
 
 def register(app: typer.Typer) -> None:
     """Add one command group per kind of object."""
-    for kind in KINDS:
+    for kind in ALL_KINDS:
         group = _group(kind)
         if kind.name == "users":
             _add_risk(group)

@@ -9,9 +9,11 @@ from typing import Any
 
 from starlette.requests import Request
 
-from hub.admin.roles import check_write
+from hub.admin.roles import check_owner, check_write
 from hub.node import Node
+from hub.tenancy import DEFAULT_TENANT, NOT_FOUND
 from runtime.caller import Caller
+from runtime.errors import NotFound
 
 #: an admin object as it is shown: JSON members, times as datetimes
 Document = dict[str, Any]
@@ -51,10 +53,17 @@ class Listing:
     filters: Mapping[str, str]
 
 
-def admin_of(request: Request, *, write: bool) -> Admin:
-    """Return the context of a request. Raises Unauthorized, Forbidden."""
+def admin_of(request: Request, *, write: bool, is_owners: bool = False) -> Admin:
+    """Return the context of a request. Raises Unauthorized, Forbidden.
+
+    is_owners: what belongs to the whole hub. It is at the root issuer alone (NotFound elsewhere).
+    """
     caller: Caller = request.state.caller
+    if is_owners and caller.tenant_id != DEFAULT_TENANT:
+        raise NotFound(NOT_FOUND)
     caller.require(*(("admin.write",) if write else ("admin.read", "admin.write")))
+    if is_owners:
+        check_owner(caller)
     if write:
         check_write(caller, request.scope["path"])
     return Admin(state=request.app.state, node=request.app.state.node, caller=caller)

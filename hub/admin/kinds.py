@@ -76,6 +76,7 @@ class Kind:
     example: a request body that works as it stands; the tests send exactly this.
     id_parameter: `{id:path}` where ids are references that may hold slashes.
     secret_once: members of the POST answer that are never shown again.
+    is_owners: it belongs to the whole hub: at the root issuer alone, for an owner.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Kind:
     example: Document | None = None
     secret_once: tuple[str, ...] = field(default=())
     id_parameter: str = "{id}"
+    is_owners: bool = False
 
 
 def routes_of(kind: Kind) -> list[Route]:
@@ -142,7 +144,7 @@ def _routes(path: str, by_method: Mapping[str, Endpoint]) -> Route:
 
 def _list(kind: Kind) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = admin_of(request, write=False)
+        admin = admin_of(request, write=False, is_owners=kind.is_owners)
         listing = _listing(request, kind)
         wanted = Listing(after=listing.after, limit=listing.limit + 1, filters=listing.filters)
         found = await kind.list_page(admin, wanted)
@@ -155,7 +157,7 @@ def _list(kind: Kind) -> Endpoint:
 
 def _read(kind: Kind) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = admin_of(request, write=False)
+        admin = admin_of(request, write=False, is_owners=kind.is_owners)
         assert kind.read is not None  # noqa: S101 - only such kinds have this route
         document = await kind.read(admin, request.path_params["id"])
         return _json(document, etag=etag_of(document))
@@ -165,7 +167,7 @@ def _read(kind: Kind) -> Endpoint:
 
 def _create(kind: Kind) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = admin_of(request, write=True)
+        admin = admin_of(request, write=True, is_owners=kind.is_owners)
         assert kind.create_body is not None  # noqa: S101 - only such kinds have this route
         body = await parse_body(request, kind.create_body)
 
@@ -203,7 +205,7 @@ def _changing(
     model: type[Body],
 ) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = admin_of(request, write=True)
+        admin = admin_of(request, write=True, is_owners=kind.is_owners)
         body = await parse_body(request, model)
         object_id = request.path_params["id"]
 
@@ -220,7 +222,7 @@ def _changing(
 
 def _delete(kind: Kind) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = admin_of(request, write=True)
+        admin = admin_of(request, write=True, is_owners=kind.is_owners)
         object_id = request.path_params["id"]
 
         async def perform(inside: Admin) -> Written:
@@ -237,7 +239,7 @@ def _delete(kind: Kind) -> Endpoint:
 
 def _act(kind: Kind, action: Action) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        admin = admin_of(request, write=not action.reads)
+        admin = admin_of(request, write=not action.reads, is_owners=kind.is_owners)
         body = await parse_body(request, action.body) if action.body else None
         object_id = request.path_params.get("id", "")
         if action.reads:

@@ -23,7 +23,7 @@ from hub.admin.described import DESCRIBED
 from hub.admin.examples import ANSWERS
 from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
 from hub.admin.operation import Described
-from hub.admin.routes import KINDS
+from hub.admin.routes import ALL_KINDS
 from hub.auth import SCOPES
 from hub.errors import PROBLEM_MEDIA_TYPE
 
@@ -69,7 +69,7 @@ def document() -> dict[str, Any]:
     for described in DESCRIBED:
         operation = _described(described)
         paths.setdefault(described.path, {})[described.method.lower()] = operation
-    for kind in KINDS:
+    for kind in ALL_KINDS:
         _add_kind(kind, paths, schemas)
     return {
         "openapi": "3.1.0",

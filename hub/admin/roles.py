@@ -50,6 +50,12 @@ def check_write(caller: Caller, path: str) -> None:
         raise Forbidden(f"The role {caller.role} may not do this.")
 
 
+def check_owner(caller: Caller) -> None:
+    """Pass when the caller may see what belongs to the whole hub. Raises Forbidden."""
+    if caller.role not in {None, "owner"}:
+        raise Forbidden(f"The role {caller.role} may not do this.")
+
+
 def check_grant(caller: Caller, role: str | None, scopes: frozenset[str]) -> None:
     """Pass when the caller may give, change or take what a client has. Raises Forbidden.
 

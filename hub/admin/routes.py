@@ -19,10 +19,12 @@ from hub.admin import (
     relays,
     servers,
     streams,
+    tenants,
     upstreams,
 )
 from hub.admin.kinds import Kind, routes_of
 
+#: what each tenant has
 KINDS: Final[tuple[Kind, ...]] = (
     *clients.KINDS,
     *servers.KINDS,
@@ -40,4 +42,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *operations.KINDS,
     *ingest.KINDS,
 )
-ROUTES: Final = tuple(route for kind in KINDS for route in routes_of(kind))
+#: what belongs to the whole hub
+OWNERS_KINDS: Final[tuple[Kind, ...]] = tenants.KINDS
+ALL_KINDS: Final = (*KINDS, *OWNERS_KINDS)
+ROUTES: Final = tuple(route for kind in ALL_KINDS for route in routes_of(kind))

@@ -10,13 +10,13 @@ import pytest
 from hub.admin.examples import ANSWERS
 from hub.admin.kinds import PAGE_MAX, Kind
 from hub.admin.openapi import document
-from hub.admin.routes import KINDS
+from hub.admin.routes import ALL_KINDS, KINDS
 from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub
 from tests.hub.story import Story, begin
 
-CREATABLE = [kind for kind in KINDS if kind.create is not None]
+CREATABLE = [kind for kind in ALL_KINDS if kind.create is not None]
 CHANGEABLE = [kind for kind in KINDS if kind.change is not None and kind.create is not None]
-KINDS_BY_NAME = {kind.name: kind for kind in KINDS}
+KINDS_BY_NAME = {kind.name: kind for kind in ALL_KINDS}
 
 
 def name_of(kind: Kind) -> str:
@@ -465,6 +465,8 @@ def without(document_: dict[str, Any], names: set[str]) -> dict[str, Any]:
 def numbered(example: dict[str, Any], number: int) -> dict[str, Any]:
     """Return the example with names of its own."""
     body = dict(example)
+    if "id" in body:
+        body["id"] = f"{body['id']}-{number}"
     if "name" in body:
         body["name"] = f"{body['name']} {number}"
     if "event_type" in body:
