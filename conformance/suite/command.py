@@ -43,6 +43,8 @@ examples:
     signalhub conformance transmitter https://hub.example --token "$TOKEN" \\
         --profile caep-interop --trigger-url https://hub.example/admin/v1/events:emit \\
         --trigger-header "Authorization: Bearer $ADMIN_TOKEN"
+  secrets in a file, which the list of processes does not show; one argument per line:
+    signalhub conformance transmitter https://tx.example @secrets.txt
   some checks only:
     signalhub conformance transmitter https://tx.example --token "$TOKEN" --only CT-19,scopes
 
@@ -124,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Test an SSF transmitter over its public protocol, as a receiver sees it.",
         epilog=TRANSMITTER_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        fromfile_prefix_chars="@",
     )
     parser.add_argument("issuer", metavar="ISSUER", nargs="?", help="its issuer URL, with any path")
     parser.add_argument(
@@ -132,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--token", help="an access token with ssf.read and ssf.manage")
     parser.add_argument("--client-id", help="get tokens by client_credentials")
     parser.add_argument("--client-secret", help="with --client-id; sent as client_secret_basic")
+    parser.add_argument(
+        "--client-key", type=Path, metavar="FILE", help="a private JWK instead: private_key_jwt"
+    )
     parser.add_argument("--token-endpoint", help="where, if it cannot be discovered")
     parser.add_argument("--scope", default="ssf.read ssf.manage", help="default: %(default)s")
     parser.add_argument("--stranger-token", help="a token of another receiver, to test separation")
@@ -173,7 +179,9 @@ def _options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Opti
     if not given.issuer.startswith(("https://", "http://")):
         _misused(parser, f"{given.issuer!r} is no URL; it begins with https://")
     if (given.token is None) == (given.client_id is None):
-        _misused(parser, "give either --token, or --client-id with --client-secret")
+        _misused(parser, "give either --token, or --client-id with --client-secret or --client-key")
+    if given.client_key is not None and not given.client_key.is_file():
+        _misused(parser, f"--client-key: there is no file {given.client_key}")
     if (given.push_cert is None) != (given.push_key is None):
         _misused(parser, "--push-cert and --push-key belong together")
     return Options(
@@ -183,6 +191,7 @@ def _options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Opti
             token=given.token,
             client_id=given.client_id,
             client_secret=given.client_secret,
+            client_key=given.client_key,
             token_endpoint=given.token_endpoint,
             scope=given.scope,
         ),

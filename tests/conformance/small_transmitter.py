@@ -67,6 +67,8 @@ class SmallTransmitter:
         self._tls = tls
         self._trust = trust
         self.streams: dict[str, Stream] = {}
+        self._tokens = {OWN, OTHER}
+        self._assertions: set[str] = set()
         self.url = ""
         self._came = asyncio.Event()
         self._runner: web.AppRunner
@@ -83,6 +85,7 @@ class SmallTransmitter:
             ("GET", "/.well-known/ssf-configuration", self._metadata),
             ("GET", "/.well-known/oauth-authorization-server", self._as_metadata),
             ("POST", "/token", self._token),
+            ("POST", "/revoke", self._revoke),
             ("GET", "/jwks", self._jwks),
             ("POST", "/streams", self._create),
             ("GET", "/streams", self._read),
@@ -142,15 +145,43 @@ class SmallTransmitter:
         return web.Response(text=json.dumps(document), content_type=media_type)
 
     async def _as_metadata(self, _request: web.Request) -> web.Response:
-        return _json({"issuer": self.url, "token_endpoint": f"{self.url}/token"})
+        issuer = "https://else.example" if self.has("other_server") else self.url
+        return _json(
+            {
+                "issuer": issuer,
+                "token_endpoint": f"{self.url}/token",
+                "revocation_endpoint": f"{self.url}/revoke",
+            }
+        )
+
+    async def _form(self, request: web.Request) -> dict[str, str]:
+        """Return a form of our client. Raises HTTPUnauthorized."""
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        assertion = form.get("client_assertion", "")
+        if assertion:
+            known = assertion in self._assertions and not self.has("replayed")
+            self._assertions.add(assertion)
+        else:
+            pair = base64.b64encode(f"suite:{SECRET}".encode()).decode()
+            known = request.headers.get("authorization") != f"Basic {pair}"
+        if known and not self.has("any_client"):
+            raise web.HTTPUnauthorized(
+                text=json.dumps({"error": "invalid_client"}), content_type="application/json"
+            )
+        return form
 
     async def _token(self, request: web.Request) -> web.Response:
-        form = await request.post()
-        reads = form.get("scope") == "ssf.read"
+        form = await self._form(request)
+        token = READ_ONLY + secrets.token_hex(8) if form.get("scope") == "ssf.read" else OWN
+        self._tokens.add(token)
         kind = "magic" if self.has("token_type") else "Bearer"
-        return _json(
-            {"access_token": READ_ONLY if reads else OWN, "token_type": kind, "expires_in": 60}
-        )
+        return _json({"access_token": token, "token_type": kind, "expires_in": 60})
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if not self.has("revokes_nothing"):
+            self._tokens.discard(form["token"])
+        return web.Response()
 
     async def _jwks(self, _request: web.Request) -> web.Response:
         keys = [json.loads(key.export_public()) for key in KEYS.values()]
@@ -171,11 +202,11 @@ class SmallTransmitter:
             if self.has("token_in_query"):
                 return OWN
             raise web.HTTPBadRequest
-        if token not in {OWN, OTHER, READ_ONLY}:
+        if token not in self._tokens:
             challenge = 'Bearer realm="x", error="invalid_token"'
             headers = {} if self.has("no_challenge") else {"WWW-Authenticate": challenge}
             raise web.HTTPUnauthorized(headers=headers)
-        if token == READ_ONLY:
+        if token.startswith(READ_ONLY):
             if not reads and not self.has("reader_manages"):
                 headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
                 raise web.HTTPForbidden(headers=headers)

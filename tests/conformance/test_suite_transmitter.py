@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from jwcrypto.jwk import JWK
 
 from conformance.suite.checks import Outcome
 from conformance.suite.http import Trust
@@ -45,6 +46,9 @@ FAULTS: Final = (
     ("same_kid", "published_keys", "SET-35", SSF),
     ("tls_1_1", "tls_versions", "CTC-3", SSF),
     ("token_type", "client_credentials", "CTC-4", SSF),
+    ("any_client", "client_authentication", "OA-1", SSF),
+    ("other_server", "published_oauth_metadata", "OA-4", SSF),
+    ("revokes_nothing", "revoked_token", "OA-10", SSF),
     ("no_challenge", "challenges", "INT-29", SSF),
     ("anyone", "challenges", "INT-28", SSF),
     ("token_in_query", "token_in_the_query", "INT-27", SSF),
@@ -219,10 +223,31 @@ def test_every_check_says_what_it_does_and_is_found_out_by_a_fault() -> None:
     found_out = {check for _, check, *_ in (*FAULTS, *WEAK)}
     assert {one.name for one in CHECKS} - found_out <= {
         # Faults of these show in the checks above as well, or they only publish what is optional.
-        "metadata_of_nobody", "published_oauth_metadata", "create_with_little", "create_refusals",
+        "metadata_of_nobody", "create_with_little", "create_refusals",
         "update_with_invalid_token", "update_unknown_stream", "replace_unknown_stream", "status",
         "status_refusals", "verification_refusals", "long_poll_ends", "what_arrived",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [("", Outcome.PASS), ("replayed", Outcome.WARN)])
+async def test_a_client_with_a_key_sends_each_assertion_once(
+    bench: Bench, tmp_path: Path, fault: str, outcome: Outcome
+) -> None:
+    file = tmp_path / "key.json"
+    key = JWK.generate(kty="EC", crv="P-256", kid="c1", use="sig", alg="ES256")
+    file.write_text(key.export_private())
+    async with bench.transmitter(*filter(None, [fault])) as transmitter:
+        options = bench.options(transmitter.url, "client_authentication", "scopes")
+        options = replace(options, credentials=Credentials(client_id="suite", client_key=file))
+        results = await run_transmitter(options, tell=lambda _: None)
+        file.write_text("{}")
+        unusable = await run_transmitter(options, tell=lambda _: None)
+
+    report = Report(role="transmitter", target="", strict=False, results=tuple(results))
+    assert report.by_requirement["OA-2"][0] is outcome
+    assert not report.failed
+    assert {result.outcome for result in unusable} == {Outcome.FAIL}
+    assert "signing key" in unusable[0].findings[0].text
 
 
 async def test_a_dead_peer_is_a_failure_and_no_hang(bench: Bench) -> None:

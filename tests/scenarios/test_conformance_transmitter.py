@@ -13,6 +13,7 @@ from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 import pytest
+from jwcrypto.jwk import JWK
 
 from benchmarks.kills import settings_on_postgresql
 from tests.scenarios.conftest import DATABASES
@@ -37,7 +38,7 @@ INTEROP: Final = (
     "CTS-2", "SET-34",
     *(f"INT-{number}" for number in (3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 31, 40, 41, 42)),
 )  # fmt: skip
-CLIENT: Final = ("CTC-4", "INT-21", "INT-23", "INT-25")
+CLIENT: Final = ("CTC-4", "INT-21", "INT-23", "INT-25", "OA-1", "OA-2", "OA-4", "OA-5", "OA-9")
 PLACES: Final = ("root", "tenant")
 
 
@@ -58,8 +59,14 @@ class Run:
 async def run(hub: TLSHub, folder: Path, issuer: str, admin: str, *more: str) -> Run:
     """Run the command against one issuer of the hub, with a push receiver on TLS."""
     stranger = await hub.client(issuer, "stranger", token=admin)
-    client = await hub.client(issuer, "suite", token=admin)
-    filled = [one.format(client=client) for one in more]
+    members: dict[str, Any] = {}
+    if "--client-key" in more:
+        key = JWK.generate(kty="EC", crv="P-256", kid="suite", use="sig", alg="ES256")
+        (folder / "key.json").write_text(key.export_private())
+        jwks = {"keys": [key.export_public(as_dict=True)]}
+        members = {"auth_method": "private_key_jwt", "jwks": jwks}
+    client = await hub.client(issuer, "suite", token=admin, **members)
+    filled = [one.format(client=client, folder=folder) for one in more]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "hub.cli", "conformance", "transmitter", issuer, *filled,
         "--ca", str(hub.ca),
@@ -102,12 +109,13 @@ async def runs(
         green = await hub.add_tenant("x")
         secret = ("--client-id", "{client.client_id}", "--client-secret", "{client.token}")
         static = ("--token", "{client.token}")
+        keyed = ("--client-id", "{client.client_id}", "--client-key", "{folder}/key.json")
         interop = ("--profile", "caep-interop")
-        # Each database sees both profiles, both kinds of issuer and both kinds of token.
+        # Each database sees both profiles and both kinds of issuer, all see every kind of token.
         root: tuple[str, ...] = secret
         tenant: tuple[str, ...] = (*static, *interop)
         if request.param == "postgresql":
-            root, tenant = (*static, *interop), (*secret, "--long-poll-s", "200")
+            root, tenant = (*static, *interop), (*keyed, "--long-poll-s", "200")
         first, second = await asyncio.gather(
             run(hub, folder / "root", hub.issuer("default"), hub.admin_token, *root),
             run(hub, folder / "tenant", hub.issuer("x"), green, *tenant),

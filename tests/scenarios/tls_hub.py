@@ -106,8 +106,8 @@ class TLSHub:
         """Ask the admin API."""
         return await self.http.ask(method, url, body, token=token)
 
-    async def client(self, issuer: str, name: str, *, token: str) -> Client:
-        """Add a client that may read and manage streams."""
-        body = {"name": f"{name} {ids.new_ulid()}", "scopes": SCOPES}
+    async def client(self, issuer: str, name: str, *, token: str, **members: object) -> Client:
+        """Add a client that may read and manage streams; members: of the admin object."""
+        body = {"name": f"{name} {ids.new_ulid()}", "scopes": SCOPES, **members}
         made = await self.admin("POST", f"{issuer}/admin/v1/clients", body, token=token)
-        return Client(client_id=made["id"], token=made["token"])
+        return Client(client_id=made["id"], token=made.get("token") or "")

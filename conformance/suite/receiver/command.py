@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Test an SSF receiver: this command plays the transmitter.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        fromfile_prefix_chars="@",
     )
     parser.add_argument("push_url", metavar="PUSH_URL", nargs="?", help="its push endpoint, or -")
     parser.add_argument("--client", action="store_true", help="test its stream client instead")

@@ -30,11 +30,16 @@ class Profile(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """A token, or a client that gets one. token_endpoint: discovered when None."""
+    """A token, or a client that gets one. token_endpoint: discovered when None.
+
+    client_key: file with a private JWK, for private_key_jwt; else the secret is sent as
+    client_secret_basic.
+    """
 
     token: str | None = field(default=None, repr=False)
     client_id: str | None = None
     client_secret: str | None = field(default=None, repr=False)
+    client_key: Path | None = None
     token_endpoint: str | None = None
     scope: str = "ssf.read ssf.manage"
 

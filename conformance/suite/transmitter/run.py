@@ -22,6 +22,7 @@ from conformance.suite.transmitter import (
 )
 from conformance.suite.transmitter.options import Delivery, Options, Profile
 from conformance.suite.transmitter.party import Transmitter
+from ssf.errors import SharedSignalsError
 
 CHECKS: Final[tuple[Check[Transmitter], ...]] = tuple(
     one
@@ -39,7 +40,7 @@ CHECKS: Final[tuple[Check[Transmitter], ...]] = tuple(
     for one in module.checks.all
 )
 #: what a party may do wrong in so many ways that it ends a check
-TROUBLES: Final = (AskError, OSError, ssl.SSLError)
+TROUBLES: Final = (AskError, OSError, ssl.SSLError, SharedSignalsError)
 
 
 async def run_transmitter(options: Options, *, tell: Callable[[Result], None]) -> list[Result]:
@@ -87,7 +88,7 @@ async def _start(tx: Transmitter) -> str | None:
     """Prepare; return why nothing else can run, None when it can."""
     try:
         await tx.start()
-    except AskError as problem:
+    except (AskError, SharedSignalsError) as problem:
         return str(problem)
     if tx.endpoint("configuration_endpoint") is None:
         return f"{tx.metadata_url} names no configuration_endpoint"
