@@ -60,7 +60,8 @@ CODES: Final = frozenset(
 )
 ACCEPTED: Final = "accepted"
 TOO_LARGE: Final = 413
-SILENT: Final = 60
+#: structlog's number for critical
+SILENT: Final = 50
 
 
 class ClassCount(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from runtime.store import StoredKey
 from tests.hub.conftest import ONE_ENGINE, Outside, opened_hub
 from tests.hub.story import RISK_LEVEL_CHANGE, Story, begin, sign
 from tests.hub.test_client_assertions import Signer, new_key
+from tests.hub.test_external_servers import Server, streams
 from tests.runtime import web
 
 pytestmark = pytest.mark.requirement("SSF-DEL-6")
@@ -54,6 +55,10 @@ PLACES = {
     ("WebhookBody", "url"),
     ("ClientBody", "jwks_uri"),
     ("ClientChange", "jwks_uri"),
+    ("ServerBody", "jwks_uri"),
+    ("ServerBody", "introspection_url"),
+    ("ServerChange", "jwks_uri"),
+    ("ServerChange", "introspection_url"),
     ("UpstreamBody", "metadata_url"),
     ("UpstreamBody", "endpoint_url"),
     ("UpstreamBody", "jwks_uri"),
@@ -181,6 +186,31 @@ async def _client(story: Story, url: str, name: str) -> bool:
     return True
 
 
+async def _server(story: Story, name: str, *, is_jwt: bool, **members: str) -> bool:
+    """Trust an authorization server; a token that may be of it makes the hub ask it."""
+    issuer = f"https://{name}.example"
+    body = {"name": name, "issuer": issuer, **members}
+    made = await story.admin.post("/admin/v1/authorization-servers", json=body)
+    if not made.is_success:
+        return False
+    await story.hub.node.feed.refresh()
+    server = Server(story.hub, made.json()["id"], new_key(), issuer)
+    answer = await streams(story.hub, server.token() if is_jwt else f"opaque-{name}")
+    assert answer.status_code >= 400
+    path = f"/admin/v1/authorization-servers/{server.server_id}"
+    assert (await story.admin.delete(path)).is_success
+    return True
+
+
+async def _server_keys(story: Story, url: str, name: str) -> bool:
+    return await _server(story, name, is_jwt=True, jwks_uri=url)
+
+
+async def _introspection(story: Story, url: str, name: str) -> bool:
+    secrets = {"introspection_client_id": "hub", "introspection_secret": "x"}
+    return await _server(story, name, is_jwt=False, introspection_url=url, **secrets)
+
+
 async def _upstream(story: Story, name: str, *, ordered: bool = False, **members: str) -> bool:
     """Register an upstream; delivery calls it at its next step, or when something is ordered."""
     body = {
@@ -251,6 +281,8 @@ REGISTER: dict[str, Callable[[Story, str, str], Awaitable[bool]]] = {
     "scim": _scim,
     "webhook": _webhook,
     "client": _client,
+    "server": _server_keys,
+    "introspection": _introspection,
     "metadata": _metadata,
     "polled": _polled,
     "token": _token,
