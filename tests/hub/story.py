@@ -27,7 +27,7 @@ SESSION_REVOKED = CAEP + "session-revoked"
 RISK_LEVEL_CHANGE = CAEP + "risk-level-change"
 SECEVENT = {"content-type": "application/secevent+jwt"}
 
-_VENDOR_KEY = JWK.generate(kty="EC", crv="P-256", kid="mdm-1", alg="ES256", use="sig")
+VENDOR_KEY = JWK.generate(kty="EC", crv="P-256", kid="mdm-1", alg="ES256", use="sig")
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Story:
                 "name": "mdm",
                 "issuer": VENDOR,
                 "audiences": [HUB_AUDIENCE],
-                "jwks": {"keys": [_VENDOR_KEY.export_public(as_dict=True)]},
+                "jwks": {"keys": [VENDOR_KEY.export_public(as_dict=True)]},
                 "authorization_header": "Bearer both-sides",
                 "source_class": "device",
             },
@@ -226,7 +226,7 @@ async def begin(hub: Hub, tenant: str = "default") -> Story:
     return story
 
 
-def sign(claims: object, key: JWK = _VENDOR_KEY) -> bytes:
+def sign(claims: object, key: JWK = VENDOR_KEY) -> bytes:
     """Return a SET signed by the vendor."""
     protected = {"alg": key.get("alg"), "typ": "secevent+jwt", "kid": key.get("kid")}
     jws = JWS(claims if isinstance(claims, bytes) else json.dumps(claims).encode())
