@@ -28,6 +28,8 @@ GUARD_PER_CENT: Final = 2
 LOCAL_BUCKET: Final = -1
 #: what the change feed calls containments; its refs are user ids
 CONTAINMENTS_KIND: Final = "containments"
+#: the cause that somebody asked for a logout; it ends when that was carried out, not by a judgement
+REQUESTED: Final = "logout_requested"
 CAUSES_MAX: Final = 200
 DETAIL_CHARACTERS_MAX: Final = 500
 

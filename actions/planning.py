@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from actions.drafts import (
     Registry,
@@ -29,6 +29,7 @@ from actions.messages import Event
 from actions.model import (
     CAUSES_MAX,
     DISRUPTIVE,
+    REQUESTED,
     Action,
     Cause,
     Containment,
@@ -44,6 +45,10 @@ from actions.model import (
 #: levels of risk, lowest first
 LEVELS: Final = ("LOW", "MEDIUM", "HIGH")
 _NAMES: Final = frozenset(Action)
+#: the steps that log a user out
+LOGOUTS: Final = frozenset(
+    {TaskKind.IDP_LOGOUT, TaskKind.APP_LOGOUT, TaskKind.PUBLISH_SESSION_REVOKED}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,24 @@ class Decision:
     cleared: tuple[str, ...] = ()
     drafts: tuple[TaskDraft, ...] = ()
     cancelled: tuple[str, ...] = field(default=())
+
+
+class Decider(Protocol):
+    """Decides what follows from an order; `decide` by policy, `decide_request` by request."""
+
+    def __call__(
+        self,
+        order: ContainmentOrder,
+        current: Situation | None,
+        /,
+        *,
+        registry: Registry,
+        admitted: bool,
+        containment_id: str,
+        now: datetime,
+    ) -> Decision:
+        """Return what to write."""
+        ...
 
 
 def needs_admission(order: ContainmentOrder, current: Situation | None) -> bool:
@@ -82,17 +105,17 @@ def decide(
     """
     wanted = order.actions & _NAMES
     if current is not None and _is_outgrown(order, current):
-        cleared = tuple(sorted(_active_ids(current)))
+        cleared = tuple(sorted(active_ids(current)))
         return release(order, current, cleared=cleared, registry=registry, now=now)
     if not wanted:
         return _relax(order, current, registry=registry, now=now)
     if current is None:
-        containment = _new_containment(order, containment_id, now)
+        containment = new_containment(order, containment_id, now)
         current = Situation(containment=containment, causes=(), tasks=())
     if wanted <= current.containment.actions and _is_known(order, current, now):
         cleared = _cleared(order, current)
         return _update(order, current, cleared=cleared, registry=registry, now=now)
-    return _contain(order, current, registry=registry, admitted=admitted, now=now)
+    return contain(order, current, registry=registry, admitted=admitted, now=now)
 
 
 def _relax(
@@ -102,7 +125,7 @@ def _relax(
     if current is None or current.containment.state is ContainmentState.RESTORING:
         return Decision(outcome=PlanOutcome.NOTHING)
     cleared = _cleared(order, current)
-    if _active_ids(current) - set(cleared):
+    if active_ids(current) - set(cleared):
         return _update(order, current, cleared=cleared, registry=registry, now=now)
     return release(order, current, cleared=cleared, registry=registry, now=now)
 
@@ -119,6 +142,7 @@ def _is_outgrown(order: ContainmentOrder, current: Situation) -> bool:
         and bool(before.actions & DISRUPTIVE)
         and not order.actions & DISRUPTIVE
         and LEVELS.index(order.level) < LEVELS.index(before.level)
+        and not _protected_ids(current)
     )
 
 
@@ -179,7 +203,7 @@ def due_to_pull(queued: Iterable[Task], now: datetime) -> tuple[str, ...]:
     return tuple(sorted(turns))
 
 
-def _contain(
+def contain(
     order: ContainmentOrder,
     current: Situation,
     *,
@@ -257,7 +281,8 @@ def _update(
     )
 
 
-def _new_containment(order: ContainmentOrder, containment_id: str, now: datetime) -> Containment:
+def new_containment(order: ContainmentOrder, containment_id: str, now: datetime) -> Containment:
+    """Return a containment of which nothing was done yet. Raises nothing."""
     return Containment(
         tenant_id=order.tenant_id,
         containment_id=containment_id,
@@ -292,12 +317,13 @@ def _refreshed(
     )
 
 
-def _active_ids(current: Situation) -> set[str]:
+def active_ids(current: Situation) -> set[str]:
+    """Return the ids of the causes that are not cleared. Raises nothing."""
     return {cause.detection_id for cause in current.causes if cause.cleared_at is None}
 
 
 def _attached(order: ContainmentOrder, current: Situation, now: datetime) -> tuple[Cause, ...]:
-    active = _active_ids(current)
+    active = active_ids(current)
     room = CAUSES_MAX - len(active)
     new = {cause.detection_id: cause for cause in order.causes if cause.detection_id not in active}
     causes = list(new.values())[:room]
@@ -306,7 +332,19 @@ def _attached(order: ContainmentOrder, current: Situation, now: datetime) -> tup
 
 def _cleared(order: ContainmentOrder, current: Situation) -> tuple[str, ...]:
     wanted = {cause.detection_id for cause in order.causes}
-    return tuple(sorted(_active_ids(current) - wanted))
+    return tuple(sorted(active_ids(current) - wanted - _protected_ids(current)))
+
+
+def requested_ids(current: Situation) -> set[str]:
+    """Return those of the active causes that are requests for a logout. Raises nothing."""
+    active = (cause for cause in current.causes if cause.cleared_at is None)
+    return {cause.detection_id for cause in active if cause.name == REQUESTED}
+
+
+def _protected_ids(current: Situation) -> set[str]:
+    """Return the requests that no judgement may end, because their logouts are under way."""
+    is_under_way = any(task.kind in LOGOUTS for task in queued_of(current))
+    return requested_ids(current) if is_under_way else set()
 
 
 def is_restored(tasks: Sequence[Task]) -> bool:

@@ -37,7 +37,7 @@ from actions.model import (
     TaskView,
 )
 from actions.outcomes import OutcomeClass
-from actions.planning import Decision, decide, needs_admission, order_of
+from actions.planning import Decider, Decision, decide, needs_admission, order_of
 from actions.registry import store as registry_store
 from actions.settlement import move_on, read_registries
 from actions.store import Connection, Key
@@ -61,6 +61,7 @@ async def plan(
     *,
     user_counts: Mapping[str, int],
     now: datetime,
+    decider: Decider = decide,
 ) -> list[Planned]:
     """Open, extend, hold or end containments as ordered; at most one result per user.
 
@@ -79,7 +80,7 @@ async def plan(
     changes = Changes(known={key_of(one.containment) for one in situations.values()})
     planned = []
     for key, order in concerned.items():
-        decision = decide(
+        decision = decider(
             order,
             situations.get(key),
             registry=registries[order.tenant_id],

@@ -21,12 +21,13 @@ import msgspec
 import structlog
 
 from actions import store
-from actions.drafts import Registry, notify_drafts
+from actions.drafts import Registry, Situation, notify_drafts
 from actions.messages import Event
 from actions.model import (
     CONTAINMENTS_KIND,
     LOCAL_BUCKET,
     NOTIFICATION_DEADLINE,
+    REQUESTED,
     TASK_DEADLINE,
     Attempt,
     Containment,
@@ -40,8 +41,9 @@ from actions.model import (
     TaskState,
 )
 from actions.outcomes import OutcomeClass
-from actions.planning import due_to_pull, is_restored
+from actions.planning import LOGOUTS, Decision, due_to_pull, is_restored
 from actions.registry import store as registry_store
+from actions.requests import end_request
 from actions.store import Connection, Key
 from actions.tasks import store as task_store
 from runtime.changes import note_changes
@@ -184,6 +186,7 @@ async def move_on(
     ]
     await store.write_containments(connection, closed, known=held.keys())
     await note_changed(connection, closed)
+    await _end_requests(connection, held, tasks, now=now)
     failed = [
         (held[key], task)
         for key in keys
@@ -191,6 +194,55 @@ async def move_on(
         if task.state is TaskState.FAILED
     ]
     await _tell(connection, closed, failed, now=now)
+
+
+async def _end_requests(
+    connection: Connection,
+    held: Mapping[Key, Containment],
+    tasks: Mapping[Key, Sequence[Task]],
+    *,
+    now: datetime,
+) -> None:
+    """End requested logouts that were carried out. One that failed waits for a person.
+
+    held: the locked containments. tasks: of those that just moved on, queued ones included.
+    """
+    quiet = [
+        key
+        for key, all_open in tasks.items()
+        if held[key].state is ContainmentState.OPEN
+        and not any(task.kind is not TaskKind.NOTIFY for task in _queued(all_open))
+    ]
+    causes = await store.causes_of(connection, quiet)
+    asked = [key for key in quiet if any(each.name == REQUESTED for each in causes[key])]
+    if not asked:
+        return
+    everything = await task_store.tasks_of(connection, asked)
+    registries = await read_registries(connection, {tenant_id for tenant_id, _ in asked})
+    for key in asked:
+        if any(t.kind in LOGOUTS and t.state is TaskState.FAILED for t in everything[key]):
+            continue
+        situation = Situation(
+            containment=held[key], causes=tuple(causes[key]), tasks=tuple(tasks[key])
+        )
+        decision = end_request(situation, registry=registries[key[0]], now=now)
+        if decision is not None:
+            await _write_end(connection, key, decision, now=now)
+
+
+async def _write_end(
+    connection: Connection, key: Key, decision: Decision, *, now: datetime
+) -> None:
+    await store.write_causes(
+        connection, attached=(), cleared=[(key, each) for each in decision.cleared], now=now
+    )
+    if decision.containment is None:
+        return
+    await store.write_containments(connection, [decision.containment], known={key})
+    await task_store.add_tasks(
+        connection, [task_of(draft, decision.containment, now=now) for draft in decision.drafts]
+    )
+    await note_changed(connection, [decision.containment])
 
 
 async def read_registries(

@@ -26,7 +26,7 @@ import risk.policies.service
 import risk.routes
 import transmitters.routes
 from actions.model import App
-from hub import decisions, health, pipeline, store
+from hub import decisions, health, pipeline, revocation, store
 from hub.admin import openapi
 from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
@@ -106,6 +106,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *receivers.webhooks.routes.ROUTES,
             *transmitters.routes.ROUTES,
             *decisions.ROUTES,
+            *revocation.ROUTES,
             *risk.routes.ROUTES,
             *risk.ips.routes.ROUTES,
             *admin_routes.ROUTES,

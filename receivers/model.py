@@ -83,7 +83,7 @@ class ProviderSettings:
     provider speaks without SETs. event_types, subject_scope: None for all. client_id: the OAuth
     client whose risk events are this provider's word. level_cap: the highest level this provider's
     word can lead to, None for no cap. critical_subject_members: of the provider's transmitter
-    metadata (SSF 1.0 §7.1).
+    metadata (SSF 1.0 §7.1). may_revoke: whether it may have users logged out by GTR.
     """
 
     name: str
@@ -103,6 +103,7 @@ class ProviderSettings:
     status: ProviderStatus = ProviderStatus.ACTIVE
     client_id: str | None = None
     webhook: WebhookSettings | None = None
+    may_revoke: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,8 @@ class ProviderProfile:
     client_id: str | None = None
     upstream_id: str | None = None
     webhook: WebhookIntake | None = None
+    may_revoke: bool = False
+    legacy_subject: bool = False
 
 
 def build_profile(
@@ -187,6 +190,8 @@ def build_profile(
         level_cap=settings.level_cap,
         client_id=settings.client_id,
         upstream_id=upstream_id,
+        may_revoke=settings.may_revoke,
+        legacy_subject=settings.legacy_subject,
         webhook=None
         if settings.webhook is None
         else build_intake(settings.webhook, webhook_secrets),

@@ -289,6 +289,29 @@ _DECISIONS: Final = (
     ),
 )
 
+_REVOCATION: Final = (
+    Described(
+        path="/v1/global-token-revocation",
+        method="POST",
+        operation_id="revoke_global_tokens",
+        summary="Log a user out everywhere. Also with a signed JWT of a provider that may_revoke.",
+        tag="logout",
+        scopes=("logout",),
+        body={"type": "object", "required": ["sub_id"]},
+        example={"sub_id": {"format": "email", "email": "rosa.lind@customer.example"}},
+        answers={
+            204: "begun: logouts are stored and on their way",
+            400: "malformed, or a subject format that names no user",
+            401: "no valid token, or the JWT proves nothing",
+            403: "the scope is missing, or the provider may not do this to this user",
+            404: "no such user",
+            413: "too large",
+            415: "not JSON",
+            422: "held: an administrator has to approve",
+        },
+    ),
+)
+
 _HEALTH: Final = (
     Described(
         path="/healthz",
@@ -326,4 +349,14 @@ _HEALTH: Final = (
     ),
 )
 
-DESCRIBED: Final = (*_RECEIVERS, *SSF, *OAUTH, *_RISK, *_IPS, *_SESSIONS, *_DECISIONS, *_HEALTH)
+DESCRIBED: Final = (
+    *_RECEIVERS,
+    *SSF,
+    *OAUTH,
+    *_RISK,
+    *_IPS,
+    *_SESSIONS,
+    *_DECISIONS,
+    *_REVOCATION,
+    *_HEALTH,
+)

@@ -59,6 +59,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "allow_missing_typ": False,
         "status": "active",
         "client_id": None,
+        "may_revoke": False,
         "profile": None,
         "webhook": None,
         "has_webhook_secrets": False,

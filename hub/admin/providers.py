@@ -64,6 +64,7 @@ class ProviderChange(Body):
     status: ProviderStatus | None = None
     authorization_header: str | None = None
     client_id: Name | None = None
+    may_revoke: bool | None = None
     profile: Name | None = None
     webhook: WebhookBody | None = None
     webhook_secrets: list[str] | None = Field(default=None, max_length=2)
@@ -241,6 +242,7 @@ def _provider(admin: Admin, provider: Provider) -> Document:
         "allow_missing_typ": settings.allow_missing_typ,
         "status": settings.status.value,
         "client_id": settings.client_id,
+        "may_revoke": settings.may_revoke,
         "profile": settings.webhook.profile if settings.webhook else None,
         "webhook": None
         if settings.webhook is None

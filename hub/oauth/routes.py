@@ -172,6 +172,11 @@ async def server_metadata(request: Request) -> Response:
             "token_endpoint": f"{issuer}/oauth/token",
             "revocation_endpoint": f"{issuer}/oauth/revoke",
             "introspection_endpoint": f"{issuer}/oauth/introspect",
+            "global_token_revocation_endpoint": f"{issuer}/v1/global-token-revocation",
+            "global_token_revocation_endpoint_auth_methods_supported": [
+                "Bearer",
+                "global-token-revocation+jwt",
+            ],
             "jwks_uri": f"{issuer}/oauth/jwks.json",
             "scopes_supported": sorted(SCOPES),
             "response_types_supported": [],

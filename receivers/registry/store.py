@@ -58,6 +58,7 @@ providers: Final = sa.Table(
     sa.Column("webhook", JSONDocument),
     # A sealed JSON array: the old and the new secret while a vendor changes over.
     sa.Column("webhook_secrets_sealed", sa.Text),
+    sa.Column("may_revoke", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 IS_LISTED: Final = providers.c.deleted_at.is_(None)
 sa.Index(

@@ -33,6 +33,8 @@ from runtime.writer import Operation
 from ssf.subject import SimpleSubject, render_subject
 
 PAGE_MAX: Final = 200
+END_AT_ONCE_MAX: Final = 500
+END_ROUNDS_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,23 @@ async def write_ended(connection: Connection, tenant_id: str, ended: Sequence[Se
     """Store sessions that were ended, and what that means for the links of their devices."""
     await store.write_sessions(connection, ended)
     await _write_session_links(connection, tenant_id, ended)
+
+
+async def end_all_of_user(
+    connection: Connection, tenant_id: str, *, user_id: str, now: datetime
+) -> int:
+    """End every session of a user that is in the index; return how many."""
+    ended = 0
+    for _ in range(END_ROUNDS_MAX):
+        live = await store.live_of_user(
+            connection, tenant_id, user_id=user_id, limit=END_AT_ONCE_MAX
+        )
+        if not live:
+            break
+        over = [replace(session, ended_at=now, updated_at=now) for session in live]
+        await write_ended(connection, tenant_id, over)
+        ended += len(over)
+    return ended
 
 
 async def get_session(connection: Connection, tenant_id: str, *, iss: str, sid: str) -> Session:

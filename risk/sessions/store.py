@@ -104,6 +104,23 @@ async def live_sessions(
     return found
 
 
+async def live_of_user(
+    connection: AsyncConnection, tenant_id: str, *, user_id: str, limit: int
+) -> list[Session]:
+    """Return up to `limit` sessions of a user, at any issuer, that were not ended."""
+    rows = await connection.execute(
+        sa.select(sessions)
+        .where(
+            sessions.c.tenant_id == tenant_id,
+            sessions.c.user_id == user_id,
+            sessions.c.ended_at.is_(None),
+        )
+        .order_by(sessions.c.session_id)
+        .limit(limit)
+    )
+    return [_session(row) for row in rows]
+
+
 async def list_sessions(
     connection: AsyncConnection, tenant_id: str, *, user_id: str, after: str, limit: int
 ) -> list[Session]:
