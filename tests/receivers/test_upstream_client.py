@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from jwcrypto.jwk import JWK
 
+import receivers.upstreams.service as upstreams
 from receivers.registry.service import load_profiles
 from receivers.upstreams.model import Action, Auth, Delivery, Health, OrderState, Upstream
 from receivers.upstreams.worker import Job
 from runtime.errors import Conflict
 from ssf.errors import SETError
+from tests.hub.statements import Watcher
 from tests.receivers import vendor
 from tests.receivers.conftest import Intake, on_one_engine
 from tests.receivers.transmitter import CLIENT, POLL_URL, STREAM_ID, Transmitter, answer, lost
@@ -130,8 +132,6 @@ async def test_a_process_that_dies_after_the_create_leaves_it_to_the_next(
     dealings: Dealings,
 ) -> None:
     await dealings.add(secret=CLIENT[1], auth=Auth.POST, client_id=CLIENT[0])
-    import receivers.upstreams.service as upstreams  # noqa: PLC0415
-
     await upstreams.place_order(
         dealings.deps, Action.CREATE, tenant_id="default", upstream_id=dealings.upstream_id
     )
@@ -519,3 +519,30 @@ async def test_a_stream_that_stopped_is_looked_at_until_it_runs_again(
     assert (await dealings.now()).stream_status == "enabled"
     dealings.pass_time(minutes=16)
     assert Job.STATUS not in await dealings.turn()
+
+
+async def test_every_statement_about_an_upstream_names_its_tenant(
+    dealings: Dealings, rsa: JWK
+) -> None:
+    watcher = Watcher()
+    watcher.watch(dealings.intake.database)
+    await connected(dealings, verify_every_s=60)
+    claims = vendor.claims(jti="bad", aud="https://somebody.example")
+    dealings.outside.waiting["bad"] = vendor.sign(claims, rsa).decode()
+    await dealings.turn()
+    await dealings.order(Action.VERIFY)
+    assert await deliver_verification(dealings, rsa, dealings.outside.states[-1]) == "stored"
+    dealings.pass_time(seconds=400)
+    await dealings.turn()
+    await upstreams.change_upstream(
+        dealings.deps,
+        {"scope": "ssf.read"},
+        tenant_id="default",
+        upstream_id=dealings.upstream_id,
+    )
+    await dealings.order(Action.DELETE)
+    await upstreams.delete_upstream(dealings.deps, "default", dealings.upstream_id)
+
+    assert watcher.unnamed == []
+    assert {"system_due_upstreams"} <= watcher.crossings
+    assert watcher.count > 50
