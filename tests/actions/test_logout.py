@@ -74,7 +74,7 @@ def test_a_revocation_request_is_a_json_post_with_the_subject_and_a_signed_beare
     assert header == {"alg": "RS256", "typ": "global-token-revocation+jwt", "kid": "hub-gtr-1"}
 
 
-@pytest.mark.requirement("GTR-21", "GTR-23")
+@pytest.mark.requirement("GTR-21", "GTR-23", "EGW-48")
 def test_the_revocation_token_names_the_endpoint_and_us_but_never_the_user(
     key: SigningKey, jwk: JWK
 ) -> None:
@@ -125,7 +125,7 @@ def test_session_revoked_is_published_and_never_called(key: SigningKey) -> None:
         logout.build_request(LogoutMethod.SSF, message(), key=key)
 
 
-@pytest.mark.requirement("GTR-7", "GTR-8", "GTR-12")
+@pytest.mark.requirement("GTR-7", "GTR-8", "GTR-12", "EGW-47")
 @pytest.mark.parametrize(
     ("status", "klass", "proof"),
     [

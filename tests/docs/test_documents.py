@@ -40,6 +40,13 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
     assert not missing
 
 
+@pytest.mark.requirement("SSF-VER-8")
+def test_receivers_are_told_how_long_a_verification_may_take() -> None:
+    told = " ".join((ROOT / "docs/integrate-app.md").read_text().split())
+    assert "A verification SET is on its way within a second" in told
+    assert "give it a minute" in told
+
+
 def test_the_functions_in_the_diagrams_of_the_readme_exist() -> None:
     diagrams = "\n".join(_MERMAID.findall((ROOT / "README.md").read_text()))
     names = sorted(set(_NAME.findall(diagrams)))

@@ -171,7 +171,7 @@ async def test_a_client_that_asks_too_often_waits_and_nobody_else_does(hub: Hub)
         assert (await client.get("/healthz")).status_code == 200
 
 
-@pytest.mark.requirement("INT-23", "INT-24", "INT-25", "SSF-AUTH-6")
+@pytest.mark.requirement("INT-23", "INT-24", "INT-25", "SSF-AUTH-6", "EGW-51")
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [

@@ -17,6 +17,7 @@ from hub.errors import SLUGS, ErrorBoundary, response_of
 from runtime.errors import Conflict, Forbidden, Invalid, NotFound, Overloaded, Refused, Unauthorized
 from ssf.errors import LocalProtocolError, StreamError
 from tests.hub.conftest import ONE_ENGINE, Hub
+from tests.hub.story import begin
 
 MEMBERS = {"type", "title", "status", "detail", "instance"}
 SECRET = "Bearer hush-hush"
@@ -93,6 +94,25 @@ async def test_stream_errors_also_have_err_and_description(error: Exception, cod
     assert body.keys() == MEMBERS | {"err", "description"}
     assert body["err"] == code
     assert body["description"] == body["detail"]
+
+
+@pytest.mark.requirement("PD-6")
+async def test_where_a_standard_has_its_own_errors_they_are_no_problem_documents(
+    hub: Hub,
+) -> None:
+    story = await begin(hub)
+    pushed = await story.push_raw(b"no SET")
+    async with hub.client() as http:
+        token = await http.post("/oauth/token", data={"grant_type": "password"})
+        streams = await http.get("/ssf/streams")
+
+    assert (pushed.status_code, pushed.json().keys()) == (400, {"err", "description"})
+    assert token.json().keys() == {"error", "error_description"}
+    for answer in (pushed, token):
+        assert answer.headers["content-type"] == "application/json"
+    assert streams.status_code == 401
+    assert streams.headers["content-type"] == "application/problem+json"
+    assert streams.headers["www-authenticate"].startswith("Bearer")
 
 
 @pytest.mark.requirement("PD-2")

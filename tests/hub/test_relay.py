@@ -92,7 +92,7 @@ async def records(story: Story) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.requirement("SET-5", "SET-15", "SUB-24", "SUB-35", "PUSH-15")
+@pytest.mark.requirement("SET-5", "SET-15", "SUB-24", "SUB-35", "PUSH-15", "EGW-40")
 async def test_each_stream_gets_it_as_ours_with_the_subject_in_its_own_format(hub: Hub) -> None:
     story = await begin(hub)
     by_mail = await stream(story, "mail", subject_format="email")
@@ -121,12 +121,14 @@ async def test_each_stream_gets_it_as_ours_with_the_subject_in_its_own_format(hu
     assert record["txn"] == mail["txn"]
 
 
+@pytest.mark.requirement("SUB-31")
 async def test_a_stream_of_complex_subjects_gets_our_user_with_the_device(hub: Hub) -> None:
     story = await begin(hub)
     complex_stream = await stream(story, "complex", subject_format="complex")
     await rule(story)
     await story.play()
     (claims,) = await polled(story, "complex", complex_stream)
+    assert claims["sub_id"].keys() == {"format", "user", "device"}
     assert claims["sub_id"]["format"] == "complex"
     assert claims["sub_id"]["device"] == {"format": "opaque", "id": "LT-0091-77"}
     assert claims["sub_id"]["user"] == {"format": "email", "email": ROSA}

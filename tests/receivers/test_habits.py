@@ -43,8 +43,7 @@ def events_of(*names: str) -> list[dict[str, Any]]:
 
 @pytest.mark.requirement(
     "CR-6", "CR-7", "CR-21", "CR-22", "CRC-10", "CRC-12", "INT-13", "SSF-SUBJ-10", "SSF-SUBJ-12",
-    "POLL-16", "SET-20",
-)  # fmt: skip
+    "POLL-16", "SET-20", "EGW-36")  # fmt: skip
 async def test_every_event_type_is_acked_whoever_it_is_about(dealings: Dealings, rsa: JWK) -> None:
     events = [
         *events_of("ex23-session-revoked-set", "ex24-caep-events", "ex25-risc-events"),

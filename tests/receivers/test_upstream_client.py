@@ -41,7 +41,9 @@ def state_of(upstream: Upstream) -> tuple[OrderState, str]:
     return upstream.order.state, upstream.order.detail or ""
 
 
-@pytest.mark.requirement("CR-1", "CR-2", "CR-3", "CR-15", "CRC-4", "CRC-6", "CRC-7", "CRC-8")
+@pytest.mark.requirement(
+    "CR-1", "CR-2", "CR-3", "CR-15", "CRC-4", "CRC-6", "CRC-7", "CRC-8", "EGW-53"
+)
 async def test_every_step_is_an_order_of_its_own(dealings: Dealings) -> None:
     made = await connected(dealings)
     assert made.stream_id == STREAM_ID
@@ -73,7 +75,7 @@ async def test_every_step_is_an_order_of_its_own(dealings: Dealings) -> None:
         assert sent.keys() == {"stream_id", "events_requested", "delivery", "description"}
 
 
-@pytest.mark.requirement("CR-13", "INT-12", "SSF-DEL-3")
+@pytest.mark.requirement("CR-13", "INT-12", "SSF-DEL-3", "EGW-52")
 async def test_a_push_stream_names_an_intake_that_works_already(
     dealings: Dealings, rsa: JWK
 ) -> None:
@@ -362,7 +364,7 @@ async def test_tokens_are_renewed_before_they_run_out_and_once_on_401(
 
 
 @on_one_engine
-@pytest.mark.requirement("INT-22", "INT-32")
+@pytest.mark.requirement("INT-22", "INT-32", "EGW-51")
 @pytest.mark.parametrize(
     ("supported", "setting", "asked"),
     [

@@ -355,6 +355,13 @@ def test_a_type_nobody_knows_is_kept_with_its_payload() -> None:
     assert render_event(event) == {"reason": None, "n": [1]}
 
 
+@pytest.mark.requirement("SUB-23")
+def test_an_event_may_name_further_subjects_of_its_own() -> None:
+    uri = "https://vendor.example/event-type/ownership-transferred"
+    payload = {"transferee": {"format": "email", "email": "tim@green.example"}}
+    assert render_event(parse_event(uri, payload)) == payload
+
+
 @given(st.sampled_from(sorted(EVENT_TYPES)), st.data())
 def test_any_payload_is_an_event_or_an_event_error(type_uri: str, data: st.DataObject) -> None:
     fields = msgspec.structs.fields(EVENT_TYPES[type_uri])

@@ -284,6 +284,7 @@ def test_no_other_format_stands_in_for_the_one_a_stream_wants(
 
 
 @pytest.mark.requirement("SET-1", "SET-4", "SET-7", "SET-8", "SET-9", "SET-14", "INT-31")
+@pytest.mark.requirement("SSF-SEC-4")
 def test_a_set_has_the_claims_of_the_standard_and_no_others() -> None:
     addressing = Addressing(iss="https://hub.example", aud=("cli_1",), subject_format="iss_sub")
     claims = msgspec.json.decode(render_pending(pending(toe=7), addressing))

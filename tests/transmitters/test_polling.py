@@ -31,7 +31,9 @@ from transmitters.delivery.model import (
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.requirement("POLL-8", "SET-1", "SET-30", "SET-34", "SET-36", "SSF-META-3", "INT-15")
+@pytest.mark.requirement(
+    "POLL-8", "SET-1", "SET-30", "SET-34", "SET-36", "SSF-META-3", "INT-15", "EGW-21"
+)
 async def test_a_poll_hands_out_signed_sets_by_jti(world: World) -> None:
     stream = await world.stream()
     (one,) = await world.publish(event())

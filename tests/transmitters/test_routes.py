@@ -208,7 +208,7 @@ async def test_streams_are_read_one_as_an_object_and_all_as_an_array(
     assert all_of_them.json() == [created]
 
 
-@pytest.mark.requirement("SSF-OP-40", "EGW-9")
+@pytest.mark.requirement("SSF-OP-40", "EGW-9", "EGW-12")
 async def test_a_stream_is_deleted_once(http: httpx2.AsyncClient) -> None:
     params = {"stream_id": (await create(http))["stream_id"]}
     first = await http.delete("/ssf/streams", params=params, headers=bearer())
@@ -231,7 +231,9 @@ async def test_the_status_of_a_stream_is_read_with_its_reason(
     assert answer.json() == {**params, "status": "paused", "reason": "maintenance"}
 
 
-@pytest.mark.requirement("SSF-OP-20", "SSF-OP-30", "SSF-STAT-7", "SSF-STAT-8", "SSF-STAT-13")
+@pytest.mark.requirement(
+    "SSF-OP-20", "SSF-OP-30", "SSF-STAT-7", "SSF-STAT-8", "SSF-STAT-13", "EGW-12", "EGW-55"
+)
 async def test_a_stream_is_updated_replaced_paused_and_enabled_over_http(
     http: httpx2.AsyncClient,
 ) -> None:
@@ -250,7 +252,7 @@ async def test_a_stream_is_updated_replaced_paused_and_enabled_over_http(
         assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.requirement("SSF-SUBJ-1", "SSF-SUBJ-3", "SSF-VER-1")
+@pytest.mark.requirement("SSF-SUBJ-1", "SSF-SUBJ-3", "SSF-VER-1", "EGW-5", "EGW-6")
 async def test_subjects_and_verification_answer_as_the_standard_has_it(
     http: httpx2.AsyncClient,
 ) -> None:
@@ -266,7 +268,7 @@ async def test_subjects_and_verification_answer_as_the_standard_has_it(
         assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.requirement("SSF-OP-52", "SSF-OP-3", "SSF-AUTH-1")
+@pytest.mark.requirement("SSF-OP-52", "SSF-OP-3", "SSF-AUTH-1", "SSF-STAT-10")
 @pytest.mark.parametrize(
     ("method", "path", "headers", "content", "status"),
     [

@@ -318,7 +318,7 @@ async def test_the_activity_of_many_polls_is_written_down_now_and_then(world: Wo
 
 
 @ONE_ENGINE
-@pytest.mark.requirement("SSF-CFG-11")
+@pytest.mark.requirement("SSF-CFG-11", "EGW-30")
 async def test_accepting_a_push_is_no_activity(world: World) -> None:
     timed(world)
     stream = await world.push_stream("https://payroll.example/ssf")
