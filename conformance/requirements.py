@@ -1,10 +1,12 @@
 """The requirements we answer for, and which test shows each.
 
-`requirements.toml` holds one table per requirement: level, role, source, text and our status
-(`built`, or `planned` when it is not ours yet). Tests name requirements with the marker
-`requirement("SET-52", …)`. `python -m conformance.requirements` fails on an unknown id and on a
-built MUST without a test; `--write FILE` renders the coverage table for the documents, which also
-says what the conformance suite (`conformance/suite`) checks of any implementation.
+`requirements.toml` holds one table per requirement: level, role, source, text and our status:
+`built`, `planned` when it is not ours yet, or `declined` with `adr = "NNNN"`, the decision of
+`docs/adr/` that says why it is left out. Tests name requirements with the marker
+`requirement("SET-52", …)`. `python -m conformance.requirements` fails on an unknown id, on a built
+MUST without a test, on a declined row whose decision does not name it, and on two decisions with
+one number; `--write FILE` renders the coverage table for the documents, which also says what the
+conformance suite (`conformance/suite`) checks of any implementation.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 REGISTER: Final = Path(__file__).parent / "requirements.toml"
 SUITE: Final = Path(__file__).parent / "suite"
+DECISIONS: Final = ROOT / "docs/adr"
 _MARKER: Final = re.compile(r"\brequirement\(([^()]*)\)", re.DOTALL)
 _CHECK: Final = re.compile(r"@check\(([^()]*)\)[^\n]*\nasync def (\w+)", re.DOTALL)
 _RULES: Final = re.compile(r"^(\w+_RULES)[^=\n]*= \(([^()]*)\)", re.DOTALL | re.MULTILINE)
 _ID: Final = re.compile(r'"([A-Z0-9]+(?:-[A-Z0-9]+)+)"')
 _BINDING: Final = ("MUST", "SHALL", "REQUIRED")
+_STATUSES: Final = ("built", "planned", "declined")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """One row of the register."""
+    """One row of the register. adr: number of the decision that declines it, else empty."""
 
     requirement_id: str
     level: str
@@ -38,6 +42,7 @@ class Requirement:
     source: str
     text: str
     status: str
+    adr: str = ""
 
     @property
     def binding(self) -> bool:
@@ -56,6 +61,7 @@ def read_register(path: Path = REGISTER) -> dict[str, Requirement]:
             source=row["source"],
             text=row["text"],
             status=row["status"],
+            adr=row.get("adr", ""),
         )
         for requirement_id, row in rows.items()
     }
@@ -96,10 +102,34 @@ def _spelled_out(declared: str, rules: Mapping[str, str]) -> str:
     return declared
 
 
+def read_decisions(folder: Path = DECISIONS) -> dict[str, Path]:
+    """Return the number of each decision to its file. Raises ValueError on a repeated number."""
+    found: dict[str, Path] = {}
+    for file in sorted(folder.glob("[0-9][0-9][0-9][0-9]-*.md")):
+        number = file.name[:4]
+        if number in found:
+            raise ValueError(f"{found[number].name} and {file.name} have the same number")
+        found[number] = file
+    return found
+
+
+def _find_status_faults(row: Requirement, decisions: Mapping[str, Path]) -> list[str]:
+    if row.status not in _STATUSES:
+        return [f"{row.requirement_id}: '{row.status}' is none of {', '.join(_STATUSES)}"]
+    if row.status != "declined":
+        return [f"{row.requirement_id}: names a decision but is {row.status}"] if row.adr else []
+    if row.adr not in decisions:
+        return [f"{row.requirement_id}: declined, but there is no decision '{row.adr}'"]
+    if not re.search(rf"(?<![\w-]){row.requirement_id}(?![\w-])", decisions[row.adr].read_text()):
+        return [f"{row.requirement_id}: declined, but decision {row.adr} does not name it"]
+    return []
+
+
 def find_faults(
     register: Mapping[str, Requirement],
     markers: Mapping[str, Sequence[str]],
     checks: Mapping[str, Sequence[str]],
+    decisions: Mapping[str, Path],
 ) -> list[str]:
     """Return what is wrong, one line each; empty when all is well."""
     unknown = [
@@ -122,23 +152,27 @@ def find_faults(
         for row in register.values()
         if row.status != "built" and row.requirement_id in markers
     ]
-    return sorted(unknown) + sorted(untested) + sorted(unclaimed)
+    status = [fault for row in register.values() for fault in _find_status_faults(row, decisions)]
+    return sorted(unknown) + sorted(untested) + sorted(unclaimed) + sorted(status)
 
 
 def render_table(
     register: Mapping[str, Requirement],
     markers: Mapping[str, Sequence[str]],
     checks: Mapping[str, Sequence[str]],
+    decisions: Mapping[str, Path],
 ) -> str:
     """Return the coverage table in Markdown."""
     judged = sum(1 for row in register.values() if row.requirement_id in checks)
     tested = sum(1 for row in register.values() if row.requirement_id in markers)
+    declined = sum(1 for row in register.values() if row.status == "declined")
     lines = [
         "# Requirement coverage",
         "",
         "Generated by `python -m conformance.requirements --write docs/conformance.md`.",
         f"{tested} of {len(register)} requirements are named by a test; {judged} are checked by",
         "`signalhub conformance` of any implementation ([how to run it](conformance-suite.md)).",
+        f"{declined} are declined: the status links to the decision that says why.",
         "",
         "| Requirement | Level | Role | Source | Status | Tests | `signalhub conformance` |",
         "|---|---|---|---|---|---|---|",
@@ -146,9 +180,10 @@ def render_table(
     for row in register.values():
         files = "<br>".join(f"`{name}`" for name in markers.get(row.requirement_id, ()))
         names = "<br>".join(f"`{name}`" for name in checks.get(row.requirement_id, ()))
+        status = f"[declined](adr/{decisions[row.adr].name})" if row.adr else row.status
         lines.append(
             f"| {row.requirement_id} | {row.level} | {row.role} | {row.source} "
-            f"| {row.status} | {files} | {names} |"
+            f"| {status} | {files} | {names} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -159,11 +194,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="render the coverage table into this file")
     arguments = parser.parse_args(argv)
     register, markers = read_register(), read_markers(ROOT / "tests")
-    checks = read_checks(SUITE)
+    checks, decisions = read_checks(SUITE), read_decisions()
     if arguments.write:
-        arguments.write.write_text(render_table(register, markers, checks))
+        arguments.write.write_text(render_table(register, markers, checks, decisions))
         return 0
-    faults = find_faults(register, markers, checks)
+    faults = find_faults(register, markers, checks, decisions)
     sys.stdout.writelines(f"{fault}\n" for fault in faults)
     if not faults:
         sys.stdout.write(f"{len(register)} requirements, {len(markers)} named by tests\n")
