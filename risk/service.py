@@ -308,6 +308,7 @@ def _change(placed: Sequence[Placement], links: Sequence[Link], *, now: datetime
     found: list[Detection] = []
     remedied = []
     triggers: dict[str, Trigger] = {}
+    strongest: dict[str, int] = {}
     for each in sorted(placed, key=lambda each: each.signal.received_at):
         findings = assessment.findings(each, new_id=_new_detection_id, now=now)
         remedies = assessment.remedies(each)
@@ -320,8 +321,13 @@ def _change(placed: Sequence[Placement], links: Sequence[Link], *, now: datetime
             device_ids.add(each.device_id)
             concerned |= users_of.get(each.device_id, set())
         user_ids |= concerned
+        weight = max((finding.level for finding in findings), default=0)
         for user_id in concerned:
-            triggers.setdefault(user_id, _trigger(each.signal))
+            # Of several signals about one user the strongest is named as the cause of the change,
+            # the latest among equals.
+            if weight >= strongest.get(user_id, 0):
+                strongest[user_id] = weight
+                triggers[user_id] = _trigger(each.signal)
     return Change(
         user_ids=frozenset(user_ids),
         device_ids=frozenset(device_ids),

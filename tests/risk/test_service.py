@@ -179,6 +179,21 @@ async def test_two_medium_words_of_one_source_class_stay_medium(world: World) ->
     assert await world.level() == "MEDIUM"
 
 
+async def test_of_several_words_about_a_user_the_strongest_is_named_as_the_cause(
+    world: World,
+) -> None:
+    """A change used to carry the `txn` of whatever came first in the batch."""
+    await world.add_user(TINA)
+    (made,) = (
+        await world.assess(
+            user_level("LOW", txn="small"),
+            device_risk("high", txn="grave"),
+            user_level("MEDIUM", iss=EDR, txn="middling"),
+        )
+    ).assessments
+    assert (made.level, made.trace_id) == (Level.HIGH, "grave")
+
+
 async def test_a_capped_issuer_never_alone_makes_high(world: World) -> None:
     await world.add_user(TINA)
     capped = World(world.database, caps={(TENANT, MDM): Level.MEDIUM})
