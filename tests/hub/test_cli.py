@@ -84,7 +84,7 @@ def test_a_body_may_come_from_a_file(shell: Shell, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("provider", "add", "name=x"), ["400", "/issuer", "/audiences"]),
+        (("provider", "add", "name=x"), ["400", "/issuer"]),
         (("provider", "add", "nome=x"), ["'nome=x' is not NAME=VALUE", "issuer (needed)"]),
         (("app", "add", "crm"), ["'crm' is not NAME=VALUE"]),
         (("app", "add", "name=x", "logout={"), ["logout: not JSON"]),
