@@ -34,6 +34,7 @@ class Event(StrEnum):
     OPENED = "containment.opened"
     UPDATED = "containment.updated"
     CLOSED = "containment.closed"
+    QUARANTINED = "provider.quarantined"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ def message(story: Story, limits: Limits = FULL) -> str:
             why = _why(_active(story.causes), limits)
             note = _short(story.note, limits.summary_characters * 2)
             return f"{who}: {note} The containment stays open{why}. {done}".replace("  ", " ")
-        case Event.CLOSED:
+        case _:
             why = _why(story.causes, limits)
             return (
                 f"{who} is no longer contained: everything that led to it is cleared{why}. {done}"
@@ -134,7 +135,7 @@ def user_message(story: Story, limits: Limits = FULL) -> str:
                 f"We saw a sign that your account may be at risk{cause}."
                 f"{_consequence(story.containment)} Your security team can help."
             )
-        case Event.CLOSED:
+        case _:
             solved = "The problem that put your account at risk is solved."
             if not story.containment.actions & DISRUPTIVE:
                 return solved

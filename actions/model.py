@@ -31,6 +31,8 @@ CONTAINMENTS_KIND: Final = "containments"
 #: the cause that somebody asked for a logout; it ends when that was carried out, not by a judgement
 REQUESTED: Final = "logout_requested"
 CAUSES_MAX: Final = 200
+#: begins the id of a notice, which stands where tasks have their containment
+NOTICE_PREFIX: Final = "qrn_"
 DETAIL_CHARACTERS_MAX: Final = 500
 
 
@@ -200,7 +202,8 @@ class ContainmentOrder:
 
     causes: every detection that holds the user at its present level; one that is missing here is
     taken as cleared. actions: names of `Action`; others are ignored. identifiers: RFC 9493 objects
-    of the user. received_at: when the signal that led here was received.
+    of the user. received_at: when the signal that led here was received. exempt: a break-glass
+    user, whom an open containment lets go. hold: carry nothing out before a person approves.
     """
 
     tenant_id: str
@@ -213,6 +216,8 @@ class ContainmentOrder:
     identifiers: tuple[Mapping[str, object], ...]
     label: str
     received_at: datetime
+    exempt: bool = False
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,8 @@ def decide(
     Raises nothing. Source: contracts §6 (Quarantine, Clean while the fan-out runs, Guards).
     """
     wanted = order.actions & _NAMES
+    if current is not None and order.exempt and current.containment.actions & DISRUPTIVE:
+        return _let_go(order, current, registry=registry, now=now)
     if current is not None and _is_outgrown(order, current):
         cleared = tuple(sorted(active_ids(current)))
         return release(order, current, cleared=cleared, registry=registry, now=now)
@@ -116,6 +118,16 @@ def decide(
         cleared = _cleared(order, current)
         return _update(order, current, cleared=cleared, registry=registry, now=now)
     return contain(order, current, registry=registry, admitted=admitted, now=now)
+
+
+def _let_go(
+    order: ContainmentOrder, current: Situation, *, registry: Registry, now: datetime
+) -> Decision:
+    """End the containment of a break-glass user, whatever its causes."""
+    if current.containment.state is ContainmentState.RESTORING:
+        return Decision(outcome=PlanOutcome.NOTHING)
+    cleared = tuple(sorted(active_ids(current)))
+    return release(order, current, cleared=cleared, registry=registry, now=now)
 
 
 def _relax(

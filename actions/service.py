@@ -84,7 +84,7 @@ async def plan(
             order,
             situations.get(key),
             registry=registries[order.tenant_id],
-            admitted=guard.admits(order.tenant_id),
+            admitted=guard.admits(order.tenant_id) and not order.hold,
             containment_id=new_id("ctn"),
             now=now,
         )
@@ -342,6 +342,8 @@ async def _failed_task(
     """Return a failed task and its locked containment. Raises NotFound, Conflict."""
     key = (tenant_id, task_id)
     task = (await task_store.tasks_by_key(connection, [key])).get(key)
+    if task is not None and task.containment_id.startswith("qrn_"):
+        raise Conflict("The task belongs to no containment.")
     if task is None:
         raise NotFound("No such task.")
     containment_key = (tenant_id, task.containment_id)

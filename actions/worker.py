@@ -20,6 +20,7 @@ from prometheus_client import Counter, Histogram
 from actions import store
 from actions.messages import Step
 from actions.model import Task, TaskKind, TaskResult, TaskState, target_of_lane
+from actions.notices import notice_containment
 from actions.outcomes import Outcome, OutcomeClass, classify_failure, decide_next
 from actions.performing import Performed, SigningKeys, Tools, Work, perform
 from actions.registry import store as registry_store
@@ -190,7 +191,8 @@ async def _load(connection: Connection, tasks: Sequence[Task]) -> list[Work]:
         works.append(
             Work(
                 task=task,
-                containment=containments[key],
+                containment=containments.get(key)
+                or notice_containment(task.tenant_id, task.containment_id, task.created_at),
                 app=apps.get((task.tenant_id, task.app_id or "")),
                 webhook=webhooks.get((task.tenant_id, task.webhook_id or "")),
                 causes=tuple(causes.get(key, ())),

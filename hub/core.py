@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -16,6 +17,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions.service
+import hub.guard.service
+import hub.guard.store
 import receivers.store
 import risk.ips.service
 import risk.service
@@ -195,6 +198,7 @@ class Core:
         """Re-assess whom time, a new link or an expired pin concerns."""
         node = self._node
         now = node.clock.now()
+        await self._tell(fence, now)
         async with node.database.snapshot() as connection:
             tenant_ids = await risk.service.tenants_to_reassess(connection, now)
         if not tenant_ids:
@@ -224,6 +228,17 @@ class Core:
         """Let others have the event loop, and intake its turn, between two small steps."""
         await asyncio.sleep(0)
         await self._let_intake_pass(BREATH_S)
+
+    async def _tell(self, fence: Fence, now: datetime) -> None:
+        """Tell admins of providers that were quarantined."""
+        async with self._node.database.snapshot() as connection:
+            if not await hub.guard.store.system_untold(connection):
+                return
+        async with self._as_leader(fence) as connection:
+            if connection is None:
+                return
+            await hub.guard.service.tell(connection, now=now)
+        self._node.notifier.wake("tasks")
 
     async def purge(self, _fence: Fence) -> bool:
         """Delete what nobody reads any more, in small batches."""

@@ -1,6 +1,6 @@
 """The spine: the only place that knows the order of the parts.
 
-    received ─▶ echo? ─▶ assessed ─▶ relayed ─▶ planned ─▶ performed / published
+    received ─▶ echo? ─▶ assessed ─▶ guarded ─▶ relayed ─▶ planned ─▶ performed / published
 
 `handle_signals` runs inside one write transaction per batch and does no outbound HTTP. A crash
 between any two steps leaves its signals `received`, and the next run takes them up again.
@@ -20,11 +20,14 @@ from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions.service
+import hub.guard.service as guard
 import receivers.store
+import risk.recall
 import risk.service
 import transmitters.service
 from actions.model import Cause as ContainmentCause
 from actions.model import ContainmentOrder, Planned, PlanOutcome, Task
+from hub.guard.service import Watched
 from hub.relay.model import own_txn
 from hub.relay.service import Incoming, Relayed, echoes_among, relay
 from receivers.model import PendingSignal, SignalState
@@ -48,7 +51,7 @@ REASON_USER: Final = "For your security you were signed out. Please sign in agai
 
 _MODES: Final = {mode.value: mode for mode in SignalMode}
 
-Caps = Mapping[tuple[str, str], Level]
+Caps = Mapping[tuple[str, str], Level | None]
 #: (tenant, trace) to the `txn` of what we publish because of it
 Txns = Mapping[tuple[str, str], str]
 
@@ -82,8 +85,13 @@ async def handle_signals(
     signals = [each.signal for each in incoming]
     caps = await caps_of(connection, {signal.tenant_id for signal in signals})
     result = await risk.service.assess(connection, signals, caps=caps, now=now, mappings=mappings)
-    relayed = await relay(connection, incoming, now=now)
-    topics = await respond(connection, result.assessments, txns=_txns(incoming), now=now)
+    watched = await guard.watch(connection, signals, result.assessments, now=now)
+    assessments = await _again(connection, result.assessments, watched, now=now)
+    believed = [each for each in incoming if _source(each.signal) not in watched.quarantined]
+    relayed = await relay(connection, believed, now=now)
+    topics = await respond(
+        connection, assessments, txns=_txns(incoming), held=watched.held, now=now
+    )
     if relayed.has_published:
         topics |= PUBLISHED
     marks = [*set_aside, *(_inbox_mark(mark, relayed) for mark in result.marks)]
@@ -110,6 +118,26 @@ def _read(
     return incoming, set_aside
 
 
+def _source(signal: Signal) -> tuple[str, str]:
+    return (signal.tenant_id, signal.iss)
+
+
+async def _again(
+    connection: AsyncConnection,
+    assessments: Sequence[Assessment],
+    watched: Watched,
+    *,
+    now: datetime,
+) -> list[Assessment]:
+    """Assess again whom a provider marked that was quarantined just now: its word is void."""
+    made: list[Assessment] = []
+    for tenant_id in sorted({tenant_id for tenant_id, _ in watched.quarantined}):
+        caps = await caps_of(connection, {tenant_id})
+        users = {each.user_id for each in assessments if each.tenant_id == tenant_id}
+        made += await risk.recall.reassess(connection, tenant_id, users, caps=caps, now=now)
+    return guard.merged(assessments, made)
+
+
 def _txns(incoming: Sequence[Incoming]) -> Txns:
     """Return our own `txn` for what each signal leads to, by (tenant, trace) (SET-15)."""
     txns: dict[tuple[str, str], str] = {}
@@ -126,17 +154,21 @@ async def respond(
     *,
     now: datetime,
     txns: Txns = MappingProxyType({}),
+    held: frozenset[tuple[str, str]] = frozenset(),
 ) -> frozenset[str]:
     """Plan what policy ordered and publish what changed, in the transaction of the assessment.
 
-    txns: of the signals behind it, by (tenant, trace); else the trace is a name of our own.
+    txns: of the signals behind it, by (tenant, trace); else the trace is a name of our own. held:
+    (tenant, user) whose containment waits for a person.
 
     Returns the topics to wake after the commit: a wake-up that finds nothing costs its receiver
     several queries.
     """
     if not assessments:
         return frozenset()
-    orders = [order_of(assessment) for assessment in assessments]
+    orders = await guard.softened(
+        connection, [order_of(assessment) for assessment in assessments], held
+    )
     counts = {
         tenant_id: await risk.service.count_users(connection, tenant_id)
         # Only whoever would be contained is counted against the users of the tenant.
@@ -189,11 +221,14 @@ async def publish_logouts(
 
 
 async def caps_of(connection: AsyncConnection, tenant_ids: set[str]) -> Caps:
-    """Return (tenant, issuer) to the highest level that issuer's word may lead to."""
-    caps: dict[tuple[str, str], Level] = {}
+    """Return (tenant, issuer) to the highest level that issuer's word may lead to.
+
+    None when it does not count at all.
+    """
+    caps: dict[tuple[str, str], Level | None] = {}
     for tenant_id in tenant_ids:
         for issuer, level in (await level_caps(connection, tenant_id)).items():
-            caps[tenant_id, issuer] = Level[level]
+            caps[tenant_id, issuer] = None if level is None else Level[level]
     return caps
 
 

@@ -20,6 +20,8 @@ from ssf.subject import SimpleSubject, Subject, normal_form, simple_members
 
 #: the unique index over issuer and jti must hold both on every engine
 JTI_BYTES_MAX: Final = 512
+#: users who may become HIGH on one provider's word within an hour, unless an admin says otherwise
+HIGH_USERS_PER_HOUR_MAX: Final = 100
 LEVELS: Final = ("LOW", "MEDIUM", "HIGH")
 
 _CLOCK_SKEW: Final = timedelta(seconds=CLOCK_SKEW_S)
@@ -84,6 +86,7 @@ class ProviderSettings:
     client whose risk events are this provider's word. level_cap: the highest level this provider's
     word can lead to, None for no cap. critical_subject_members: of the provider's transmitter
     metadata (SSF 1.0 §7.1). may_revoke: whether it may have users logged out by GTR.
+    high_users_per_hour_max: beyond it containments wait for a person.
     """
 
     name: str
@@ -101,6 +104,7 @@ class ProviderSettings:
     legacy_subject: bool = False
     allow_missing_typ: bool = False
     status: ProviderStatus = ProviderStatus.ACTIVE
+    high_users_per_hour_max: int = HIGH_USERS_PER_HOUR_MAX
     client_id: str | None = None
     webhook: WebhookSettings | None = None
     may_revoke: bool = False

@@ -251,7 +251,7 @@ class UserFacts:
     evidence: Sequence[Detection]
     pin: Pin | None
     groups: tuple[str, ...]
-    caps: Mapping[str, Level]
+    caps: Mapping[str, Level | None]
 
 
 def judge(facts: UserFacts, policy: Policy, *, now: datetime) -> Judgement:
@@ -299,6 +299,7 @@ def _causes(facts: UserFacts, result: LevelResult) -> tuple[Cause, ...]:
             level=levels.effective_level(each, facts.caps) or each.level,
             issuer=each.issuer,
             summary=levels.describe(each),
+            signal_ids=frozenset(seen.signal_id for seen in each.sightings),
         )
         for each in sorted(facts.evidence, key=lambda each: each.detection_id)
         if each.detection_id in wanted

@@ -46,7 +46,7 @@ class RiskDeps:
     writer: Writer
     clock: Clock
     lock: Callable[[Connection, set[str]], Awaitable[None]]
-    caps: Callable[[Connection, set[str]], Awaitable[Mapping[tuple[str, str], Level]]]
+    caps: Callable[[Connection, set[str]], Awaitable[Mapping[tuple[str, str], Level | None]]]
     respond: Respond
     add_audit: AddAudit
     responded: Callable[[], None]

@@ -113,7 +113,7 @@ async def explain(
     tenant_id: str,
     user: str,
     *,
-    caps: Mapping[tuple[str, str], Level],
+    caps: Mapping[tuple[str, str], Level | None],
     now: datetime,
 ) -> Explanation:
     """Judge a user anew and show what the judgement rests on. Changes nothing.
@@ -175,7 +175,7 @@ async def _users(connection: Connection, tenant_id: str, user_ids: Sequence[str]
     ]
 
 
-def _counts_as(detection: Detection, caps: Mapping[str, Level]) -> Level | None:
+def _counts_as(detection: Detection, caps: Mapping[str, Level | None]) -> Level | None:
     if detection.state is not DetectionState.ACTIVE or detection.mode is not SignalMode.ENFORCE:
         return None
     return levels.effective_level(detection, caps)

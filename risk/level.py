@@ -80,13 +80,13 @@ def level(
     clearances: Sequence[Clearance],
     *,
     pins: Iterable[Pin],
-    caps: Mapping[str, Level],
+    caps: Mapping[str, Level | None],
     now: datetime,
 ) -> LevelResult:
     """Compute the level of one entity from everything that is known about it.
 
     detections, clearances: of the entity and of what is linked to it, in any order. caps: issuer
-    to the highest level its word can lead to. Raises nothing.
+    to the highest level its word can lead to, None when it does not count. Raises nothing.
     Source: contracts §6 "Level precedence"; requirement SET-18.
     """
     detections, pins = tuple(detections), tuple(pins)
@@ -149,7 +149,7 @@ def expires_at(detection: Detection) -> datetime | None:
     return None if life is None else detection.occurred_at + life
 
 
-def effective_level(detection: Detection, caps: Mapping[str, Level]) -> Level | None:
+def effective_level(detection: Detection, caps: Mapping[str, Level | None]) -> Level | None:
     """Return what a detection counts for: lowered by poor confidence, capped by issuer.
 
     None: it does not count at all. Raises nothing.
@@ -159,7 +159,8 @@ def effective_level(detection: Detection, caps: Mapping[str, Level]) -> Level | 
         claimed -= 1
     if claimed < Level.LOW:
         return None
-    return Level(min(claimed, caps.get(detection.issuer, Level.HIGH)))
+    cap = caps.get(detection.issuer, Level.HIGH)
+    return None if cap is None else Level(min(claimed, cap))
 
 
 def merge(first: Detection, second: Detection) -> Detection:
@@ -221,7 +222,7 @@ def _applies(clearance: Clearance, detection: Detection) -> bool:
 
 
 def _highest(
-    counted: Sequence[_Counted], caps: Mapping[str, Level]
+    counted: Sequence[_Counted], caps: Mapping[str, Level | None]
 ) -> tuple[Level, set[str], list[str]]:
     """Return level, supporting detections and reasons: maximum, then corroboration."""
     if len(counted) == 1:
@@ -249,7 +250,7 @@ def _told(each: _Counted) -> str:
 
 
 def _corroborating_pairs(
-    mediums: Sequence[_Counted], caps: Mapping[str, Level]
+    mediums: Sequence[_Counted], caps: Mapping[str, Level | None]
 ) -> dict[str, _Counted]:
     """Return the MEDIUM findings that have a partner of another source class near in time."""
     found: dict[str, _Counted] = {}
@@ -266,7 +267,7 @@ def _corroborating_pairs(
 
 
 def _corroborating_classes(
-    lows: Sequence[_Counted], caps: Mapping[str, Level]
+    lows: Sequence[_Counted], caps: Mapping[str, Level | None]
 ) -> dict[str, _Counted]:
     """Return the LOW findings that share a window with two other source classes."""
     found: dict[str, _Counted] = {}
@@ -287,9 +288,11 @@ def _corroborating_classes(
     return found
 
 
-def _may_lift(issuers: Collection[str], to: Level, caps: Mapping[str, Level]) -> bool:
+def _may_lift(issuers: Collection[str], to: Level, caps: Mapping[str, Level | None]) -> bool:
     """INVARIANT: an issuer never gets beyond its cap on its own word alone."""
-    return len(issuers) > 1 or all(caps.get(issuer, Level.HIGH) >= to for issuer in issuers)
+    return len(issuers) > 1 or all(
+        (caps.get(issuer, Level.HIGH) or Level.LOW) >= to for issuer in issuers
+    )
 
 
 def _near(one: Detection, other: Detection) -> bool:

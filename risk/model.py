@@ -183,13 +183,17 @@ class AdminWord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """A detection that supports the present level, told to people. For a pin the id is its own."""
+    """A detection that supports the present level, told to people. For a pin the id is its own.
+
+    signal_ids: that reported it.
+    """
 
     detection_id: str
     name: str
     level: Level
     issuer: str
     summary: str
+    signal_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ async def assess(
     connection: Connection,
     signals: Sequence[Signal],
     *,
-    caps: Mapping[tuple[str, str], Level],
+    caps: Mapping[tuple[str, str], Level | None],
     now: datetime,
     mappings: MappingCache | None = None,
 ) -> AssessResult:
@@ -106,7 +106,7 @@ async def reassess_due(
     now: datetime,
     *,
     limit: int,
-    caps: Mapping[tuple[str, str], Level],
+    caps: Mapping[tuple[str, str], Level | None],
     tenant_ids: Collection[str] | None = None,
 ) -> list[Assessment]:
     """Assess users again whose time has come: expiry, end of a pin, a new session or owner.
@@ -149,7 +149,7 @@ async def set_user_risk(
     user: str,
     word: AdminWord,
     *,
-    caps: Mapping[tuple[str, str], Level],
+    caps: Mapping[tuple[str, str], Level | None],
     now: datetime,
 ) -> tuple[Assessment, bool]:
     """Set a user's risk by hand; return the assessment and whether this user had none before.
@@ -209,7 +209,7 @@ async def _assess_tenant(
     tenant_id: str,
     drafted: Sequence[Drafted],
     *,
-    caps: Mapping[str, Level],
+    caps: Mapping[str, Level | None],
     now: datetime,
 ) -> tuple[list[Assessment], list[SignalMark]]:
     speaking = [each for each in drafted if each.drafts]
@@ -356,13 +356,14 @@ def _new_detection_id() -> str:
 
 
 def _caps_of(
-    tenant_id: str, caps: Mapping[tuple[str, str], Level], signals: Iterable[Signal] = ()
-) -> dict[str, Level]:
+    tenant_id: str, caps: Mapping[tuple[str, str], Level | None], signals: Iterable[Signal] = ()
+) -> dict[str, Level | None]:
     """Return the caps of one tenant by issuer; a signal's own cap can only lower."""
     of_tenant = {issuer: cap for (tenant, issuer), cap in caps.items() if tenant == tenant_id}
     for signal in signals:
-        if signal.level_cap is not None:
-            of_tenant[signal.iss] = min(of_tenant.get(signal.iss, Level.HIGH), signal.level_cap)
+        before = of_tenant.get(signal.iss, Level.HIGH)
+        if signal.level_cap is not None and before is not None:
+            of_tenant[signal.iss] = min(before, signal.level_cap)
     return of_tenant
 
 

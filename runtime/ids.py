@@ -50,6 +50,8 @@ PREFIXES: Final = frozenset(
         "ord",
         "map",
         "ing",
+        "qrn",
+        "bgl",
     ]
 )
 

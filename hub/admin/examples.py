@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hub.admin.examples_hub import OF_THE_HUB
+from hub.admin.examples_relay import ANSWERS as RELAY_ANSWERS
 from hub.admin.examples_signals import SIGNAL_ANSWERS
 
 ANSWERS: Final[dict[str, dict[str, Any]]] = {
+    **RELAY_ANSWERS,
     **OF_THE_HUB,
     **SIGNAL_ANSWERS,
     "clients": {
@@ -58,6 +60,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "legacy_subject": False,
         "allow_missing_typ": False,
         "status": "active",
+        "high_users_per_hour_max": 100,
         "client_id": None,
         "may_revoke": False,
         "profile": None,
@@ -321,33 +324,5 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "state": "unmatched",
         "detail": "nobody known",
         "assessed_at": "2026-03-02T16:35:00Z",
-    },
-    "relays": {
-        "id": "rly_01KJQ2M8X20ZC4T9W6YR0QXN1E",
-        "name": "device posture to all apps",
-        "position": 10,
-        "providers": None,
-        "event_types": [
-            "https://schemas.openid.net/secevent/caep/event-type/device-compliance-change"
-        ],
-        "streams": None,
-        "apps": None,
-        "unresolved": "hold",
-        "mode": "enforce",
-        "to_provider": False,
-        "created_at": "2026-03-02T16:35:00Z",
-        "updated_at": "2026-03-02T16:35:00Z",
-    },
-    "relayed": {
-        "id": "sig_01KJQ2M8T13ZC4T9W6YR0QXN1E:rly_01KJQ2M8X20ZC4T9W6YR0QXN1E",
-        "signal_id": "sig_01KJQ2M8T13ZC4T9W6YR0QXN1E",
-        "rule_id": "rly_01KJQ2M8X20ZC4T9W6YR0QXN1E",
-        "outcome": "relayed",
-        "upstream_iss": "https://mdm.vendor.example",
-        "upstream_jti": "01KJQ2M915ZC4T9W6YR0QXN1EB",
-        "upstream_txn": "txn-1",
-        "txn": "txn_c2hvd24gYXMgZXhhbXBsZQ",
-        "streams": ["str_01KJQ2M8D06ZC4T9W6YR0QXN1E"],
-        "at": "2026-03-02T16:35:00Z",
     },
 }

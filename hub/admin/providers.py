@@ -7,9 +7,11 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+import hub.guard.service as guard_service
 import receivers.registry.service as providers_service
 from hub.admin.bodies import URL, Body, Name
-from hub.admin.kinds import Admin, Document, Kind, Listing
+from hub.admin.kinds import Action, Admin, Document, Kind, Listing
+from hub.pipeline import lock_tenants
 from receivers.model import (
     Provider,
     ProviderMode,
@@ -21,6 +23,8 @@ from receivers.registry.service import RegistryDeps
 from receivers.webhooks import profiles
 from receivers.webhooks.model import WebhookSettings
 from receivers.webhooks.signatures import WebhookStyle
+from risk import recall
+from runtime.errors import Conflict
 
 
 class ScopeBody(Body):
@@ -62,6 +66,7 @@ class ProviderChange(Body):
     legacy_subject: bool | None = None
     allow_missing_typ: bool | None = None
     status: ProviderStatus | None = None
+    high_users_per_hour_max: int | None = None
     authorization_header: str | None = None
     client_id: Name | None = None
     may_revoke: bool | None = None
@@ -76,6 +81,12 @@ class ProviderBody(ProviderChange):
     name: Name
     issuer: URL
     audiences: list[str] = Field(default_factory=list)
+
+
+class LiftBody(Body):
+    """Whether what the provider said before the quarantine is to be forgotten."""
+
+    discard: bool = False
 
 
 _NOT_SETTINGS: Final = frozenset({"authorization_header", "profile", "webhook", "webhook_secrets"})
@@ -133,6 +144,7 @@ async def change_provider(admin: Admin, provider_id: str, body: ProviderChange) 
             tenant_id=admin.tenant_id,
             provider_id=provider_id,
         )
+    await _status_changed(admin, current, changed)
     return _provider(admin, changed)
 
 
@@ -155,6 +167,45 @@ async def replace_provider(admin: Admin, provider_id: str, body: ProviderBody) -
 async def delete_provider(admin: Admin, provider_id: str) -> None:
     """Take a provider out of service; what it said stays."""
     await providers_service.delete_provider(_registry(admin), admin.tenant_id, provider_id)
+
+
+async def quarantine_provider(admin: Admin, provider_id: str, _body: None) -> Document:
+    """Stop believing a provider: what it said does not count, and what it led to is undone."""
+    return await change_provider(
+        admin, provider_id, ProviderChange(status=ProviderStatus.QUARANTINED)
+    )
+
+
+async def lift_quarantine(admin: Admin, provider_id: str, body: LiftBody) -> Document:
+    """Believe a provider again. What it said before counts again, unless it is discarded."""
+    deps = _registry(admin)
+    current = await providers_service.get_provider(deps, admin.tenant_id, provider_id)
+    if current.settings.status is not ProviderStatus.QUARANTINED:
+        raise Conflict(f"The provider is {current.settings.status.value}, not quarantined.")
+    if body.discard:
+        async with admin.node.database.transaction() as connection:
+            await lock_tenants(connection, {admin.tenant_id})
+            await recall.dismiss_issuer(
+                connection,
+                admin.tenant_id,
+                current.settings.issuer,
+                by=admin.caller.client_id,
+                now=admin.now,
+            )
+    return await change_provider(admin, provider_id, ProviderChange(status=ProviderStatus.ACTIVE))
+
+
+async def _status_changed(admin: Admin, before: Provider, after: Provider) -> None:
+    """Let it have its effect when a provider is believed no longer, or again."""
+    quarantined = ProviderStatus.QUARANTINED
+    was, is_now = before.settings.status, after.settings.status
+    if was is is_now or quarantined not in {was, is_now}:
+        return
+    async with admin.node.database.transaction() as connection:
+        await lock_tenants(connection, {admin.tenant_id})
+        await guard_service.status_changed(
+            connection, admin.tenant_id, after.settings.issuer, now=admin.now
+        )
 
 
 def _registry(admin: Admin) -> RegistryDeps:
@@ -241,6 +292,7 @@ def _provider(admin: Admin, provider: Provider) -> Document:
         "legacy_subject": settings.legacy_subject,
         "allow_missing_typ": settings.allow_missing_typ,
         "status": settings.status.value,
+        "high_users_per_hour_max": settings.high_users_per_hour_max,
         "client_id": settings.client_id,
         "may_revoke": settings.may_revoke,
         "profile": settings.webhook.profile if settings.webhook else None,
@@ -271,6 +323,20 @@ KINDS: Final = (
         change_body=ProviderChange,
         replace=replace_provider,
         delete=delete_provider,
+        actions=(
+            Action(
+                name="quarantine",
+                summary="Stop believing a provider, and undo what only its word led to.",
+                perform=quarantine_provider,
+            ),
+            Action(
+                name="lift",
+                summary="Believe a quarantined provider again.",
+                perform=lift_quarantine,
+                body=LiftBody,
+                example={"discard": True},
+            ),
+        ),
         example={
             "name": "Example MDM",
             "issuer": "https://mdm.vendor.example",

@@ -6,6 +6,7 @@ from typing import Final
 
 from hub.admin import (
     apps,
+    break_glass,
     clients,
     deliveries,
     events,
@@ -38,6 +39,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *deliveries.KINDS,
     *events.KINDS,
     *relays.KINDS,
+    *break_glass.KINDS,
     *keys.KINDS,
     *operations.KINDS,
     *ingest.KINDS,

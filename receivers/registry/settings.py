@@ -26,6 +26,7 @@ EVENT_TYPES_MAX: Final = 100
 SCOPE_ENTRIES_MAX: Final = 1_000
 CRITICAL_MEMBERS_MAX: Final = 20
 ENTRY_CHARS_MAX: Final = 1_000
+LIMIT_MAX: Final = 1_000_000
 AUTHORIZATION_CHARS_MAX: Final = 4_096
 INLINE_JWKS_BYTES_MAX: Final = 64 * 1024
 
@@ -169,6 +170,8 @@ def _scope_problems(scope: SubjectScope | None) -> Iterator[_Problem]:
 def _weight_problems(settings: ProviderSettings) -> Iterator[_Problem]:
     if settings.level_cap is not None and settings.level_cap not in LEVELS:
         yield "/level_cap", f"one of {', '.join(LEVELS)}, or null"
+    if not 1 <= settings.high_users_per_hour_max <= LIMIT_MAX:
+        yield "/high_users_per_hour_max", f"1 to {LIMIT_MAX}"
     if not _SOURCE_CLASS.fullmatch(settings.source_class):
         yield "/source_class", "1 to 32 lower-case letters, digits and underscores"
 

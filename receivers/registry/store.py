@@ -10,7 +10,13 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from receivers.model import LEVELS, Provider, ProviderSettings
+from receivers.model import (
+    HIGH_USERS_PER_HOUR_MAX,
+    LEVELS,
+    Provider,
+    ProviderSettings,
+    ProviderStatus,
+)
 from receivers.registry.settings import (
     CLIENT_ID_CHARS_MAX,
     ISSUER_CHARS_MAX,
@@ -59,6 +65,12 @@ providers: Final = sa.Table(
     # A sealed JSON array: the old and the new secret while a vendor changes over.
     sa.Column("webhook_secrets_sealed", sa.Text),
     sa.Column("may_revoke", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column(
+        "high_users_per_hour_max",
+        sa.Integer,
+        nullable=False,
+        server_default=str(HIGH_USERS_PER_HOUR_MAX),
+    ),
 )
 IS_LISTED: Final = providers.c.deleted_at.is_(None)
 sa.Index(
@@ -154,6 +166,34 @@ async def delete_provider(
     return result.rowcount == 1
 
 
+async def quarantine_issuer(
+    connection: AsyncConnection, tenant_id: str, issuer: str, *, now: datetime
+) -> list[str]:
+    """Quarantine the active providers of an issuer; return their ids."""
+    result = await connection.execute(
+        providers.update()
+        .where(
+            providers.c.tenant_id == tenant_id,
+            providers.c.issuer == issuer,
+            providers.c.status == ProviderStatus.ACTIVE.value,
+            IS_LISTED,
+        )
+        .values(status=ProviderStatus.QUARANTINED.value, updated_at=now)
+        .returning(providers.c.provider_id)
+    )
+    return sorted(result.scalars())
+
+
+async def harm_limits(connection: AsyncConnection, tenant_id: str) -> dict[str, int]:
+    """Return by issuer how many users may become HIGH on its word within an hour."""
+    rows = await connection.execute(
+        sa.select(providers.c.issuer, sa.func.min(providers.c.high_users_per_hour_max))
+        .where(providers.c.tenant_id == tenant_id, IS_LISTED)
+        .group_by(providers.c.issuer)
+    )
+    return {issuer: int(limit) for issuer, limit in rows}
+
+
 def _one(tenant_id: str, provider_id: str) -> sa.Update:
     return providers.update().where(
         providers.c.tenant_id == tenant_id, providers.c.provider_id == provider_id, IS_LISTED
@@ -206,23 +246,27 @@ def _provider(row: sa.RowMapping) -> Provider:
     )
 
 
-async def level_caps(connection: AsyncConnection, tenant_id: str) -> dict[str, str]:
-    """Return the highest level each capped issuer can lead to.
+async def level_caps(connection: AsyncConnection, tenant_id: str) -> dict[str, str | None]:
+    """Return the highest level each capped issuer can lead to; None when its word does not count.
 
-    Of several providers with one issuer the lowest cap counts. A deleted provider's cap goes on to
-    hold for what it said, unless the issuer is registered anew.
+    A quarantined provider's does not count, what it said before included. Of several providers
+    with one issuer the lowest cap counts. A deleted provider's cap goes on to hold for what it
+    said, unless the issuer is registered anew.
     """
     rows = await _CAPS.rows(connection, tenant_id=tenant_id)
-    registered = {issuer for issuer, _, is_listed in rows if is_listed}
-    caps: dict[str, str] = {}
-    for issuer, cap, is_listed in rows:
-        if cap is not None and (is_listed or issuer not in registered):
-            caps[issuer] = min(caps.get(issuer, cap), cap, key=LEVELS.index)
+    registered = {issuer for issuer, _, is_listed, _ in rows if is_listed}
+    caps: dict[str, str | None] = {}
+    for issuer, cap, is_listed, status in rows:
+        if status == ProviderStatus.QUARANTINED and is_listed:
+            caps[issuer] = None
+        elif cap is not None and (is_listed or issuer not in registered):
+            before = caps.get(issuer, cap)
+            caps[issuer] = None if before is None else min(before, cap, key=LEVELS.index)
     return caps
 
 
 _CAPS: Final = Query(
-    sa.select(providers.c.issuer, providers.c.level_cap, IS_LISTED).where(
+    sa.select(providers.c.issuer, providers.c.level_cap, IS_LISTED, providers.c.status).where(
         providers.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String)
     ),
     scalars=["tenant_id"],

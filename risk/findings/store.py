@@ -178,6 +178,18 @@ async def suspects(
     return {row[0] for row in rows}
 
 
+async def entities_of_issuer(
+    connection: AsyncConnection, tenant_id: str, *, issuer: str
+) -> dict[str, EntityKind]:
+    """Return what an issuer's active detections are about; reads all active ones: for rare use."""
+    rows = await connection.execute(
+        sa.select(detections.c.entity_id, detections.c.entity_kind)
+        .where(detections.c.tenant_id == tenant_id, IS_ACTIVE, detections.c.issuer == issuer)
+        .distinct()
+    )
+    return {row.entity_id: _KINDS[row.entity_kind] for row in rows}
+
+
 async def write_detections(connection: AsyncConnection, written: Sequence[Detection]) -> None:
     """Append revisions; the one before each, if there is one, is the latest no more."""
     if not written:

@@ -104,7 +104,7 @@ async def recompute(
     tenant_id: str,
     change: Change,
     *,
-    caps: Mapping[str, Level],
+    caps: Mapping[str, Level | None],
     now: datetime,
 ) -> list[Assessment]:
     """Record a change and judge the users it may concern, in order of their ids.
@@ -160,7 +160,7 @@ def judge_user(
     user_id: str,
     standing: Mapping[str, Sequence[Detection]],
     *,
-    caps: Mapping[str, Level],
+    caps: Mapping[str, Level | None],
     now: datetime,
 ) -> Judgement:
     """Judge one user from facts and settled detections by entity. Raises nothing."""
@@ -178,7 +178,7 @@ def judge_user(
 
 
 def _judge_all(
-    facts: Facts, standing: Iterable[Detection], *, caps: Mapping[str, Level], now: datetime
+    facts: Facts, standing: Iterable[Detection], *, caps: Mapping[str, Level | None], now: datetime
 ) -> dict[str, Judgement]:
     grouped = assessment.by_subject(standing)
     return {

@@ -67,7 +67,8 @@ async def test_everything_listed_has_the_documented_shape(hub: Hub) -> None:
     # One dead SET and one failed task.
     hub.outside.answer("https://pay.example/ssf", 400, {"err": "invalid_request"})
     hub.outside.answer("https://crm.example/gtr", 400)
-    await story.post("/admin/v1/relays", example_of("/admin/v1/relays"))
+    for made in ("/admin/v1/relays", "/admin/v1/break-glass"):
+        await story.post(made, example_of(made))
     await story.play()
     unknown = {"format": "email", "email": "nobody@customer.example"}
     await story.push(sub_id=unknown)

@@ -297,7 +297,7 @@ async def test_another_provider_or_type_than_the_rule_names_is_not_relayed(hub: 
     other = await story.post(
         "/admin/v1/providers",
         {
-            "name": "edr",
+            "name": "another edr",
             "issuer": "https://edr.example",
             "audiences": ["a"],
             "jwks_uri": "https://edr.example/j",

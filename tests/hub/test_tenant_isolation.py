@@ -31,6 +31,7 @@ SYSTEM_FUNCTIONS = {
     "hub.store.system_list_tenants",
     "hub.oauth.store.system_purge_assertions",
     "hub.oauth.store.system_purge_revoked",
+    "hub.guard.store.system_untold",
     "runtime.store.system_lock_leases",
     "runtime.store.system_config_versions",
     "runtime.store.system_changes_since",

@@ -269,7 +269,7 @@ async def test_signals_of_a_deleted_provider_are_assessed_without_effect(
 
 
 async def test_the_lowest_cap_of_an_issuer_counts_and_outlives_its_provider(intake: Intake) -> None:
-    async def caps() -> dict[str, str]:
+    async def caps() -> dict[str, str | None]:
         async with intake.database.snapshot() as connection:
             return await registry_store.level_caps(connection, TENANT)
 
