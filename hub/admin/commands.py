@@ -51,6 +51,7 @@ COLUMNS: Final = (
     "id", "name", "label", "kind", "source", "method", "status", "state", "code", "level", "mode",
     "issuer", "iss", "url", "event_type", "actor", "action", "ref", "target", "user_id", "app_id",
     "client_id", "stream_id", "attempts", "scopes", "received_at", "at", "created_at", "detail",
+    "reason",
 )  # fmt: skip
 COLUMN_GAP: Final = "  "
 ERROR: Final = 400

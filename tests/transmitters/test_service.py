@@ -252,3 +252,17 @@ async def test_an_event_whose_subject_cannot_be_read_stops_no_other(world: World
         (open_to_all.stream_id, 1, "invalid_request"),
     }
     assert all("required member" in (letter.detail or "") for letter in letters)
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("SET-3")
+async def test_each_set_carries_one_event_even_when_many_are_published_at_once(
+    world: World,
+) -> None:
+    stream = await world.stream()
+    await world.publish(*(event("usr_rosa") for _ in range(5)))
+    sets = (await world.poll(stream.stream_id)).sets
+    assert len(sets) == 5
+    for raw in sets.values():
+        _, claims = await world.opened(raw)
+        assert list(claims["events"]) == [SESSION_REVOKED]
