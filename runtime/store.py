@@ -255,17 +255,21 @@ async def lease_epochs(
     connection: AsyncConnection, *, kind: str, buckets: Collection[int]
 ) -> dict[int, int]:
     """Return bucket to epoch, held still until the transaction ends (FOR SHARE)."""
-    query = (
-        sa.select(leases.c.bucket, leases.c.epoch)
-        .where(
-            leases.c.tenant_id == SYSTEM_TENANT,
-            leases.c.kind == kind,
-            leases.c.bucket.in_(list(buckets)),
-            leases.c.bucket != GRANT_LOCK_BUCKET,
-        )
-        .with_for_update(read=True)
+    return dict(await _EPOCHS.rows(connection, kind=kind, buckets=sorted(buckets)))
+
+
+_EPOCHS: Final = Query(
+    sa.select(leases.c.bucket, leases.c.epoch)
+    .where(
+        leases.c.tenant_id == sa.literal_column(f"'{SYSTEM_TENANT}'"),
+        leases.c.kind == sa.bindparam("kind", type_=sa.String),
+        leases.c.bucket.in_(sa.bindparam("buckets", expanding=True, type_=sa.Integer)),
+        leases.c.bucket != sa.literal_column(str(GRANT_LOCK_BUCKET)),
     )
-    return {row.bucket: row.epoch for row in await connection.execute(query)}
+    .with_for_update(read=True),
+    scalars=["kind"],
+    lists=["buckets"],
+)
 
 
 async def note_member(

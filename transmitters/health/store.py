@@ -9,6 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from runtime.database import chunks
+from runtime.statements import Query
 from transmitters.delivery.model import StreamHealth
 from transmitters.store import Connection, of_stream, streams
 
@@ -21,21 +22,28 @@ async def stream_health(
     """Return stream id to health, of those that still exist."""
     found: dict[str, StreamHealth] = {}
     for some in chunks(sorted(stream_ids), IN_LIST_MAX):
-        query = sa.select(
-            streams.c.stream_id,
-            streams.c.failures,
-            streams.c.failing_since,
-            streams.c.backoff_until,
-        ).where(streams.c.tenant_id == tenant_id, streams.c.stream_id.in_(some))
-        found |= {
-            row.stream_id: StreamHealth(
-                failures=row.failures,
-                failing_since=row.failing_since,
-                backoff_until=row.backoff_until,
+        for stream_id, failures, failing_since, backoff_until in await _HEALTH.rows(
+            connection, tenant_id=tenant_id, stream_ids=some
+        ):
+            found[stream_id] = StreamHealth(
+                failures=failures, failing_since=failing_since, backoff_until=backoff_until
             )
-            for row in await connection.execute(query)
-        }
     return found
+
+
+_HEALTH: Final = Query(
+    sa.select(
+        streams.c.stream_id,
+        streams.c.failures,
+        streams.c.failing_since,
+        streams.c.backoff_until,
+    ).where(
+        streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        streams.c.stream_id.in_(sa.bindparam("stream_ids", expanding=True, type_=sa.String)),
+    ),
+    scalars=["tenant_id"],
+    lists=["stream_ids"],
+)
 
 
 async def set_stream_health(
