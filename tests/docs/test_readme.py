@@ -82,6 +82,17 @@ def test_the_guide_for_vendors_leads_to_a_verified_stream_both_ways(
     assert '"state":"delivered","status":202' in emitted
 
 
+def test_the_guide_for_apps_leads_to_a_verified_stream(hub: Serving, terminal: Terminal) -> None:
+    blocks = quickstart("docs/integrate-app.md")
+    assert len(blocks) == 4
+    printed = list(pasted(blocks, terminal, [hub.url.rpartition(":")[2]]).values())
+
+    assert '"spec_version":"1_0"' in printed[1]
+    assert '"sets":{"' in printed[2]
+    assert '"state":"it works"' in printed[3]
+    assert '"sets":{}' in printed[3]
+
+
 def pasted(blocks: Sequence[Block], terminal: Terminal, ports: Sequence[str]) -> dict[str, str]:
     """Type the blocks one after the other; return what each printed by its commands."""
     printed = {}
