@@ -23,9 +23,9 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runtime import store
 from runtime.clock import Clock, from_epoch_s
 from runtime.errors import Unavailable
+from runtime.leases import store
 from runtime.notify import Notifier
 from runtime.writer import Operation, Writer
 

@@ -32,7 +32,7 @@ SYSTEM_FUNCTIONS = {
     "hub.oauth.store.system_purge_assertions",
     "hub.oauth.store.system_purge_revoked",
     "hub.guard.store.system_untold",
-    "runtime.store.system_lock_leases",
+    "runtime.leases.store.system_lock_leases",
     "runtime.store.system_config_versions",
     "runtime.store.system_changes_since",
     "runtime.store.system_purge_changes",

@@ -1,0 +1,1 @@
+"""Who works off which bucket of which kind of work, and until when."""
