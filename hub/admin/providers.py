@@ -151,6 +151,7 @@ async def change_provider(admin: Admin, provider_id: str, body: ProviderChange) 
 async def replace_provider(admin: Admin, provider_id: str, body: ProviderBody) -> Document:
     """Replace all of a provider's settings; what is left out falls back to its default."""
     deps = _registry(admin)
+    current = await providers_service.get_provider(deps, admin.tenant_id, provider_id)
     await providers_service.update_provider(
         deps,
         ProviderSettings(**_provider_members(body)),
@@ -161,6 +162,7 @@ async def replace_provider(admin: Admin, provider_id: str, body: ProviderBody) -
     replaced = await providers_service.set_authorization_header(
         deps, body.authorization_header, tenant_id=admin.tenant_id, provider_id=provider_id
     )
+    await _status_changed(admin, current, replaced)
     return _provider(admin, replaced)
 
 

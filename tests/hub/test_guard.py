@@ -225,6 +225,24 @@ async def test_until_it_is_lifted_nothing_counts(hub: Hub, *, discard: bool) -> 
     assert actions[-2:] == ["provider.quarantine", "provider.lift"]
 
 
+async def test_replacing_a_provider_lifts_a_quarantine_with_all_that_follows(hub: Hub) -> None:
+    story = await begin(hub)
+    await crowd(story, 20)
+    await introduce_other(story)
+    path = f"/admin/v1/providers/{story.ids['other']}"
+    await other_marks(story, 0)
+    await hub.settle()
+    await story.post(f"{path}/quarantine", {})
+    await hub.settle()
+    assert await level(story, 0) == "LOW"
+    body = {"name": "another edr", "issuer": OTHER, "audiences": [HUB_AUDIENCE]}
+    keys = {"jwks": {"keys": [_OTHER_KEY.export_public(as_dict=True)]}}
+    answer = await story.admin.put(path, json=body | keys)
+    assert answer.json()["status"] == "active"
+    await hub.settle()
+    assert await level(story, 0) == "HIGH"
+
+
 async def test_break_glass_users_are_told_about_and_nothing_else(hub: Hub) -> None:
     story = await begin(hub)
     await crowd(story, 20)
