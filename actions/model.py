@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from ssf.profile import FINAL
+
 #: a stage waits for the one before it, but never longer than this (contracts §6)
 STAGE_WAIT: Final = timedelta(milliseconds=500)
 #: how long a step is tried before it is set aside as failed
@@ -153,7 +155,10 @@ class SCIMSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """A party we log users out of; an IdP is an app of kind `idp`. Holds no secret."""
+    """A party we log users out of; an IdP is an app of kind `idp`. Holds no secret.
+
+    stream_profile: what its new streams begin with, a name of `ssf.profile.PROFILES`.
+    """
 
     tenant_id: str
     app_id: str
@@ -170,6 +175,7 @@ class App:
     status: str
     created_at: datetime
     updated_at: datetime
+    stream_profile: str = FINAL.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,7 @@ from runtime.errors import NotFound
 from runtime.feed import ConfigCache
 from runtime.outbound import Outbound
 from ssf.metadata import OAUTH2_SPEC_URN
-from transmitters.deps import TransmitterDeps
+from transmitters.deps import StreamDefaults, TransmitterDeps
 from transmitters.keys import SigningKeys
 from transmitters.subjects.model import ALL
 
@@ -182,7 +182,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         box=node.box,
         issuer=issuer,
         add_audit=store.add_audit,
-        subject_format_of=partial(_subject_format, node),
+        stream_defaults=partial(_stream_defaults, node),
         default_subjects=partial(_default_subjects, _tenants(node)),
         removal_grace_s=node.config.subject_removal_grace_s,
         inactivity_timeout_s=node.config.inactivity_timeout_s,
@@ -219,10 +219,12 @@ async def _respond(
     await pipeline.respond(connection, assessments, now=now)
 
 
-async def _subject_format(node: Node, tenant_id: str, app_id: str) -> str | None:
-    """Return how SETs on the app's streams name their subject: the format it understands best."""
+async def _stream_defaults(node: Node, tenant_id: str, app_id: str) -> StreamDefaults:
+    """Return what new streams of the app begin with."""
     app = await _find_app(node, tenant_id, app_id)
-    return app.subject_formats[0] if app else None
+    if app is None:
+        return StreamDefaults()
+    return StreamDefaults(subject_formats=app.subject_formats, profile=app.stream_profile)
 
 
 async def _app_issuer(node: Node, tenant_id: str, app_id: str) -> str | None:

@@ -58,7 +58,7 @@ _JWK_FAILURES: Final = (
     NotImplementedError,
     UnsupportedAlgorithm,
 )
-_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+PRIVATE_JWK_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
 class JOSEHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +157,7 @@ def verification_key(jwk: Mapping[str, object]) -> VerificationKey:
     RSA_BITS_MIN..RSA_BITS_MAX and curves other than P-256 and Ed25519.
     Raises SETError invalid_key. Source: RFC 7517 §4; requirements SET-33, SET-35.
     """
-    if jwk.get("kty") == "oct" or _PRIVATE_MEMBERS & jwk.keys():
+    if jwk.get("kty") == "oct" or PRIVATE_JWK_MEMBERS & jwk.keys():
         raise _bad_key("a symmetric or private key is no verification key")
     if jwk.get("use", "sig") != "sig":
         raise _bad_key("the key is not for signatures")

@@ -16,6 +16,7 @@ from ssf.events.common import NUMERIC_DATE_MAX, CommonMembers, UnknownEvent
 from ssf.events.registry import Event, canonical_type_uri, parse_event, render_event
 from ssf.events.ssf import STREAM_EVENT_TYPES
 from ssf.jose import SET_BYTES_MAX, CompactJWS
+from ssf.profile import FINAL, WireProfile, old_subject
 from ssf.subject import Subject, parse_subject, render_subject, unprocessable_members
 
 __all__ = [
@@ -173,11 +174,12 @@ def hop_of(issuer: str) -> str:
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
 
-def render_set(token: SecurityEventToken) -> bytes:
+def render_set(token: SecurityEventToken, profile: WireProfile = FINAL) -> bytes:
     """Render the claims of a SET, ready to be signed.
 
-    Never with sub, exp or nbf; the subject is `sub_id` at top level. One audience is a string.
-    Raises nothing. Source: SSF 1.0 §4.1; requirements SET-1 to SET-9, SET-15, SET-16.
+    Never with sub, exp or nbf; the subject is `sub_id` at top level, unless the receiver's profile
+    wants it inside the event. One audience is a string. Raises nothing.
+    Source: SSF 1.0 §4.1; requirements SET-1 to SET-10, SET-15, SET-16.
     """
     claims: dict[str, object] = {
         "iss": token.iss,
@@ -191,8 +193,12 @@ def render_set(token: SecurityEventToken) -> bytes:
         claims["toe"] = token.toe
     if token.hops:
         claims[HOPS_CLAIM] = token.hops
-    claims["sub_id"] = render_subject(token.sub_id)
-    claims["events"] = {token.event_type: render_event(token.event)}
+    subject, event = render_subject(token.sub_id), render_event(token.event)
+    if profile.subject_in_event:
+        event = {**event, "subject": old_subject(subject)}
+    else:
+        claims["sub_id"] = subject
+    claims["events"] = {token.event_type: event}
     return msgspec.json.encode(claims)
 
 

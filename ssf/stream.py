@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ssf.errors import StreamError
 from ssf.events.ssf import STREAM_EVENT_TYPES
+from ssf.profile import FINAL, OLD_METHODS, WireProfile
 from ssf.strict_json import parse_object
 
 REQUEST_BYTES_MAX: Final = 128 * 1024
@@ -58,7 +59,8 @@ class WantedStream:
 
     authorization_header: the whole value to send with every push; secret. transmitter_supplied:
     members which are not the receiver's to choose but were sent along; `new_configuration` checks
-    that they are true.
+    that they are true. subject_format, has_old_method: what drafts let a receiver say; whether
+    they count depends on its profile.
     """
 
     events_requested: tuple[str, ...]
@@ -67,6 +69,8 @@ class WantedStream:
     authorization_header: str | None = field(default=None, repr=False)
     description: str | None = None
     transmitter_supplied: Mapping[str, object] = field(default_factory=lambda: _NOTHING_SUPPLIED)
+    subject_format: str | None = None
+    has_old_method: bool = False
 
 
 #: what the receiver decides, each as a whole (SSF 1.0 §8.1.1)
@@ -107,6 +111,8 @@ class StreamConfiguration:
     inactivity_timeout_s: int | None = None
     status: StreamStatus = StreamStatus.ENABLED
     reason: str | None = None
+    subject_format: str | None = None
+    profile: WireProfile = FINAL
 
 
 def parse_create(body: bytes, *, allow_http: bool = False) -> WantedStream:
@@ -152,6 +158,8 @@ def _wanted(members: Mapping[str, Any], *, allow_http: bool) -> WantedStream:
     method, delivery = _delivery(members)
     push = method is DeliveryMethod.PUSH
     description = text_of(members, "description", "SSF-OP-4")
+    # Unknown to SSF 1.0, so it refuses nothing, whatever it holds.
+    wanted_format = members.get("format")
     return WantedStream(
         events_requested=_events_requested(members),
         method=method,
@@ -162,6 +170,8 @@ def _wanted(members: Mapping[str, Any], *, allow_http: bool) -> WantedStream:
         transmitter_supplied=MappingProxyType(
             {name: members[name] for name in _TRANSMITTER_SUPPLIED if members.get(name) is not None}
         ),
+        subject_format=wanted_format if isinstance(wanted_format, str) else None,
+        has_old_method=delivery.get("method") in OLD_METHODS,
     )
 
 
@@ -251,12 +261,17 @@ def render_configuration(c: StreamConfiguration) -> dict[str, object]:
         "min_verification_interval": c.min_verification_interval_s,
         "inactivity_timeout": c.inactivity_timeout_s,
         "description": c.description,
+        "format": c.subject_format if c.profile.receiver_names_audience else None,
     }
+    one_aud = len(c.aud) == 1 and not c.profile.audience_is_array
     return {
         "stream_id": c.stream_id,
         "iss": c.iss,
-        "aud": c.aud[0] if len(c.aud) == 1 else list(c.aud),
-        "delivery": {"method": c.method.value, "endpoint_url": c.endpoint_url},
+        "aud": c.aud[0] if one_aud else list(c.aud),
+        "delivery": {
+            "method": c.profile.method_name(c.method.value),
+            "endpoint_url": c.endpoint_url,
+        },
         "events_supported": list(c.events_supported),
         "events_requested": list(c.events_requested),
         "events_delivered": list(c.events_delivered),
@@ -309,8 +324,9 @@ def _delivery(members: Mapping[str, Any]) -> tuple[DeliveryMethod, Mapping[str, 
         return DeliveryMethod.POLL, {}
     if not isinstance(delivery, dict):
         raise refused("delivery is no object", "SSF-OP-4")
+    method = str(delivery.get("method"))
     try:
-        return DeliveryMethod(str(delivery.get("method"))), delivery
+        return DeliveryMethod(OLD_METHODS.get(method, method)), delivery
     except ValueError:
         raise refused("delivery.method is not supported", "SSF-DEL-5") from None
 

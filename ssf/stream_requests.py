@@ -1,14 +1,26 @@
 """What a receiver asks of an existing stream: status, verification, subjects (SSF 1.0 §8.1)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 from ssf.errors import SubjectError
-from ssf.stream import StreamStatus, parse_body, refused, stream_id_of, text_of
+from ssf.profile import WireProfile
+from ssf.stream import (
+    StreamStatus,
+    WantedStream,
+    parse_body,
+    refused,
+    stream_id_of,
+    text_of,
+)
 from ssf.subject import Subject, parse_subject
 
 REASON_CHARS_MAX: Final = 1000
 STATE_CHARS_MAX: Final = 2048
+#: audiences that a receiver of an old draft may name: all of them are itself (SET-14)
+AUDIENCES_MAX: Final = 5
+AUDIENCE_CHARS_MAX: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +95,37 @@ def parse_subject_request(body: bytes) -> SubjectRequest:
     return SubjectRequest(
         stream_id=stream_id_of(members, "SSF-SUBJ-4"), subject=subject, verified=verified
     )
+
+
+def as_profile(wanted: WantedStream, profile: WireProfile) -> WantedStream:
+    """Return a wish as the receiver's profile lets it wish.
+
+    In the old one `iss` and `aud` are not claims about what is ours. Raises StreamError for the old
+    name of a delivery method from a receiver of SSF 1.0. Requirements SSF-DEL-5, OLD-2.
+    """
+    if wanted.has_old_method and not profile.method_names:
+        raise refused("delivery.method is not supported", "SSF-DEL-5")
+    if not profile.receiver_names_audience:
+        return wanted
+    supplied = {
+        name: value
+        for name, value in wanted.transmitter_supplied.items()
+        if name not in {"iss", "aud"}
+    }
+    return replace(wanted, transmitter_supplied=MappingProxyType(supplied))
+
+
+def named_audience(wanted: WantedStream, profile: WireProfile) -> tuple[str, ...] | None:
+    """Return the audience a receiver of an old draft wants, None for ours to choose.
+
+    Raises StreamError for one that is none. Requirement OLD-1.
+    """
+    value = wanted.transmitter_supplied.get("aud")
+    if value is None or not profile.receiver_names_audience:
+        return None
+    values = value if isinstance(value, list) else [value]
+    if not 0 < len(values) <= AUDIENCES_MAX or not all(
+        isinstance(one, str) and 0 < len(one) <= AUDIENCE_CHARS_MAX for one in values
+    ):
+        raise refused("aud is no string or short array of strings", "SSF-OP-4")
+    return tuple(dict.fromkeys(values))

@@ -13,6 +13,7 @@ from runtime.notify import Notifier
 from runtime.secrets import SecretBox
 from runtime.writer import Writer
 from ssf.metadata import OAUTH2_SPEC_URN
+from ssf.profile import FINAL
 from transmitters.delivery.model import LONG_POLL_S
 from transmitters.keys import SigningKeys
 from transmitters.subjects.model import ALL
@@ -25,8 +26,20 @@ def _going_on() -> bool:
     return False
 
 
-async def _no_preference(_tenant_id: str, _app_id: str) -> str | None:
-    return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamDefaults:
+    """What new streams of an app begin with.
+
+    subject_formats: those that the app knows, the preferred one first; empty for subjects as the
+    events have them. profile: a name of `ssf.profile.PROFILES`.
+    """
+
+    subject_formats: tuple[str, ...] = ()
+    profile: str = FINAL.name
+
+
+async def _no_preference(_tenant_id: str, _app_id: str) -> StreamDefaults:
+    return StreamDefaults()
 
 
 async def _everybody(_tenant_id: str) -> str:
@@ -37,8 +50,8 @@ async def _everybody(_tenant_id: str) -> str:
 class TransmitterDeps:
     """What stream management and polling run on, placed into `app.state.transmitters` by hub.
 
-    issuer: tenant id to issuer. subject_format_of: (tenant, app) to the subject format that the
-    app's streams get, None for subjects as the event has them. default_subjects: tenant id to ALL
+    issuer: tenant id to issuer. stream_defaults: (tenant, app) to what the app's new streams begin
+    with. default_subjects: tenant id to ALL
     or NONE, for new streams. removal_grace_s: how long events of a removed subject go on.
     inactivity_timeout_s: of every stream, None for no such time-out.
     authorization_schemes: the `spec_urn`s that our metadata announces.
@@ -54,7 +67,7 @@ class TransmitterDeps:
     box: SecretBox
     issuer: Callable[[str], str]
     add_audit: AddAudit
-    subject_format_of: Callable[[str, str], Awaitable[str | None]] = _no_preference
+    stream_defaults: Callable[[str, str], Awaitable[StreamDefaults]] = _no_preference
     default_subjects: Callable[[str], Awaitable[str]] = _everybody
     removal_grace_s: float = REMOVAL_GRACE_S
     inactivity_timeout_s: int | None = None

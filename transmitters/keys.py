@@ -15,6 +15,7 @@ from typing import Final
 
 from runtime.database import chunks
 from runtime.keyring import Keyring
+from ssf.encryption import encrypt
 from ssf.errors import SharedSignalsError
 from ssf.jose import SECEVENT_TYP, SigningKey, sign, signing_key
 from ssf.jwks import render_jwks
@@ -28,7 +29,7 @@ PARSED_KEYS_MAX: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedSET:
-    """A compact JWS, and the kid of the key it is signed with."""
+    """A compact JWS, or a JWE with one inside, and the kid of the key it is signed with."""
 
     raw: bytes
     kid: str
@@ -57,8 +58,8 @@ class SigningKeys:
         """Render and sign SETs; each gives one, or why it cannot be rendered.
 
         A SET that was signed before is signed with the same key while that is published, else with
-        the current one. Raises NotFound when the tenant has no key.
-        Requirements SET-30, SET-32, SET-34, SET-36.
+        the current one; then it is encrypted, if the stream has a key for that. Raises NotFound
+        when the tenant has no key. Requirements SET-21, SET-30, SET-32, SET-34, SET-36.
         """
         jobs = [_Job(one, await self._key(tenant_id, one.kid), addressing) for one in pending]
         return await asyncio.gather(*(self._enqueue(job) for job in jobs))
@@ -126,7 +127,10 @@ def _one(job: _Job) -> SignedSET | SharedSignalsError:
         claims = render_pending(job.pending, job.addressing)
     except SharedSignalsError as error:
         return error
-    return SignedSET(raw=sign(claims, job.key, typ=SECEVENT_TYP), kid=job.key.kid)
+    raw = sign(claims, job.key, typ=SECEVENT_TYP)
+    if job.addressing.encryption_key is not None:
+        raw = encrypt(raw, job.addressing.encryption_key)
+    return SignedSET(raw=raw, kid=job.key.kid)
 
 
 def _answer(

@@ -20,6 +20,7 @@ from runtime.feed import bump
 from ssf.errors import StreamError
 from ssf.events.registry import render_event
 from ssf.events.ssf import StreamUpdated, Verification
+from ssf.profile import profile_of
 from ssf.stream import (
     StreamChange,
     StreamConfiguration,
@@ -28,10 +29,15 @@ from ssf.stream import (
     changed_configuration,
     new_configuration,
 )
-from ssf.stream_requests import StatusUpdate, VerificationRequest
+from ssf.stream_requests import (
+    StatusUpdate,
+    VerificationRequest,
+    as_profile,
+    named_audience,
+)
 from ssf.subject import opaque, render_subject
 from transmitters import store
-from transmitters.deps import TransmitterDeps
+from transmitters.deps import StreamDefaults, TransmitterDeps
 from transmitters.health import store as health
 from transmitters.model import (
     EVENTS_SUPPORTED,
@@ -71,6 +77,12 @@ async def create_stream(
     """
     tenant_id, stream_id = caller.tenant_id, ids.new_id("str")
     issuer = deps.issuer(tenant_id)
+    app_id, defaults = caller.app_id, StreamDefaults()
+    if app_id is not None:
+        defaults = await deps.stream_defaults(tenant_id, app_id)
+    profile = profile_of(defaults.profile)
+    aud = aud or named_audience(wanted, profile)
+    wanted = as_profile(wanted, profile)
     configuration = new_configuration(
         wanted,
         stream_id=stream_id,
@@ -92,9 +104,8 @@ async def create_stream(
         description=wanted.description,
         status=configuration.status,
         reason=None,
-        subject_format=(
-            await deps.subject_format_of(tenant_id, caller.app_id) if caller.app_id else None
-        ),
+        subject_format=_first_format(wanted, defaults),
+        profile=profile.name,
         created_at=deps.clock.now(),
         active_at=deps.clock.now(),
         default_subjects=await deps.default_subjects(tenant_id),
@@ -106,7 +117,12 @@ async def create_stream(
         ):
             raise Conflict(f"A client has at most {STREAMS_PER_CLIENT_MAX} streams.")
         await store.add_stream(connection, stream)
+        if profile.verifies_new_streams:
+            event = _about_stream(stream, Verification.type_uri, render_event(Verification()))
+            await publish(connection, [event], deps.clock.now())
         await bump(connection, tenant_id, "streams")
+    if profile.verifies_new_streams:
+        deps.notifier.wake_all(TOPICS)
     log.info(
         "stream.created",
         tenant_id=tenant_id,
@@ -149,10 +165,10 @@ async def change_stream(
     detail = _told(change.wanted, keeps_delivery=keeps_delivery)
     async with audited(caller, deps, "stream.change", change.stream_id, detail) as connection:
         stream = await own_stream(connection, caller, change.stream_id, changes_at=deps.clock.now())
-        wanted = change.wanted
+        wanted = as_profile(change.wanted, profile_of(stream.profile))
         after = changed_configuration(
             _shown(stream, deps),
-            change,
+            replace(change, wanted=wanted),
             poll_url=poll_url(issuer, stream.stream_id),
         )
         changed = replace(
@@ -321,6 +337,15 @@ def _shown(stream: Stream, deps: TransmitterDeps) -> StreamConfiguration:
         issuer=deps.issuer(stream.tenant_id),
         inactivity_timeout_s=deps.inactivity_timeout_s,
     )
+
+
+def _first_format(wanted: WantedStream, defaults: StreamDefaults) -> str | None:
+    """Return the format of subjects; a receiver of an old draft chooses among the app's."""
+    formats = defaults.subject_formats
+    may_choose = profile_of(defaults.profile).receiver_names_audience
+    if may_choose and wanted.subject_format in formats:
+        return wanted.subject_format
+    return formats[0] if formats else None
 
 
 def _sealed(wanted: WantedStream, deps: TransmitterDeps) -> str | None:

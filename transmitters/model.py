@@ -14,6 +14,7 @@ import msgspec
 from ssf.errors import LocalProtocolError
 from ssf.events.common import UnknownEvent
 from ssf.events.registry import STANDARD_EVENT_TYPES, STREAM_EVENT_TYPES
+from ssf.profile import FINAL, profile_of
 from ssf.secevent import SecurityEventToken, render_set
 from ssf.stream import DeliveryMethod, StreamConfiguration, StreamStatus, selects
 from ssf.subject import parse_subject
@@ -41,7 +42,9 @@ class Stream:
 
     default_subjects: ALL, or NONE until subjects are added. subject_count: subjects that were added
     or removed. announcement_jti: the stream-updated SET that goes out whatever the status is.
-    active_at: when its receiver did something, as far as that was written down.
+    active_at: when its receiver did something, as far as that was written down. profile: how the
+    wire looks, a name of `ssf.profile.PROFILES`. encryption_key: of the receiver, public; its SETs
+    are encrypted for it.
     """
 
     tenant_id: str
@@ -63,6 +66,8 @@ class Stream:
     announcement_jti: str | None = None
     verification_asked_at: datetime | None = None
     active_at: datetime | None = None
+    profile: str = FINAL.name
+    encryption_key: str | None = None
 
     @property
     def transmits(self) -> bool:
@@ -151,11 +156,16 @@ class PendingSET(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addressing:
-    """What makes a SET one stream's: issuer, audience, and the form of its subjects."""
+    """What makes a SET one stream's: issuer, audience, the form of its subjects and of the whole.
+
+    profile, encryption_key: as of `Stream`.
+    """
 
     iss: str
     aud: tuple[str, ...]
     subject_format: str | None
+    profile: str = FINAL.name
+    encryption_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +262,8 @@ def render_pending(pending: PendingSET, addressing: Addressing) -> bytes:
         event_type=event.event_type,
         hops=tuple(event.hops or ()),
     )
-    return render_set(token)
+    # Also of old drafts' receivers: that is what those send that are known to reach them.
+    return render_set(token, FINAL if about_stream else profile_of(addressing.profile))
 
 
 def configuration_of(
@@ -278,6 +289,8 @@ def configuration_of(
         inactivity_timeout_s=inactivity_timeout_s,
         status=stream.status,
         reason=stream.reason,
+        subject_format=stream.subject_format,
+        profile=profile_of(stream.profile),
     )
 
 

@@ -307,7 +307,11 @@ async def _take_turn(turn: PollTurn, *, deps: TransmitterDeps) -> PolledSETs:
     if not page.known:
         raise NotFound("No such stream.")
     addressing = Addressing(
-        iss=deps.issuer(turn.tenant_id), aud=stream.aud, subject_format=stream.subject_format
+        iss=deps.issuer(turn.tenant_id),
+        aud=stream.aud,
+        subject_format=stream.subject_format,
+        profile=stream.profile,
+        encryption_key=stream.encryption_key,
     )
     signed = await deps.keys.sign(turn.tenant_id, page.pending, addressing)
     sets: dict[str, str] = {}

@@ -67,6 +67,8 @@ streams: Final = sa.Table(
     sa.Column("announcement_jti", sa.String(64)),
     sa.Column("verification_asked_at", UTCDateTime),
     sa.Column("active_at", UTCDateTime),
+    sa.Column("profile", sa.String(16), nullable=False, server_default="final"),
+    sa.Column("encryption_key", sa.Text),
     sa.Index("ix_streams_tenant_id_client_id", "tenant_id", "client_id"),
 )
 
@@ -323,6 +325,9 @@ async def change_stream(connection: Connection, stream: Stream, *, now: datetime
         "announcement_jti": stream.announcement_jti,
         "verification_asked_at": stream.verification_asked_at,
         "active_at": stream.active_at,
+        "subject_format": stream.subject_format,
+        "profile": stream.profile,
+        "encryption_key": stream.encryption_key,
         "updated_at": now,
     }
     await connection.execute(

@@ -181,6 +181,8 @@ class PushSource:
             iss=self._issuer(work.target.tenant_id),
             aud=work.target.aud,
             subject_format=work.target.subject_format,
+            profile=work.target.profile,
+            encryption_key=work.target.encryption_key,
         )
         try:
             (signed,) = await self._keys.sign(work.target.tenant_id, [work.pending], addressing)

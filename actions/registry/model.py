@@ -12,6 +12,7 @@ from actions.model import App, AppKind, LogoutMethod, LogoutSetting, SCIMSetting
 from actions.subjects import NAMING_MEMBER, SCIM_ATTRIBUTE_FORMATS
 from actions.webhook import parse_secret
 from runtime.errors import Invalid
+from ssf.profile import FINAL, PROFILES
 
 NAME_CHARACTERS_MAX: Final = 200
 URL_CHARACTERS_MAX: Final = 2_000
@@ -40,6 +41,7 @@ class WantedApp:
     scim: SCIMSetting | None = None
     scim_token: str | None = field(default=None, repr=False)
     status: str = "active"
+    stream_profile: str = FINAL.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ def wanted_of(app: App) -> WantedApp:
         issuer=app.issuer,
         scim=app.scim,
         status=app.status,
+        stream_profile=app.stream_profile,
     )
 
 
@@ -76,6 +79,8 @@ def check_app(wanted: WantedApp, *, has_scim_token: bool = False) -> None:
     formats = wanted.subject_formats
     known = bool(formats) and all(name in NAMING_MEMBER for name in formats)
     problems.unless(known, "/subject_formats", f"a list of {', '.join(NAMING_MEMBER)}")
+    profiles = " or ".join(PROFILES)
+    problems.unless(wanted.stream_profile in PROFILES, "/stream_profile", profiles)
     _check_logout(wanted, problems)
     if wanted.scim is not None:
         _check_scim(wanted, wanted.scim, problems, has_token=has_scim_token)

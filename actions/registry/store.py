@@ -36,6 +36,7 @@ apps: Final = sa.Table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("created_at", UTCDateTime, nullable=False),
     sa.Column("updated_at", UTCDateTime, nullable=False),
+    sa.Column("stream_profile", sa.String(16), nullable=False, server_default="final"),
     sa.UniqueConstraint("tenant_id", "name"),
 )
 
@@ -239,6 +240,7 @@ def new_app(wanted: WantedApp, *, tenant_id: str, app_id: str, now: datetime) ->
         scim=wanted.scim,
         has_scim_token=wanted.scim_token is not None,
         status=wanted.status,
+        stream_profile=wanted.stream_profile,
         created_at=now,
         updated_at=now,
     )
@@ -256,6 +258,7 @@ def _app_row(app: App) -> dict[str, Any]:
         "issuer": app.issuer,
         "scim": msgspec.to_builtins(app.scim) if app.scim else None,
         "status": app.status,
+        "stream_profile": app.stream_profile,
         "updated_at": app.updated_at,
     }
 
@@ -275,6 +278,7 @@ def _app(row: sa.Row[Any]) -> App:
         scim=msgspec.convert(row.scim, SCIMSetting) if row.scim is not None else None,
         has_scim_token=row.scim_token_sealed is not None,
         status=row.status,
+        stream_profile=row.stream_profile,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

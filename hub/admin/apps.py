@@ -50,6 +50,7 @@ class AppChange(Body):
     issuer: str | None = None
     scim: SCIMBody | None = None
     status: Literal["active", "inactive"] | None = None
+    stream_profile: Literal["final", "sse"] | None = None
 
 
 class AppBody(AppChange):
@@ -155,6 +156,7 @@ def _app(app: App) -> Document:
         "issuer": app.issuer,
         "scim": None if app.scim is None else {**asdict(app.scim), "has_token": app.has_scim_token},
         "status": app.status,
+        "stream_profile": app.stream_profile,
         "created_at": app.created_at,
         "updated_at": app.updated_at,
     }

@@ -123,6 +123,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "issuer": None,
         "scim": None,
         "status": "active",
+        "stream_profile": "final",
         "created_at": "2026-03-02T16:35:00Z",
         "updated_at": "2026-03-02T16:35:00Z",
     },
@@ -183,6 +184,9 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "reason": None,
         "default_subjects": "ALL",
         "subject_count": 0,
+        "profile": "final",
+        "subject_format": "email",
+        "encryption_key": None,
         "configuration": {
             "stream_id": "str_01KJQ2M8D06ZC4T9W6YR0QXN1E",
             "iss": "https://hub.customer.example",

@@ -154,6 +154,8 @@ def _add_single(kind: Kind, single: dict[str, Any], schemas: dict[str, Any]) -> 
         single["patch"] = _operation(
             kind, f"change_{kind.item}", f"Change a {kind.item}.", {200: "changed"}, body=name
         )
+        if kind.create is None and kind.example is not None:
+            single["patch"]["requestBody"]["content"][JSON]["example"] = kind.example
     if kind.replace is not None:
         name = _add_schema(kind.create_body or kind.change_body or Body, schemas)
         single["put"] = _operation(

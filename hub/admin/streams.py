@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final, Literal
 
+import msgspec
 from pydantic import Field
 
 import transmitters.store
 from hub.admin.bodies import Body
 from hub.admin.deliveries import ReplayBody, replay
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing
-from runtime.errors import NotFound
+from runtime.errors import Invalid, NotFound
+from runtime.feed import bump
+from ssf.encryption import parse_encryption_key
+from ssf.errors import StreamError
 from ssf.stream import StreamStatus, render_configuration
 from ssf.stream_requests import REASON_CHARS_MAX, StatusUpdate
 from transmitters.management import set_status_by_transmitter
 from transmitters.model import Stream, configuration_of
 
-# Streams: made by their clients over SSF; an admin sees and removes them.
+# Streams: made by their clients over SSF; an admin sees them, sets how they look, removes them.
 
 
 async def list_streams(admin: Admin, listing: Listing) -> list[Document]:
@@ -31,6 +36,49 @@ async def list_streams(admin: Admin, listing: Listing) -> list[Document]:
 async def read_stream(admin: Admin, stream_id: str) -> Document:
     """Return one stream, without its Authorization value."""
     return _stream(admin, await _get_stream(admin, stream_id))
+
+
+class StreamChange(Body):
+    """How SETs of a stream are to look; members that are left out stay.
+
+    profile: `final` is SSF 1.0; `sse` is the draft of 2021, for receivers that speak no other.
+    subject_format: what users are named by; null for subjects as the events have them.
+    encryption_key: a public JWK of the receiver (RSA for RSA-OAEP-256, EC P-256 for ECDH-ES): SETs
+    are encrypted for it with A256GCM; null for signed SETs as they are.
+    """
+
+    profile: Literal["final", "sse"] | None = None
+    subject_format: (
+        Literal["account", "did", "email", "iss_sub", "opaque", "phone_number", "uri"] | None
+    ) = None
+    encryption_key: dict[str, Any] | None = None
+
+
+async def change_stream(admin: Admin, stream_id: str, body: StreamChange) -> Document:
+    """Set how SETs of a stream look, also of those that are queued."""
+    members: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
+    if members.get("profile", "final") is None:
+        raise Invalid("The body is not acceptable.", pointers=(("/profile", "final or sse"),))
+    if members.get("encryption_key") is not None:
+        members["encryption_key"] = _encryption_key(members["encryption_key"])
+    async with admin.node.database.transaction() as connection:
+        stream = await transmitters.store.get_stream(
+            connection, admin.tenant_id, stream_id=stream_id, lock=True
+        )
+        if stream is None:
+            raise NotFound("No such stream.")
+        changed = replace(stream, **members)
+        await transmitters.store.change_stream(connection, changed, now=admin.now)
+        await bump(connection, admin.tenant_id, "streams")
+    return _stream(admin, changed)
+
+
+def _encryption_key(jwk: dict[str, Any]) -> str:
+    try:
+        return parse_encryption_key(jwk)
+    except StreamError as error:
+        pointers = (("/encryption_key", error.description),)
+        raise Invalid("The key cannot be used.", pointers=pointers) from error
 
 
 async def delete_stream(admin: Admin, stream_id: str) -> None:
@@ -82,6 +130,11 @@ def _stream(admin: Admin, stream: Stream) -> Document:
         "reason": stream.reason,
         "default_subjects": stream.default_subjects,
         "subject_count": stream.subject_count,
+        "profile": stream.profile,
+        "subject_format": stream.subject_format,
+        "encryption_key": (
+            None if stream.encryption_key is None else msgspec.json.decode(stream.encryption_key)
+        ),
         "configuration": render_configuration(
             configuration_of(
                 stream,
@@ -100,7 +153,10 @@ KINDS: Final = (
         summary="SSF streams of all clients",
         list_page=list_streams,
         read=read_stream,
+        change=change_stream,
+        change_body=StreamChange,
         delete=delete_stream,
+        example={"subject_format": "email"},
         actions=(
             Action(
                 name="status",

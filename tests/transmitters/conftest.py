@@ -30,7 +30,7 @@ from ssf.jwks import parse_jwks
 from ssf.poll import PollRequest, ReportedError
 from ssf.stream import StreamConfiguration, parse_create
 from transmitters import management, service, store
-from transmitters.deps import TransmitterDeps
+from transmitters.deps import StreamDefaults, TransmitterDeps
 from transmitters.keys import SigningKeys
 from transmitters.model import EventToPublish, Published, Stream
 from transmitters.service import PolledSETs
@@ -88,7 +88,7 @@ class World:
     keys: SigningKeys
     deps: TransmitterDeps
     jwks: tuple[JWK, JWK]
-    subject_formats: dict[str, str] = field(default_factory=dict)
+    stream_defaults: dict[str, StreamDefaults] = field(default_factory=dict)
     default_subjects: dict[str, str] = field(default_factory=dict)
     audited: list[AuditNote] = field(default_factory=list)
 
@@ -210,13 +210,13 @@ async def world(database: Database, signing_jwks: tuple[JWK, JWK]) -> AsyncItera
     feed = ConfigFeed(database, notifier)
     keys = SigningKeys(Keyring(database, feed, box))
     writer = CountingWriter(local)
-    formats: dict[str, str] = {}
+    defaults_of: dict[str, StreamDefaults] = {}
 
     audited: list[AuditNote] = []
     defaults: dict[str, str] = {}
 
-    async def subject_format_of(_tenant_id: str, app_id: str) -> str | None:
-        return formats.get(app_id)
+    async def stream_defaults(_tenant_id: str, app_id: str) -> StreamDefaults:
+        return defaults_of.get(app_id, StreamDefaults())
 
     async def default_subjects(tenant_id: str) -> str:
         return defaults.get(tenant_id, "ALL")
@@ -236,7 +236,7 @@ async def world(database: Database, signing_jwks: tuple[JWK, JWK]) -> AsyncItera
         box=box,
         issuer=issuer_of,
         add_audit=add_audit,
-        subject_format_of=subject_format_of,
+        stream_defaults=stream_defaults,
         default_subjects=default_subjects,
         allow_http=True,
         long_poll_s=5.0,
@@ -251,7 +251,7 @@ async def world(database: Database, signing_jwks: tuple[JWK, JWK]) -> AsyncItera
         keys=keys,
         deps=deps,
         jwks=signing_jwks,
-        subject_formats=formats,
+        stream_defaults=defaults_of,
         default_subjects=defaults,
         audited=audited,
     )

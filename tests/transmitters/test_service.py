@@ -27,6 +27,7 @@ from tests.transmitters.conftest import (
     event,
 )
 from transmitters import management, store
+from transmitters.deps import StreamDefaults
 from transmitters.model import STREAMS_PER_CLIENT_MAX
 from transmitters.receipts import store as receipts_store
 from transmitters.subjects import service as subjects_service
@@ -119,7 +120,7 @@ async def test_deleting_a_stream_drops_what_is_queued_and_works_once(world: Worl
 
 
 async def test_a_stream_of_an_app_starts_with_the_subject_format_of_the_app(world: World) -> None:
-    world.subject_formats["app_payroll"] = "iss_sub"
+    world.stream_defaults["app_payroll"] = StreamDefaults(subject_formats=("iss_sub", "email"))
     created = await world.stream()
     assert (await world.stored_stream(created.stream_id)).subject_format == "iss_sub"
     without = await world.stream(WIKI)

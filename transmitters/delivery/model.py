@@ -12,6 +12,7 @@ import msgspec
 
 from runtime.backoff import Backoff
 from runtime.queue import Fence
+from ssf.profile import FINAL
 from ssf.push import PushClass, classify_response
 from ssf.stream import DeliveryMethod
 from transmitters.model import DeliveryState, PendingSET, Stream
@@ -66,6 +67,8 @@ class PushTarget:
     failures: int
     failing_since: datetime | None
     share_ends: str | None = None
+    profile: str = FINAL.name
+    encryption_key: str | None = None
 
     @property
     def window(self) -> int:

@@ -52,6 +52,8 @@ _TARGET_COLUMNS: Final = (
     streams.c.authorization_header_sealed,
     streams.c.aud,
     streams.c.subject_format,
+    streams.c.profile,
+    streams.c.encryption_key,
     streams.c.failures,
     streams.c.failing_since,
 )
