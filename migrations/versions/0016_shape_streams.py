@@ -6,8 +6,8 @@ Phase: expand. The release before sends every stream what SSF 1.0 says, unencryp
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0015"
-down_revision = "0014"
+revision = "0016"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
