@@ -14,6 +14,7 @@ import secrets
 import shlex
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -60,6 +61,7 @@ CODES: Final = frozenset(
 )
 ACCEPTED: Final = "accepted"
 TOO_LARGE: Final = 413
+TOO_MANY: Final = 429
 #: structlog's number for critical
 SILENT: Final = 50
 
@@ -202,6 +204,10 @@ def over_http(folder: Path, *, mutants: int, seed: int) -> Tally:
                 for _ in range(share_of(mutant_class, mutants)):
                     raw = mutant_class.make(shop)
                     answer = client.post(provider["events_url"], content=raw)
+                    while answer.status_code == TOO_MANY:
+                        # So much of it is a flood to the hub: do as a sender is told.
+                        time.sleep(int(answer.headers["retry-after"]))
+                        answer = client.post(provider["events_url"], content=raw)
                     tally.note(mutant_class, raw, outcome_of(answer))
     return tally
 

@@ -86,7 +86,8 @@ class ProviderSettings:
     client whose risk events are this provider's word. level_cap: the highest level this provider's
     word can lead to, None for no cap. critical_subject_members: of the provider's transmitter
     metadata (SSF 1.0 §7.1). may_revoke: whether it may have users logged out by GTR.
-    high_users_per_hour_max: beyond it containments wait for a person.
+    high_users_per_hour_max: beyond it containments wait for a person. sets_per_s_max: SETs and
+    webhooks that one process takes of it, None for any number.
     """
 
     name: str
@@ -105,6 +106,7 @@ class ProviderSettings:
     allow_missing_typ: bool = False
     status: ProviderStatus = ProviderStatus.ACTIVE
     high_users_per_hour_max: int = HIGH_USERS_PER_HOUR_MAX
+    sets_per_s_max: int | None = None
     client_id: str | None = None
     webhook: WebhookSettings | None = None
     may_revoke: bool = False
@@ -152,6 +154,7 @@ class ProviderProfile:
     webhook: WebhookIntake | None = None
     may_revoke: bool = False
     legacy_subject: bool = False
+    sets_per_s_max: int | None = None
 
 
 def build_profile(
@@ -195,6 +198,7 @@ def build_profile(
         client_id=settings.client_id,
         upstream_id=upstream_id,
         may_revoke=settings.may_revoke,
+        sets_per_s_max=settings.sets_per_s_max,
         legacy_subject=settings.legacy_subject,
         webhook=None
         if settings.webhook is None

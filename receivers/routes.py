@@ -28,8 +28,8 @@ async def receive_push(request: Request) -> Response:
     """Take one SET: 202 with an empty body, or the error of RFC 8935 §2.3.
 
     The caller is checked before the body is read. Raises what hub renders: NotFound (404),
-    HTTPException (413, 415), Unavailable (503 with Retry-After).
-    Requirements PUSH-7, PUSH-12, PUSH-14, PUSH-20, PUSH-21, SET-50, EGW-4, EGW-37.
+    HTTPException (413, 415), TooManyRequests (429) and Unavailable (503), both with Retry-After.
+    Requirements PUSH-7, PUSH-12, PUSH-14, PUSH-18, PUSH-20, PUSH-21, SET-50, EGW-4, EGW-37.
     """
     deps: ReceiversDeps = request.app.state.receivers
     now = deps.clock.now()
@@ -37,15 +37,19 @@ async def receive_push(request: Request) -> Response:
         deps.profiles, request.scope["tenant"], request.path_params["provider"]
     )
     headers = request.headers
-    witness = _witness(request, deps)
+    peer = peer_of(request)
+    witness = None if deps.refusals is None else Witness(deps.refusals, peer)
     try:
         service.check_caller(provider, headers.get("authorization"))
+        deps.limits.admit(provider, peer, now)
         check_media_type(headers.get("content-type"))
         raw = await read_body(request)
         await service.accept(
             raw, provider=provider, now=now, keys=deps.keys, writer=deps.writer, witness=witness
         )
     except SETError as refusal:
+        if isinstance(refusal, service.UnprovenError):
+            deps.limits.note_unproven(provider, peer, now)
         if witness is not None and refusal.status_hint == service.UNAUTHORIZED:
             # The body of a stranger is not even read.
             witness.note(provider, refusal, raw=None, now=now)
@@ -53,11 +57,10 @@ async def receive_push(request: Request) -> Response:
     return Response(status_code=ACCEPTED)
 
 
-def _witness(request: Request, deps: ReceiversDeps) -> Witness | None:
-    if deps.refusals is None:
-        return None
+def peer_of(request: Request) -> str:
+    """Return the address of the sender, "" when it is not known. Raises nothing."""
     client = request.client
-    return Witness(deps.refusals, "" if client is None else client.host)
+    return "" if client is None else client.host
 
 
 def check_media_type(value: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import Counter
 
 from receivers.keys import IssuerKeys
+from receivers.limits import IntakeLimits
 from receivers.model import (
     JTI_BYTES_MAX,
     AcceptedSET,
@@ -49,6 +50,10 @@ _sets_total = Counter(
 _counted: Final = functools.lru_cache(maxsize=1024)(_sets_total.labels)
 
 
+class UnprovenError(SETError):
+    """A SET is refused before it was proven to come from the issuer: anybody can send such."""
+
+
 class Profiles(Protocol):
     """The providers of each tenant, ready for intake; hub gives a `runtime.feed.ConfigCache`."""
 
@@ -69,6 +74,7 @@ class ReceiversDeps:
     writer: Writer
     clock: Clock
     refusals: RefusalLog | None = None
+    limits: IntakeLimits = field(default_factory=IntakeLimits)
 
 
 async def find_provider(profiles: Profiles, tenant_id: str, provider_id: str) -> ProviderProfile:
@@ -115,8 +121,9 @@ async def accept(
 
     raw: the compact JWS. now: when it arrived. witness: notes it when it is not taken.
     A repeat gives DUPLICATE and changes nothing.
-    Raises SETError when it is refused, with the code to answer, and Unavailable when it is
-    undecided: then nothing is stored and the sender tries again.
+    Raises SETError when it is refused, with the code to answer (UnprovenError when anybody could
+    have sent it), and Unavailable when it is undecided: then nothing is stored and the sender
+    tries again.
     Source: RFC 8935 §2; requirements SET-51 to SET-65, PUSH-9 to PUSH-11.
     """
     try:
@@ -163,13 +170,7 @@ async def _verify_and_store(
     raw: bytes, *, provider: ProviderProfile, now: datetime, keys: IssuerKeys, writer: Writer
 ) -> bool:
     check_may_send(provider)
-    jws = split_jws(raw)
-    check_header(
-        jws.header, algorithms=provider.algorithms, allow_missing_typ=provider.allow_missing_typ
-    )
-    check_issuer(jws, provider)
-    key = await keys.key_for(provider, jws.header, now=now)
-    verify(jws, key)
+    jws = await _proven(raw, provider, keys, now)
     token = parse_set(jws.payload, provider.expectation, epoch_s(now))
     await _check_state(token, provider, now=now, writer=writer)
     check_subject(token, provider.subject_scope)
@@ -178,6 +179,28 @@ async def _verify_and_store(
         return await writer.submit(ACCEPT, accepted)
     except Invalid as refusal:
         raise SETError("invalid_request", refusal.detail, requirement="SET-65") from refusal
+
+
+async def _proven(
+    raw: bytes, provider: ProviderProfile, keys: IssuerKeys, now: datetime
+) -> CompactJWS:
+    """Return what the issuer signed. Raises UnprovenError, and Unavailable when undecided."""
+    try:
+        jws = split_jws(raw)
+        check_header(
+            jws.header, algorithms=provider.algorithms, allow_missing_typ=provider.allow_missing_typ
+        )
+        check_issuer(jws, provider)
+        key = await keys.key_for(provider, jws.header, now=now)
+        verify(jws, key)
+    except SETError as refusal:
+        raise UnprovenError(
+            refusal.code,
+            refusal.description,
+            requirement=refusal.requirement,
+            status_hint=refusal.status_hint,
+        ) from refusal
+    return jws
 
 
 async def _check_state(

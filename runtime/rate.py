@@ -20,18 +20,19 @@ class TokenBuckets:
         #: what is left, and when that was so
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, name: str, now_s: float) -> float:
+    def take(self, name: str, now_s: float, *, cost: float = 1.0) -> float:
         """Take one token; return 0.0, or the seconds until there is one when there is none.
 
-        now_s: any clock, as long as it is always the same. Raises nothing.
+        now_s: any clock, as long as it is always the same. cost: how many tokens to take instead,
+        at most the burst. Raises nothing.
         """
         left = self._left(name, now_s)
-        taken = left >= 1.0
-        self._buckets[name] = (left - 1.0 if taken else left, now_s)
+        taken = left >= cost
+        self._buckets[name] = (left - cost if taken else left, now_s)
         self._buckets.move_to_end(name)
         if len(self._buckets) > self._names_max:
             self._buckets.popitem(last=False)
-        return 0.0 if taken else (1.0 - left) / self._per_s
+        return 0.0 if taken else (cost - left) / self._per_s
 
     def wait_s(self, name: str, now_s: float) -> float:
         """Return what `take` would, and take nothing. Raises nothing."""

@@ -95,6 +95,7 @@ async def status(request: Request) -> Response:
 async def add_subject(request: Request) -> Response:
     """Add a subject: 200 with an empty body. Source: SSF 1.0 §8.1.3.2; SSF-SUBJ-1."""
     caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
+    subjects.check_rate(caller, deps)
     wanted = parse_subject_request(await _stream_body(request, "SSF-SUBJ-4"))
     await subjects.add_subject(wanted, caller=caller, deps=deps)
     return Response(status_code=200, headers={"cache-control": NO_STORE})
@@ -103,6 +104,7 @@ async def add_subject(request: Request) -> Response:
 async def remove_subject(request: Request) -> Response:
     """Remove a subject: 204. Source: SSF 1.0 §8.1.3.3; SSF-SUBJ-3."""
     caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
+    subjects.check_rate(caller, deps)
     wanted = parse_subject_request(await _stream_body(request, "SSF-SUBJ-4"))
     await subjects.remove_subject(wanted, caller=caller, deps=deps)
     return Response(status_code=204, headers={"cache-control": NO_STORE})

@@ -124,7 +124,13 @@ SSF: Final = (
         scopes=("ssf.manage",),
         body=ANY_OBJECT,
         example={"stream_id": _STREAM_ID, "subject": _SUBJECT},
-        answers={200: "added", **_SSF_ERRORS, 404: "no such stream", 409: "too many subjects"},
+        answers={
+            200: "added",
+            **_SSF_ERRORS,
+            404: "no such stream",
+            409: "too many subjects",
+            429: "too often",
+        },
     ),
     Described(
         path="/ssf/subjects:remove",
@@ -135,7 +141,13 @@ SSF: Final = (
         scopes=("ssf.manage",),
         body=ANY_OBJECT,
         example={"stream_id": _STREAM_ID, "subject": _SUBJECT},
-        answers={204: "removed", **_SSF_ERRORS, 404: "no such stream", 409: "too many subjects"},
+        answers={
+            204: "removed",
+            **_SSF_ERRORS,
+            404: "no such stream",
+            409: "too many subjects",
+            429: "too often",
+        },
     ),
     Described(
         path="/ssf/verify",

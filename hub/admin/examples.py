@@ -61,6 +61,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "allow_missing_typ": False,
         "status": "active",
         "high_users_per_hour_max": 100,
+        "sets_per_s_max": None,
         "client_id": None,
         "may_revoke": False,
         "profile": None,

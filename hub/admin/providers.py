@@ -67,6 +67,7 @@ class ProviderChange(Body):
     allow_missing_typ: bool | None = None
     status: ProviderStatus | None = None
     high_users_per_hour_max: int | None = None
+    sets_per_s_max: int | None = None
     authorization_header: str | None = None
     client_id: Name | None = None
     may_revoke: bool | None = None
@@ -246,6 +247,7 @@ def _provider_members(
         "level_cap",
         "client_id",
         "webhook",
+        "sets_per_s_max",
     }
     return {name: value for name, value in members.items() if value is not None or name in optional}
 
@@ -295,6 +297,7 @@ def _provider(admin: Admin, provider: Provider) -> Document:
         "allow_missing_typ": settings.allow_missing_typ,
         "status": settings.status.value,
         "high_users_per_hour_max": settings.high_users_per_hour_max,
+        "sets_per_s_max": settings.sets_per_s_max,
         "client_id": settings.client_id,
         "may_revoke": settings.may_revoke,
         "profile": settings.webhook.profile if settings.webhook else None,

@@ -172,6 +172,8 @@ def _weight_problems(settings: ProviderSettings) -> Iterator[_Problem]:
         yield "/level_cap", f"one of {', '.join(LEVELS)}, or null"
     if not 1 <= settings.high_users_per_hour_max <= LIMIT_MAX:
         yield "/high_users_per_hour_max", f"1 to {LIMIT_MAX}"
+    if settings.sets_per_s_max is not None and not 1 <= settings.sets_per_s_max <= LIMIT_MAX:
+        yield "/sets_per_s_max", f"1 to {LIMIT_MAX}, or null"
     if not _SOURCE_CLASS.fullmatch(settings.source_class):
         yield "/source_class", "1 to 32 lower-case letters, digits and underscores"
 

@@ -71,6 +71,7 @@ providers: Final = sa.Table(
         nullable=False,
         server_default=str(HIGH_USERS_PER_HOUR_MAX),
     ),
+    sa.Column("sets_per_s_max", sa.Integer),
 )
 IS_LISTED: Final = providers.c.deleted_at.is_(None)
 sa.Index(

@@ -43,3 +43,11 @@ def test_only_so_many_names_are_remembered() -> None:
 
     assert buckets.take("c", 0.0) > 0
     assert buckets.take("a", 0.0) == 0.0
+
+
+def test_what_costs_more_takes_more() -> None:
+    buckets = TokenBuckets(per_s=1.0, burst=2.0)
+
+    assert [buckets.take("a", 0.0, cost=0.5) for _ in range(4)] == [0.0] * 4
+    assert buckets.take("a", 0.25, cost=0.5) == pytest.approx(0.25)
+    assert buckets.take("a", 0.5, cost=0.5) == 0.0

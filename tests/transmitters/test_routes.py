@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
 from runtime.caller import Caller
-from runtime.errors import Forbidden, NotFound, Refused, Unauthorized
+from runtime.errors import Forbidden, NotFound, Refused, TooManyRequests, Unauthorized
 from ssf.errors import SharedSignalsError
 from ssf.metadata import metadata_url, parse_metadata
 from tests.transmitters.conftest import (
@@ -31,6 +31,7 @@ from tests.transmitters.conftest import (
 )
 from transmitters.model import MIN_VERIFICATION_INTERVAL_S
 from transmitters.routes import ROUTES
+from transmitters.subjects.model import CHANGES_AT_ONCE
 
 pytestmark = [pytest.mark.anyio, ONE_ENGINE]
 
@@ -101,6 +102,7 @@ def application(world: World) -> Starlette:
             Unauthorized: refused,
             Forbidden: refused,
             NotFound: refused,
+            TooManyRequests: refused,
             SharedSignalsError: broken,
         },
     )
@@ -266,6 +268,30 @@ async def test_subjects_and_verification_answer_as_the_standard_has_it(
         answer = await http.post(path, json=body, headers=bearer())
         assert (answer.status_code, answer.content) == (status, b""), path
         assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.requirement("SSF-SEC-1")
+async def test_who_probes_for_people_waits_and_nobody_else_does(
+    http: httpx2.AsyncClient, world: World
+) -> None:
+    stream_id = {"stream_id": (await create(http))["stream_id"]}
+
+    async def ask(path: str, number: int, headers: dict[str, str]) -> httpx2.Response:
+        subject = {"format": "email", "email": f"somebody-{number}@green.example"}
+        return await http.post(path, json={**stream_id, "subject": subject}, headers=headers)
+
+    assert (await ask("/ssf/subjects:add", 0, bearer())).status_code == 200
+    # All that is left at once but one is used up, as by so many requests.
+    now_s = world.clock.now().timestamp()
+    name = f"{TENANT} {PAYROLL.client_id}"
+    assert not world.deps.subject_rates.take(name, now_s, cost=CHANGES_AT_ONCE - 2)
+    assert (await ask("/ssf/subjects:remove", 0, bearer())).status_code == 204
+    for path in ("/ssf/subjects:add", "/ssf/subjects:remove"):
+        assert (await ask(path, 1, bearer())).status_code == 429
+        # Another client asks at its own rate; that the stream is not its own is all it learns.
+        assert (await ask(path, 1, bearer("cli_other"))).status_code == 404
+    world.clock.advance(1)
+    assert (await ask("/ssf/subjects:add", 1, bearer())).status_code == 200
 
 
 @pytest.mark.requirement("SSF-OP-52", "SSF-OP-3", "SSF-AUTH-1", "SSF-STAT-10")

@@ -22,6 +22,9 @@ from ssf.subject_formats import normal_form
 
 #: rules of one stream
 SUBJECTS_PER_STREAM_MAX: Final = 1_000_000
+#: changes of subjects by one client in one process: so many at once, then so many per second
+CHANGES_AT_ONCE: Final = 10_000.0
+CHANGES_PER_S: Final = 100.0
 ALL: Final = "ALL"
 NONE: Final = "NONE"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from runtime.caller import Caller
-from runtime.errors import Conflict
+from runtime.errors import Conflict, TooManyRequests
 from ssf.errors import StreamError
 from ssf.stream_requests import SubjectRequest
 from ssf.subject import SimpleSubject, Subject, opaque
@@ -21,6 +21,17 @@ from transmitters.subjects.model import (
     SubjectRule,
     subject_key,
 )
+
+
+def check_rate(caller: Caller, deps: TransmitterDeps) -> None:
+    """Count a change of subjects, which is also a way to probe for people, before it is read.
+
+    Raises TooManyRequests. Source: SSF 1.0 §9.1; requirement SSF-SEC-1.
+    """
+    name = f"{caller.tenant_id} {caller.client_id}"
+    wait_s = deps.subject_rates.take(name, deps.clock.now().timestamp())
+    if wait_s:
+        raise TooManyRequests("Subjects are changed too often.", retry_after_s=wait_s)
 
 
 async def add_subject(request: SubjectRequest, *, caller: Caller, deps: TransmitterDeps) -> None:
