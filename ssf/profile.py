@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-__all__ = ["FINAL", "OLD_METHODS", "PROFILES", "SSE", "WireProfile", "old_subject", "profile_of"]
+__all__ = [
+    "FINAL",
+    "OLD_METHODS",
+    "OLD_WELL_KNOWN_PATH",
+    "PROFILES",
+    "SSE",
+    "WireProfile",
+    "old_subject",
+    "profile_of",
+]
 
 #: delivery methods by the names that drafts gave them (OLD-2)
 OLD_METHODS: Final[Mapping[str, str]] = MappingProxyType(
@@ -19,6 +28,8 @@ OLD_METHODS: Final[Mapping[str, str]] = MappingProxyType(
         "https://schemas.openid.net/secevent/risc/delivery-method/poll": "urn:ietf:rfc:8936",
     }
 )
+#: where drafts had the metadata (OLD-1)
+OLD_WELL_KNOWN_PATH: Final = "/.well-known/sse-configuration"
 #: simple subjects that name something else than a user, and so are not put under `user`
 _NO_USERS: Final = frozenset({"jwt_id", "saml_assertion_id", "ip-addresses"})
 
@@ -32,6 +43,7 @@ class WireProfile:
     receiver_names_audience: a create request may say which `aud` the receiver wants, and in which
     `format` it wants subjects. audience_is_array: `aud` of a stream is one even with one value.
     verifies_new_streams: a verification event goes out as soon as a stream is there.
+    has_one_stream: the receiver need not name its stream in a query, as long as it has one.
     """
 
     name: str
@@ -40,6 +52,7 @@ class WireProfile:
     receiver_names_audience: bool = False
     audience_is_array: bool = False
     verifies_new_streams: bool = False
+    has_one_stream: bool = False
 
     def method_name(self, urn: str) -> str:
         """Return what a delivery method is called. Raises nothing."""
@@ -54,6 +67,7 @@ SSE: Final = WireProfile(
     receiver_names_audience=True,
     audience_is_array=True,
     verifies_new_streams=True,
+    has_one_stream=True,
 )
 PROFILES: Final[Mapping[str, WireProfile]] = MappingProxyType(
     {one.name: one for one in (FINAL, SSE)}

@@ -152,6 +152,18 @@ async def list_streams(*, caller: Caller, deps: TransmitterDeps) -> list[StreamC
     return [_shown(stream, deps) for stream in streams]
 
 
+async def only_stream(*, caller: Caller, deps: TransmitterDeps) -> str | None:
+    """Return the one stream of a receiver whose draft has no stream ids, None of any other.
+
+    Source: SSE Implementer's Draft 1 §7.1; requirement OLD-1.
+    """
+    async with deps.db.snapshot() as connection:
+        streams = await store.list_streams(connection, caller.tenant_id, client_id=caller.client_id)
+    if len(streams) == 1 and profile_of(streams[0].profile).has_one_stream:
+        return streams[0].stream_id
+    return None
+
+
 async def change_stream(
     change: StreamChange, *, caller: Caller, deps: TransmitterDeps
 ) -> StreamConfiguration:

@@ -18,6 +18,7 @@ from ssf.errors import PollError, RemoteProtocolError, StreamError
 from ssf.metadata import WELL_KNOWN_PATH, TransmitterMetadata, render_metadata
 from ssf.poll import REQUEST_BYTES_MAX as POLL_BYTES_MAX
 from ssf.poll import parse_request, render_response
+from ssf.profile import OLD_METHODS, OLD_WELL_KNOWN_PATH
 from ssf.stream import REQUEST_BYTES_MAX as STREAM_BYTES_MAX
 from ssf.stream import (
     DeliveryMethod,
@@ -54,12 +55,24 @@ async def get_metadata(request: Request) -> Response:
     Source: SSF 1.0 §7.1, §7.2; requirements SSF-META-1 to SSF-META-12, SSF-META-20 to SSF-META-22,
     SSF-META-26, INT-3 to INT-9.
     """
+    return await _metadata(request, _METHODS)
+
+
+async def get_old_metadata(request: Request) -> Response:
+    """Serve the same where drafts had it, with their names of the methods. OLD-1, OLD-2."""
+    return await _metadata(request, (*_METHODS, *OLD_METHODS))
+
+
+_METHODS: Final = (DeliveryMethod.PUSH.value, DeliveryMethod.POLL.value)
+
+
+async def _metadata(request: Request, methods: tuple[str, ...]) -> Response:
     deps, tenant_id = _deps(request), request.scope["tenant"]
     issuer = deps.issuer(tenant_id)
     metadata = TransmitterMetadata(
         issuer=issuer,
         jwks_uri=f"{issuer}/jwks.json",
-        delivery_methods_supported=(DeliveryMethod.PUSH.value, DeliveryMethod.POLL.value),
+        delivery_methods_supported=methods,
         configuration_endpoint=f"{issuer}/ssf/streams",
         status_endpoint=f"{issuer}/ssf/status",
         add_subject_endpoint=f"{issuer}/ssf/subjects:add",
@@ -120,7 +133,7 @@ async def verify(request: Request) -> Response:
 
 async def _get_status(request: Request) -> Response:
     caller = _caller(request, READ_SCOPES)
-    stream_id = _stream_id(request, "SSF-STAT-1")
+    stream_id = await _stream_id(request, caller, "SSF-STAT-1")
     configuration = await management.read_stream(stream_id, caller=caller, deps=_deps(request))
     return _json(render_status(configuration))
 
@@ -167,6 +180,8 @@ async def _create_stream(request: Request) -> Response:
 async def _read_streams(request: Request) -> Response:
     caller, deps = _caller(request, READ_SCOPES), _deps(request)
     stream_id = request.query_params.get("stream_id")
+    if stream_id is None:
+        stream_id = await management.only_stream(caller=caller, deps=deps)
     if stream_id is not None:
         configuration = await management.read_stream(stream_id, caller=caller, deps=deps)
         return _json(render_configuration(configuration))
@@ -184,7 +199,7 @@ async def _change_stream(request: Request) -> Response:
 
 async def _delete_stream(request: Request) -> Response:
     caller = _caller(request, MANAGE_SCOPES)
-    stream_id = _stream_id(request, "SSF-OP-40")
+    stream_id = await _stream_id(request, caller, "SSF-OP-40")
     await management.delete_stream(stream_id, caller=caller, deps=_deps(request))
     return Response(status_code=204, headers={"cache-control": NO_STORE})
 
@@ -215,9 +230,11 @@ def _caller(request: Request, scopes: tuple[str, ...]) -> Caller:
     return caller
 
 
-def _stream_id(request: Request, requirement: str) -> str:
-    """Return the query parameter that names the stream; without it there is nothing to look up."""
+async def _stream_id(request: Request, caller: Caller, requirement: str) -> str:
+    """Return the query parameter that names the stream; only in an old draft it may be missing."""
     stream_id = request.query_params.get("stream_id")
+    if stream_id is None:
+        stream_id = await management.only_stream(caller=caller, deps=_deps(request))
     if not stream_id:
         raise StreamError(
             "invalid_request", "stream_id is missing in the query", requirement=requirement
@@ -265,6 +282,7 @@ def _json(content: object, *, status: int = 200, cache: str = NO_STORE) -> Respo
 
 ROUTES: Final = (
     Route(WELL_KNOWN_PATH, get_metadata, methods=["GET"]),
+    Route(OLD_WELL_KNOWN_PATH, get_old_metadata, methods=["GET"]),
     Route("/jwks.json", get_jwks, methods=["GET"]),
     Route("/ssf/streams", streams, methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
     Route("/ssf/status", status, methods=["GET", "POST"]),

@@ -24,6 +24,14 @@ SSF: Final = (
         answers={200: "the metadata"},
     ),
     Described(
+        path="/.well-known/sse-configuration",
+        method="GET",
+        operation_id="sse_configuration",
+        summary="The same, with the old names of delivery methods, for receivers of old drafts.",
+        tag="ssf",
+        answers={200: "the metadata"},
+    ),
+    Described(
         path="/jwks.json",
         method="GET",
         operation_id="jwks",

@@ -163,8 +163,11 @@ async def test_an_app_of_an_old_draft_makes_its_stream_itself(hub: Hub) -> None:
     }
     async with hub.client(token) as abm:
         answer = await abm.post("/ssf/streams", json=wanted)
-    assert answer.status_code == 201, answer.text
-    shown = answer.json()
+        assert answer.status_code == 201, answer.text
+        shown = answer.json()
+        # Its draft has no ids of streams: it has one.
+        assert (await abm.get("/ssf/streams")).json() == shown
+        assert (await abm.get("/ssf/status")).json()["status"] == "enabled"
     assert {name: shown[name] for name in wanted} == wanted
     await hub.settle()
     await story.play()
@@ -175,3 +178,35 @@ async def test_an_app_of_an_old_draft_makes_its_stream_itself(hub: Hub) -> None:
     assert (sent["aud"], sent["iss"]) == (FEED, ISSUER)
     refused = await story.admin.patch(f"/admin/v1/apps/{made['id']}", json={"stream_profile": "x"})
     assert refused.status_code == 400
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("OLD-1", "OLD-2")
+async def test_only_a_receiver_of_an_old_draft_leaves_out_which_stream(hub: Hub) -> None:
+    story = await begin(hub)
+    path = f"/admin/v1/streams/{story.ids['pay stream']}"
+    async with hub.client(story.tokens["pay"]) as pay:
+        assert (await pay.delete("/ssf/streams")).status_code == 400
+        assert len((await pay.get("/ssf/streams")).json()) == 1
+        await story.admin.patch(path, json={"profile": "sse"})
+        # Empty is not left out, and two streams are not one.
+        assert (await pay.delete("/ssf/streams?stream_id=")).status_code == 400
+        second = (await pay.post("/ssf/streams", json={"events_requested": []})).json()
+        assert (await pay.delete("/ssf/streams")).status_code == 400
+        await pay.delete(f"/ssf/streams?stream_id={second['stream_id']}")
+        assert (await pay.delete("/ssf/streams")).status_code == 204
+        assert (await pay.delete("/ssf/streams")).status_code == 400
+    # Nobody else's went with it.
+    assert (await story.get(f"/admin/v1/streams/{story.ids['wiki stream']}"))["id"]
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("OLD-1", "OLD-2")
+async def test_old_metadata_differ_in_the_names_of_the_methods_alone(hub: Hub) -> None:
+    async with hub.client() as anybody:
+        final = (await anybody.get("/.well-known/ssf-configuration")).json()
+        old = (await anybody.get("/.well-known/sse-configuration")).json()
+    assert OLD_PUSH not in final["delivery_methods_supported"]
+    assert OLD_PUSH in old["delivery_methods_supported"]
+    methods = {"delivery_methods_supported": final["delivery_methods_supported"]}
+    assert {**old, **methods} == final
