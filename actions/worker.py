@@ -34,7 +34,7 @@ from runtime.database import Database
 from runtime.errors import Unavailable
 from runtime.keyring import Keyring
 from runtime.outbound import Outbound
-from runtime.queue import Fence
+from runtime.queue import Fence, Suspended, nobody_suspended
 from runtime.secrets import SecretBox
 
 IN_FLIGHT_PER_TARGET_MAX: Final = 8
@@ -60,7 +60,7 @@ class TaskSource:
     kind = "tasks"
     settle = SETTLE_TASKS
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what requests are made of, and for whom
         self,
         database: Database,
         outbound: Outbound,
@@ -69,9 +69,11 @@ class TaskSource:
         box: SecretBox,
         clock: Clock,
         issuer: Callable[[str], str],
+        suspended: Suspended = nobody_suspended,
     ) -> None:
         """issuer: the tenant's issuer URL by tenant id."""
         self._database = database
+        self._suspended = suspended
         self._tools = Tools(
             outbound=outbound, keys=SigningKeys(keyring), box=box, clock=clock, issuer=issuer
         )
@@ -87,6 +89,7 @@ class TaskSource:
             full=[target for target, count in under_way.items() if count >= self._share(target)],
             failing=sorted(self._failing),
             per_target=IN_FLIGHT_PER_TARGET_MAX,
+            suspended=sorted(await self._suspended()),
         )
         async with self._database.snapshot() as connection:
             tasks = await task_store.system_due_tasks(

@@ -220,6 +220,9 @@ class Core:
         async with self._node.database.snapshot() as connection:
             tenants = await system_list_tenants(connection)
         for tenant in tenants:
+            if tenant.status != "active":
+                # Nothing of it can go out or be fetched: it waits, and nobody is to blame.
+                continue
             if await self._upkeep.tend(tenant.tenant_id, partial(self._as_leader, fence)):
                 self._node.notifier.wake_all(("deliveries", "polls"))
         return False

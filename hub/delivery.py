@@ -13,6 +13,7 @@ import structlog
 
 from actions.worker import TaskSource
 from hub.node import Node, ProcessConfig, open_node
+from hub.store import system_list_tenants
 from hub.tenancy import tenant_issuer
 from receivers.keys import IssuerKeys
 from receivers.refusals.log import RefusalLog, Witness
@@ -22,8 +23,9 @@ from receivers.upstreams.polling import Poller
 from receivers.upstreams.tokens import Tokens
 from receivers.upstreams.worker import WINDOW as UPSTREAM_WINDOW
 from receivers.upstreams.worker import UpstreamSource
+from runtime.feed import ConfigCache
 from runtime.outbound import Outbound, StreamingOutbound
-from runtime.queue import Lanes, LaneSource, LeaseKeeper
+from runtime.queue import Lanes, LaneSource, LeaseKeeper, Suspended
 from transmitters.keys import SigningKeys
 from transmitters.worker import PushSource
 
@@ -74,6 +76,7 @@ def _lanes(node: Node, source: LaneSource[Any, Any], leases: LeaseKeeper) -> Lan
 def sources(node: Node, outbound: Outbound) -> tuple[LaneSource[Any, Any], ...]:
     """Return the kinds of work that this process does."""
     issuer = partial(tenant_issuer, node.config.issuer)
+    suspended = _suspended(node)
     return (
         TaskSource(
             node.database,
@@ -82,6 +85,7 @@ def sources(node: Node, outbound: Outbound) -> tuple[LaneSource[Any, Any], ...]:
             box=node.box,
             clock=node.clock,
             issuer=issuer,
+            suspended=suspended,
         ),
         PushSource(
             node.database,
@@ -90,8 +94,21 @@ def sources(node: Node, outbound: Outbound) -> tuple[LaneSource[Any, Any], ...]:
             box=node.box,
             clock=node.clock,
             issuer=issuer,
+            suspended=suspended,
         ),
     )
+
+
+def _suspended(node: Node) -> Suspended:
+    """Return what tells which tenants are suspended, from memory."""
+    cache = ConfigCache(node.feed, "tenants", partial(_load_suspended, node))
+    return partial(cache.get, "*")
+
+
+async def _load_suspended(node: Node, _tenant_id: str) -> frozenset[str]:
+    async with node.database.snapshot() as connection:
+        found = await system_list_tenants(connection)
+    return frozenset(one.tenant_id for one in found if one.status != "active")
 
 
 def _upstreams(
@@ -117,4 +134,5 @@ def _upstreams(
         clock=node.clock,
         leases=leases,
         issuer=partial(tenant_issuer, node.config.issuer),
+        suspended=_suspended(node),
     )

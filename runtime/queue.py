@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import math
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
 
@@ -195,6 +195,15 @@ class LeaseKeeper:
                 wait_s = SETTLE_RETRY_S
             changed.set()
             await asyncio.sleep(wait_s)
+
+
+#: tells which tenants are suspended at present: nothing goes out for them, their work waits
+Suspended = Callable[[], Awaitable[Collection[str]]]
+
+
+async def nobody_suspended() -> Collection[str]:
+    """Return no tenant. Raises nothing."""
+    return ()
 
 
 class LaneSource(Protocol[WorkT, SettlementT]):

@@ -19,7 +19,7 @@ from runtime.clock import Clock
 from runtime.database import Database
 from runtime.errors import AddressBlocked, NotFound, Unavailable
 from runtime.outbound import Outbound, OutboundRequest
-from runtime.queue import Fence
+from runtime.queue import Fence, Suspended, nobody_suspended
 from runtime.secrets import SecretBox
 from runtime.writer import Operation
 from ssf.errors import SharedSignalsError
@@ -74,7 +74,7 @@ class PushSource:
     kind: str = "deliveries"
     settle: Operation[PushSettlement, bool] = SETTLE
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what requests are made of, and for whom
         self,
         database: Database,
         outbound: Outbound,
@@ -83,8 +83,10 @@ class PushSource:
         box: SecretBox,
         clock: Clock,
         issuer: Callable[[str], str],
+        suspended: Suspended = nobody_suspended,
     ) -> None:
         self._database = database
+        self._suspended = suspended
         self._outbound = outbound
         self._keys = keys
         self._box = box
@@ -109,7 +111,7 @@ class PushSource:
         Goes round over the streams, and takes from none more than its window, so that neither a
         long queue nor a slow receiver keeps the others waiting.
         """
-        chosen = _Selection(limit=limit, busy=busy)
+        chosen = _Selection(limit=limit, busy=busy, suspended=await self._suspended())
         after, wrapped = self._served, self._served is None
         page = max(TARGETS_PAGE_MIN, min(limit, TARGETS_PAGE))
         async with self._database.snapshot() as connection:
@@ -132,7 +134,8 @@ class PushSource:
                     after = (targets[-1].tenant_id, targets[-1].stream_id)
         works = chosen.works
         last = works[-1].target if works else None
-        self._served = None if last is None else (last.tenant_id, last.stream_id)
+        # Behind many streams of suspended tenants there may be others.
+        self._served = after if last is None else (last.tenant_id, last.stream_id)
         return works
 
     async def perform(self, work: PushWork, fence: Fence) -> PushSettlement:
@@ -237,7 +240,10 @@ class PushSource:
 class _Selection:
     """Chooses among due SETs: no busy lane, no lane twice, no stream beyond its window."""
 
-    def __init__(self, *, limit: int, busy: Collection[str]) -> None:
+    def __init__(
+        self, *, limit: int, busy: Collection[str], suspended: Collection[str] = ()
+    ) -> None:
+        self._suspended = suspended
         self.works: list[PushWork] = []
         self._limit = limit
         self._busy_count = len(busy)
@@ -248,6 +254,8 @@ class _Selection:
         return len(self.works) >= self._limit
 
     def has_room_for(self, target: PushTarget) -> bool:
+        if target.tenant_id in self._suspended:
+            return False
         return self._under_way[target.stream_id] < target.window
 
     def rows_needed(self) -> int:

@@ -38,12 +38,14 @@ class LaneLimits:
     """How much of due work may be handed out. busy: lanes under way.
 
     full: targets that have enough under way. failing: targets that get one at a time.
+    suspended: tenants whose tasks wait.
     """
 
     busy: Collection[str]
     full: Collection[str]
     failing: Collection[str]
     per_target: int
+    suspended: Collection[str] = ()
 
 
 _CHANGEABLE: Final = (
@@ -184,7 +186,7 @@ async def system_due_tasks(
     nothing: they cost one walk along the index of queued tasks.
     """
     everywhere = len(buckets) >= BUCKETS
-    scope = {} if everywhere else {"buckets": buckets}
+    scope = {"suspended": limits.suspended, **({} if everywhere else {"buckets": buckets})}
     if not await _ANY_DUE[everywhere].rows(connection, now=now, **scope):
         return []
     rows = await _DUE[everywhere].rows(
@@ -206,7 +208,12 @@ def _is_due(*, everywhere: bool) -> sa.ColumnElement[bool]:
         if everywhere
         else tasks.c.bucket.in_(sa.bindparam("buckets", expanding=True, type_=sa.Integer))
     )
-    return sa.and_(IS_QUEUED, mine, tasks.c.due_at <= sa.bindparam("now", type_=UTCDateTime))
+    return sa.and_(
+        IS_QUEUED,
+        mine,
+        tasks.c.due_at <= sa.bindparam("now", type_=UTCDateTime),
+        tasks.c.tenant_id.not_in(_lanes("suspended")),
+    )
 
 
 def _lanes(name: str) -> sa.BindParameter[str]:
@@ -256,7 +263,7 @@ def _due_heads(*, everywhere: bool) -> Query:
 
 _COLUMNS: Final = tuple(tasks.columns.keys())
 #: lists of the statements for all buckets, and for some
-_BUCKETS: Final = {True: (), False: ("buckets",)}
+_BUCKETS: Final = {True: ("suspended",), False: ("suspended", "buckets")}
 _ANY_DUE: Final = {
     everywhere: Query(
         sa.select(sa.literal_column("1")).where(_is_due(everywhere=everywhere)).limit(1),

@@ -222,17 +222,22 @@ async def place_order(
 
 
 async def system_due_upstreams(
-    connection: Connection, buckets: Collection[int], now: datetime
+    connection: Connection,
+    buckets: Collection[int],
+    now: datetime,
+    *,
+    suspended: Collection[str] = (),
 ) -> list[Upstream]:
     """Return active upstreams of these buckets with something to do, those that wait longest first.
 
-    Spans tenants. They are few: at most one per provider.
+    Spans tenants, but for the suspended. They are few: at most one per provider.
     """
     query = (
         sa.select(upstreams)
         .where(
             upstreams.c.bucket.in_(sorted(buckets)),
             upstreams.c.is_active,
+            upstreams.c.tenant_id.not_in(sorted(suspended)),
             sa.or_(
                 upstreams.c.poll_due_at <= now,
                 upstreams.c.verify_due_at <= now,

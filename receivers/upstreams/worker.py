@@ -45,7 +45,7 @@ from receivers.upstreams.polling import Poller
 from runtime.clock import Clock
 from runtime.database import Database
 from runtime.errors import Unavailable
-from runtime.queue import Fence, LeaseKeeper
+from runtime.queue import Fence, LeaseKeeper, Suspended, nobody_suspended
 from runtime.writer import Operation, Writer
 
 #: what runs in one process at most; beyond, the ones that wait longest come first
@@ -104,8 +104,10 @@ class UpstreamSource:
         clock: Clock,
         leases: LeaseKeeper,
         issuer: Callable[[str], str],
+        suspended: Suspended = nobody_suspended,
     ) -> None:
         """issuer: the tenant's issuer URL by tenant id, which its intake addresses begin with."""
+        self._suspended = suspended
         self._database = database
         self._profiles = profiles
         self._poller = poller
@@ -132,8 +134,9 @@ class UpstreamSource:
         self, buckets: Collection[int], now: datetime, limit: int, busy: Collection[str]
     ) -> Sequence[UpstreamWork]:
         """Return due work, at most `limit`, none of a lane in `busy`; polls do not fill it all."""
+        suspended = await self._suspended()
         async with self._database.snapshot() as connection:
-            found = await store.system_due_upstreams(connection, buckets, now)
+            found = await store.system_due_upstreams(connection, buckets, now, suspended=suspended)
         polls = sum(lane.endswith("|poll") for lane in busy)
         taken: list[UpstreamWork] = []
         for upstream in found:

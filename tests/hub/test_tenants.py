@@ -10,6 +10,7 @@ import pytest
 from hub.auth import SCOPES
 from tests.hub.commands import Served
 from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub
+from tests.hub.story import begin
 
 TENANTS = "/admin/v1/tenants"
 GREEN = {"id": "green", "name": "Green GmbH"}
@@ -65,6 +66,34 @@ async def test_a_suspended_tenant_is_not_there_until_it_is_resumed(
         assert resumed.status_code == 200
         await hub.node.feed.refresh()
         assert (await green.get("/healthz")).status_code == 200
+
+
+async def test_what_a_suspended_tenant_has_to_send_waits_and_is_not_lost(
+    hub: Hub, admin: httpx2.AsyncClient
+) -> None:
+    await made(hub, admin)
+    await hub.node.feed.refresh()
+    green, other = await begin(hub, "green"), await begin(hub)
+    for story in (green, other):
+        assert (await story.push()).status_code == 202
+    suspended = await admin.patch(f"{TENANTS}/green", json={"status": "suspended"})
+    assert suspended.status_code == 200
+    await hub.node.feed.refresh()
+    before = len(hub.outside.requests)
+    await hub.settle()
+    sent_for_other = len(hub.outside.requests) - before
+    assert sent_for_other > 0
+    hub.clock.advance(3_600)
+    await hub.tend()
+    await hub.settle()
+    assert len(hub.outside.requests) == before + sent_for_other
+    await admin.patch(f"{TENANTS}/green", json={"status": "active"})
+    await hub.node.feed.refresh()
+    await hub.settle()
+    # The same story, and so the same requests, an hour later.
+    assert len(hub.outside.requests) == before + 2 * sent_for_other
+    items = (await green.get("/admin/v1/tasks?limit=100"))["items"]
+    assert {one["state"] for one in items} == {"done"}
 
 
 @ONE_ENGINE
