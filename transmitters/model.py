@@ -68,11 +68,24 @@ class Stream:
     active_at: datetime | None = None
     profile: str = FINAL.name
     encryption_key: str | None = None
+    filters: Mapping[str, Sequence[str]] | None = None
 
     @property
     def transmits(self) -> bool:
         """Whether anything may go out: all when it is enabled, else only an announcement."""
         return self.status is StreamStatus.ENABLED or self.announcement_jti is not None
+
+    def lets_pass(self, event_type: str, payload: Mapping[str, Any]) -> bool:
+        """Return whether no filter of the stream holds the event back.
+
+        A filter names a member and its good values; an event without the member passes, and so
+        does an event about the stream itself (SUB-46).
+        """
+        if not self.filters or event_type in STREAM_EVENT_TYPES:
+            return True
+        return all(
+            payload[member] in good for member, good in self.filters.items() if member in payload
+        )
 
     def selects(self, event_type: str) -> bool:
         """Return whether the stream takes events of this type. Source: SSF 1.0 §8.1.3.1; SUB-40."""

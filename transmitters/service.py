@@ -87,7 +87,9 @@ async def publish(
         chosen = [
             stream
             for stream in selecting[kind]
-            if event.is_open_to(stream) and (index, stream.stream_id) not in unwanted
+            if event.is_open_to(stream)
+            and (index, stream.stream_id) not in unwanted
+            and stream.lets_pass(event.event_type, event.payload)
         ]
         if not chosen:
             continue

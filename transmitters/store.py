@@ -69,6 +69,7 @@ streams: Final = sa.Table(
     sa.Column("active_at", UTCDateTime),
     sa.Column("profile", sa.String(16), nullable=False, server_default="final"),
     sa.Column("encryption_key", sa.Text),
+    sa.Column("filters", JSONDocument),
     sa.Index("ix_streams_tenant_id_client_id", "tenant_id", "client_id"),
 )
 
@@ -328,6 +329,7 @@ async def change_stream(connection: Connection, stream: Stream, *, now: datetime
         "subject_format": stream.subject_format,
         "profile": stream.profile,
         "encryption_key": stream.encryption_key,
+        "filters": None if stream.filters is None else dict(stream.filters),
         "updated_at": now,
     }
     await connection.execute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from pydantic import Field
@@ -38,6 +38,10 @@ async def read_stream(admin: Admin, stream_id: str) -> Document:
     return _stream(admin, await _get_stream(admin, stream_id))
 
 
+MemberName = Annotated[str, Field(min_length=1, max_length=100)]
+MemberValue = Annotated[str, Field(max_length=255)]
+
+
 class StreamChange(Body):
     """How SETs of a stream are to look; members that are left out stay.
 
@@ -45,6 +49,8 @@ class StreamChange(Body):
     subject_format: what users are named by; null for subjects as the events have them.
     encryption_key: a public JWK of the receiver (RSA for RSA-OAEP-256, EC P-256 for ECDH-ES): SETs
     are encrypted for it with A256GCM; null for signed SETs as they are.
+    filters: member of an event to its good values, such as `{"current_level": ["HIGH"]}`: an event
+    in which the member is something else does not go out; one without the member does.
     """
 
     profile: Literal["final", "sse"] | None = None
@@ -52,6 +58,9 @@ class StreamChange(Body):
         Literal["account", "did", "email", "iss_sub", "opaque", "phone_number", "uri"] | None
     ) = None
     encryption_key: dict[str, Any] | None = None
+    filters: dict[MemberName, Annotated[list[MemberValue], Field(min_length=1, max_length=50)]] | (
+        None
+    ) = Field(default=None, max_length=10)
 
 
 async def change_stream(admin: Admin, stream_id: str, body: StreamChange) -> Document:
@@ -135,6 +144,7 @@ def _stream(admin: Admin, stream: Stream) -> Document:
         "encryption_key": (
             None if stream.encryption_key is None else msgspec.json.decode(stream.encryption_key)
         ),
+        "filters": stream.filters,
         "configuration": render_configuration(
             configuration_of(
                 stream,

@@ -210,3 +210,27 @@ async def test_old_metadata_differ_in_the_names_of_the_methods_alone(hub: Hub) -
     assert OLD_PUSH in old["delivery_methods_supported"]
     methods = {"delivery_methods_supported": final["delivery_methods_supported"]}
     assert {**old, **methods} == final
+
+
+async def test_an_admin_filters_a_stream_by_members_of_events(hub: Hub) -> None:
+    story = await begin(hub)
+    path = f"/admin/v1/streams/{story.ids['pay stream']}"
+    good = {"initiating_entity": ["admin"]}
+    assert (await story.admin.patch(path, json={"filters": good})).json()["filters"] == good
+    bad_ones: tuple[Any, ...] = (
+        {"current_level": []},
+        {"current_level": "HIGH"},
+        {"current_level": [{"a": 1}]},
+        {"": ["HIGH"]},
+        {str(number): ["x"] for number in range(11)},
+        {"a": ["x"] * 51},
+        [],
+    )
+    for bad in bad_ones:
+        answer = await story.admin.patch(path, json={"filters": bad})
+        assert answer.status_code == 400, bad
+    assert (await story.admin.get(path)).json()["filters"] == good
+    await story.play()
+    # The hub's own events are the policy's doing.
+    assert pushed(hub) == []
+    assert (await story.admin.patch(path, json={"filters": None})).json()["filters"] is None

@@ -267,3 +267,25 @@ async def test_each_set_carries_one_event_even_when_many_are_published_at_once(
     for raw in sets.values():
         _, claims = await world.opened(raw)
         assert list(claims["events"]) == [SESSION_REVOKED]
+
+
+async def test_a_filter_holds_back_other_values_and_nothing_without_the_member(
+    world: World,
+) -> None:
+    created = await world.stream()
+    stored = await world.stored_stream(created.stream_id)
+    async with world.db.transaction() as connection:
+        choosy = replace(stored, filters={"initiating_entity": ["admin", "user"]})
+        await store.change_stream(connection, choosy, now=world.clock.now())
+    everybody = await world.stream()
+    await world.publish(
+        event("usr_1"),
+        event("usr_2", payload={"event_timestamp": 1, "initiating_entity": "admin"}),
+        event("usr_3", payload={"event_timestamp": 2}),
+    )
+    rows = (await world.rows()).values()
+    assert [row.ordering_key for row in rows if row.stream_id == created.stream_id] == [
+        "usr_2",
+        "usr_3",
+    ]
+    assert len([row for row in rows if row.stream_id == everybody.stream_id]) == 3
