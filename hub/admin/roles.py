@@ -26,11 +26,15 @@ ROLE_SCOPES: Final = {
 }
 #: the kinds that a role may write; `admin` and `owner`: see `may_write`
 _RESPONDER: Final = frozenset(
-    {"containments", "tasks", "deliveries", "dead-letters", "unmatched", "ingest-errors"}
+    {"containments", "tasks", "deliveries", "dead-letters", "unmatched", "ingest-errors", "signals"}
 )
-_POLICY: Final = _RESPONDER | {"policies", "zones", "mappings"}
+_POLICY: Final = _RESPONDER | {"policies", "zones", "mappings", "relays"}
+#: what a responder may do with objects that are not theirs to change
+_RESPONDER_ACTIONS: Final = frozenset(
+    {("streams", "replay"), ("providers", "quarantine"), ("providers", "lift")}
+)
 _OWNER_ONLY: Final = frozenset({"tenants"})
-_KIND: Final = re.compile(r"/admin/v1/([a-z-]+)")
+_KIND: Final = re.compile(r"/admin/v1/([a-z-]+)(?:/[^/]+/([a-z-]+)$)?")
 
 
 def may_write(role: str | None, kind: str) -> bool:
@@ -46,7 +50,9 @@ def may_write(role: str | None, kind: str) -> bool:
 def check_write(caller: Caller, path: str) -> None:
     """Pass when the caller's role may write what the path names. Raises Forbidden."""
     named = _KIND.match(path)
-    if not may_write(caller.role, named[1] if named else ""):
+    kind, action = (named[1], named[2]) if named else ("", None)
+    may_act = caller.role in {"responder", "policy"} and (kind, action) in _RESPONDER_ACTIONS
+    if not may_act and not may_write(caller.role, kind):
         raise Forbidden(f"The role {caller.role} may not do this.")
 
 
