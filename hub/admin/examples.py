@@ -188,6 +188,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "profile": "final",
         "subject_format": "email",
         "encryption_key": None,
+        "filters": None,
         "configuration": {
             "stream_id": "str_01KJQ2M8D06ZC4T9W6YR0QXN1E",
             "iss": "https://hub.customer.example",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ from tests.transmitters.conftest import (
     event,
     issuer_of,
 )
-from transmitters import management
+from transmitters import management, store
 from transmitters.delivery.model import (
     OVERDUE_MAX_S,
     STREAM_WINDOW,
@@ -443,12 +443,14 @@ async def test_settling_twice_changes_nothing(
 async def test_without_a_signing_key_the_set_waits(
     world: World, pusher: Pusher, receiver: Receiver
 ) -> None:
-    wanted: dict[str, Any] = {"tenant_id": "keyless"}
     await world.push_stream(receiver.url, PAYROLL)
     stream = await world.stored_stream(
         (await management.list_streams(caller=PAYROLL, deps=world.deps))[0].stream_id
     )
+    wanted: dict[str, Any] = {"tenant_id": "keyless"}
     await world.set_stream(stream.stream_id, **wanted)
+    async with world.db.transaction() as connection:
+        await store.change_stream(connection, replace(stream, **wanted), now=world.clock.now())
     await world.publish(event(tenant_id="keyless"))
     (one,) = await pusher.run_once()
     assert (one.klass, one.kid) == ("transient", None)
