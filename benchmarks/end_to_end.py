@@ -1,7 +1,7 @@
-"""Promise: a vendor's SET becomes an app's SET fast: received, verified, assessed, told, pushed.
+"""Promise: a vendor's SET becomes an app's SET fast: received, verified, relayed, pushed.
 
-A flood of SETs, each about another user, comes in by push; each raises its user's level, which is
-one event for one push stream. It counts from the first SET sent to the last one pushed, and tells
+A flood of SETs, each about another user, comes in by push; each is assessed, and relayed by a rule
+to one push stream, signed anew. It counts from the first SET sent to the last one pushed, and tells
 the CPU of each stage: api verifies, core stores and assesses and settles, delivery signs and
 sends.
 """

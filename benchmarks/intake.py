@@ -257,6 +257,8 @@ def _add_provider(hub: HubProcess) -> str:
             "jwks": msgspec.json.decode(public_jwks()),
             "authorization_header": f"Bearer {INTAKE_TOKEN}",
             "source_class": "mdm",
+            # HIGH for so many users would be taken for a provider that runs away.
+            "level_cap": "MEDIUM",
         },
     )
     url: str = provider["events_url"]

@@ -23,11 +23,12 @@ from benchmarks.hub_process import ADMIN_TOKEN, HubProcess, register_sessions
 from benchmarks.loadgen import Load, LoadReport, generate_load, run_load
 from benchmarks.receiver import Verdict
 from benchmarks.serving import ServerProcess, cpu_of, running
-from benchmarks.tokens import TokenPlan, email_of, public_jwks, signed_tokens
+from benchmarks.tokens import Subjects, TokenPlan, email_of, public_jwks, signed_tokens
 
 ISSUER: Final = "https://vendor.example"
 AUDIENCE: Final = "https://hub.example"
 INTAKE_TOKEN: Final = "benchmark-intake-token"  # noqa: S105 - lives for one run
+REVOKED: Final = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 LEVEL_CHANGED: Final = "https://schemas.openid.net/secevent/caep/event-type/risk-level-change"
 PUSH: Final = "urn:ietf:rfc:8935"
 POLL: Final = "urn:ietf:rfc:8936"
@@ -89,10 +90,15 @@ def add_app(hub: HubProcess, name: str) -> App:
 
 
 def add_streams(hub: HubProcess, app: App, deliveries: Sequence[dict[str, str]]) -> None:
-    """Create one stream for level changes per delivery. Raises RuntimeError on a refusal."""
+    """Create one stream per delivery, for level changes and what is relayed.
+
+    Raises RuntimeError on a refusal.
+    """
     requests = []
     for delivery in deliveries:
-        body = msgspec.json.encode({"events_requested": [LEVEL_CHANGED], "delivery": delivery})
+        body = msgspec.json.encode(
+            {"events_requested": [LEVEL_CHANGED, REVOKED], "delivery": delivery}
+        )
         requests.append(_request(hub, "POST", "/ssf/streams", app.token, body))
     _send_all(hub, requests)
 
@@ -178,7 +184,11 @@ class Vendor:
 
 
 def add_vendor(hub: HubProcess, *, label: str, subjects: int) -> Vendor:
-    """Register a provider, and its subjects as users with a device. Each SET raises one user."""
+    """Register a provider whose SETs are relayed to all streams, and its subjects as users.
+
+    They say that sessions are over, each of another user: what raised so many users at once would
+    be taken for a provider that runs away, and quarantined.
+    """
     plan = TokenPlan(
         issuer=ISSUER,
         audience=AUDIENCE,
@@ -186,6 +196,7 @@ def add_vendor(hub: HubProcess, *, label: str, subjects: int) -> Vendor:
         label=label,
         subject_count=subjects,
         subject_domain=f"{label}.example",
+        subjects=Subjects.USER,
     )
     tokens = signed_tokens(plan)
     provider = hub.create(
@@ -199,6 +210,7 @@ def add_vendor(hub: HubProcess, *, label: str, subjects: int) -> Vendor:
             "source_class": "mdm",
         },
     )
+    hub.create("relays", {"name": f"relay {label}", "event_types": [REVOKED], "mode": "enforce"})
     register_sessions(hub.url, ADMIN_TOKEN, plan)
     return Vendor(plan=plan, tokens=tokens, events_url=provider["events_url"])
 
