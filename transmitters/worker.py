@@ -48,6 +48,7 @@ from transmitters.store import Connection
 
 #: streams looked at together, and how often one search goes on to the next ones
 TARGETS_PAGE: Final = 64
+#: the first of them: often it has all that there is room for
 TARGETS_PAGE_MIN: Final = 8
 PAGES_MAX: Final = 8
 #: failures that somebody has to look at
@@ -132,6 +133,8 @@ class PushSource:
                     wrapped, after = True, None
                 else:
                     after = (targets[-1].tenant_id, targets[-1].stream_id)
+                # Streams whose window is full must not hide those behind them.
+                page = TARGETS_PAGE
         works = chosen.works
         last = works[-1].target if works else None
         # Behind many streams of suspended tenants there may be others.
