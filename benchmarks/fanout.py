@@ -9,9 +9,7 @@ delivered in the database; marking happens in the core process, whose time is sh
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -20,11 +18,11 @@ import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+from benchmarks.command import run
 from benchmarks.figures import table
 from benchmarks.hub_process import running_hub
-from benchmarks.machine import Machine, machine_facts, past, write_result
+from benchmarks.machine import Machine, machine_facts, past
 from benchmarks.receiver import Verdict
-from benchmarks.serving import end_cleanly_when_terminated
 from benchmarks.streams import (
     add_app,
     add_streams,
@@ -166,21 +164,14 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=10)
     parser.add_argument("--algorithm", default="RS256", choices=("RS256", "ES256"))
     parser.add_argument("--history", type=int, default=0, help="old events in the database")
-    parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
-    parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
-    options = vars(parser.parse_args())
-    end_cleanly_when_terminated()
-    folder, keep = options.pop("folder"), options.pop("keep_result")
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        result = measure(
-            msgspec.convert(options, Sizes),
-            Path(made),
-            command=shlex.join(["python", "-m", "benchmarks.fanout", *sys.argv[1:]]),
-        )
-    print(report_text(result))
-    if keep:
-        name = f"fanout-{result.sizes.algorithm.lower()}{past(result.sizes.history)}"
-        print(f"written to {write_result(name, result)}")
+    result = run(
+        "benchmarks.fanout",
+        parser,
+        Sizes,
+        measure,
+        report=report_text,
+        name=lambda result: f"fanout-{result.sizes.algorithm.lower()}{past(result.sizes.history)}",
+    )
     return 0 if result.verdict.out_of_order == 0 else 1
 
 

@@ -8,19 +8,18 @@ counts once).
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
 import httpx2
 import msgspec
 
+from benchmarks.command import run
 from benchmarks.figures import table
 from benchmarks.hub_process import HubProcess, running_hub
-from benchmarks.machine import Machine, machine_facts, write_result
-from benchmarks.serving import end_cleanly_when_terminated, pss_bytes
+from benchmarks.machine import Machine, machine_facts
+from benchmarks.serving import pss_bytes
 from benchmarks.streams import (
     POLL,
     App,
@@ -107,20 +106,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=10_000)
     parser.add_argument("--events", type=int, default=10)
-    parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
-    parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
-    options = vars(parser.parse_args())
-    end_cleanly_when_terminated()
-    folder, keep = options.pop("folder"), options.pop("keep_result")
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        result = measure(
-            msgspec.convert(options, Sizes),
-            Path(made),
-            command=shlex.join(["python", "-m", "benchmarks.memory", *sys.argv[1:]]),
-        )
-    print(report_text(result))
-    if keep:
-        print(f"written to {write_result('memory', result)}")
+    result = run(
+        "benchmarks.memory",
+        parser,
+        Sizes,
+        measure,
+        report=report_text,
+        name=lambda _result: "memory",
+    )
     return 0 if result.pending == result.sizes.streams * result.sizes.events else 1
 
 

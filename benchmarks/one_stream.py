@@ -7,19 +7,17 @@ answer each SET. What matters is how many SETs are under way at once without two
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from benchmarks.command import run
 from benchmarks.figures import table
 from benchmarks.hub_process import running_hub
-from benchmarks.machine import Machine, machine_facts, past, write_result
+from benchmarks.machine import Machine, machine_facts, past
 from benchmarks.receiver import Verdict
-from benchmarks.serving import end_cleanly_when_terminated
 from benchmarks.streams import (
     add_app,
     add_streams,
@@ -107,20 +105,14 @@ def main() -> int:
     parser.add_argument("--sets-each", type=int, default=8, choices=range(1, len(LEVELS) + 1))
     parser.add_argument("--delay-ms", type=float, default=20.0)
     parser.add_argument("--history", type=int, default=0, help="old events in the database")
-    parser.add_argument("--folder", type=Path, help="where databases go; a new one by default")
-    parser.add_argument("--keep-result", action="store_true", help="write benchmarks/results/")
-    options = vars(parser.parse_args())
-    end_cleanly_when_terminated()
-    folder, keep = options.pop("folder"), options.pop("keep_result")
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        result = measure(
-            msgspec.convert(options, Sizes),
-            Path(made),
-            command=shlex.join(["python", "-m", "benchmarks.one_stream", *sys.argv[1:]]),
-        )
-    print(report_text(result))
-    if keep:
-        print(f"written to {write_result('one-stream' + past(result.sizes.history), result)}")
+    result = run(
+        "benchmarks.one_stream",
+        parser,
+        Sizes,
+        measure,
+        report=report_text,
+        name=lambda result: "one-stream" + past(result.sizes.history),
+    )
     return 0 if result.verdict.out_of_order == 0 else 1
 
 
