@@ -12,10 +12,8 @@ about risk and context join `strongest` later; the shape of the answer stays (co
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from enum import IntEnum
 from typing import Final
 
 import msgspec
@@ -36,6 +34,7 @@ from risk.policy import PolicyMode
 from risk.routes import json_object, session_issuer
 from risk.sessions import service as sessions
 from risk.sessions.model import Session, check_key
+from risk.verdict import Decision, Scope, Verdict, strongest
 from runtime.caller import Caller
 from runtime.errors import NotFound
 
@@ -45,44 +44,6 @@ log = structlog.get_logger()
 _evaluations_total = Counter(
     "hub_evaluations_total", "Decisions given to apps and IdPs.", ["of", "decision"]
 )
-
-
-class Decision(IntEnum):
-    """What the caller is to do, in ascending strength."""
-
-    ALLOW = 0
-    STEP_UP = 1
-    DENY = 2
-    TERMINATE = 3
-
-
-class Scope(IntEnum):
-    """What the decision is about, in ascending width."""
-
-    APP = 0
-    SESSION = 1
-    USER = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """One answer, or one part of it. trace_id: of the signal that led there, where there is one."""
-
-    decision: Decision
-    scope: Scope
-    reasons: tuple[str, ...] = ()
-    trace_id: str | None = None
-
-
-def strongest(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the strongest of at least one verdict, the widest among equals, with all reasons.
-
-    Raises nothing. Source: contracts §7.
-    """
-    ranked = sorted(verdicts, key=lambda each: (each.decision, each.scope), reverse=True)
-    reasons = dict.fromkeys(reason for each in ranked for reason in each.reasons)
-    trace_id = next((each.trace_id for each in ranked if each.trace_id), None)
-    return replace(ranked[0], reasons=tuple(reasons), trace_id=trace_id)
 
 
 def judge_session(session: Session | None, now: datetime) -> Verdict:

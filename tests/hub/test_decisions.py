@@ -18,9 +18,9 @@ from typing_extensions import override
 import actions.store
 from actions.model import CONTAINMENTS_KIND, Action, Containment, ContainmentState
 from hub.app import make_app
-from hub.decisions import Decision, Scope, Verdict, strongest
 from hub.denied import DeniedUsers
 from hub.node import open_node
+from risk.verdict import Decision, Scope, Verdict, strongest
 from runtime.changes import ChangeFeed, note_changes
 from runtime.clock import SystemClock
 from runtime.database import Database
