@@ -31,6 +31,7 @@ from hub.admin import openapi
 from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
 from hub.denied import DeniedUsers
+from hub.doors import native
 from hub.errors import ErrorBoundary, render_exception
 from hub.intake import IntakeFront
 from hub.limits import RequestLimits
@@ -106,6 +107,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *receivers.webhooks.routes.ROUTES,
             *transmitters.routes.ROUTES,
             *decisions.ROUTES,
+            *native.ROUTES,
             *revocation.ROUTES,
             *risk.routes.ROUTES,
             *risk.ips.routes.ROUTES,

@@ -1,7 +1,6 @@
-"""May this go on? Sign-ins and sessions against the hub's own denial of contained users.
+"""May this go on? Sign-ins against the hub's own denial of contained users; for sessions its rules.
 
-    POST /v1/sign-ins/evaluate           whose, from where ─┐
-    POST /v1/sessions/{sid}/evaluate     which session ─────┴▶ DeniedUsers, IPClaims ─▶ strongest
+    POST /v1/sign-ins/evaluate           whose, from where ──▶ DeniedUsers, IPClaims ─▶ strongest
 
 An open quarantine denies from the moment it is committed: this process hears of it from the change
 feed, asks no IdP and waits for none. At most one indexed query finds the user or the session.
@@ -11,7 +10,6 @@ about risk and context join `strongest` later; the shape of the answer stays (co
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final
@@ -19,6 +17,7 @@ from typing import Final
 import msgspec
 import structlog
 from prometheus_client import Counter
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -31,12 +30,10 @@ from risk.entities.model import Reference, parse_identifiers, parse_reference
 from risk.ips.model import IPRisk, judge_ip, normal_ip
 from risk.model import EntityKind, Level
 from risk.policy import PolicyMode
-from risk.routes import json_object, session_issuer
-from risk.sessions import service as sessions
-from risk.sessions.model import Session, check_key
+from risk.routes import json_object
+from risk.sessions.model import Session
 from risk.verdict import Decision, Scope, Verdict, strongest
 from runtime.caller import Caller
-from runtime.errors import NotFound
 
 EVALUATE_SCOPE: Final = "sessions.evaluate"
 
@@ -108,7 +105,7 @@ def judge_address(risk: IPRisk, mode: PolicyMode) -> tuple[Verdict, dict[str, ob
 
 async def evaluate_sign_in(request: Request) -> Response:
     """Decide about a sign-in: `{user: reference or subject identifier, ip?}`; more is ignored."""
-    caller = _evaluator(request)
+    caller = evaluator(request)
     body = await json_object(request)
     references = _references(body.get("user"))
     judged, shown = await _at_address(request, caller, body.get("ip"))
@@ -117,33 +114,14 @@ async def evaluate_sign_in(request: Request) -> Response:
             connection, caller.tenant_id, references, kind=EntityKind.USER
         )
     user_ids = {user_id for user_id in found.values() if user_id}
-    denials = await _denials(request, caller, user_ids)
-    verdict = strongest([judge_user(references, user_ids), *denials, *judged])
-    return _answer(caller, "sign_in", verdict, shown)
+    denied = await denials(request.app.state, caller.tenant_id, user_ids)
+    verdict = strongest([judge_user(references, user_ids), *denied, *judged])
+    count_decision(caller, "sign_in", verdict)
+    return render_verdict(verdict, shown)
 
 
-async def evaluate_session(request: Request) -> Response:
-    """Decide about a session: `{iss?}`, or no body; unknown members are ignored.
-
-    The issuer is that of the caller's app; a caller without an app names it in `iss`.
-    """
-    caller = _evaluator(request)
-    body = await json_object(request) if await request.body() else {}
-    iss = await session_issuer(caller, request.app.state.risk, body.get("iss"))
-    sid: str = request.path_params["sid"]
-    check_key(iss, sid)
-    node = _node(request)
-    session: Session | None = None
-    async with node.database.snapshot() as connection:
-        with contextlib.suppress(NotFound):  # it is an answer here, not an error
-            session = await sessions.get_session(connection, caller.tenant_id, iss=iss, sid=sid)
-    user_ids = {session.user_id} if session else set()
-    denials = await _denials(request, caller, user_ids)
-    verdict = strongest([judge_session(session, node.clock.now()), *denials])
-    return _answer(caller, "session", verdict)
-
-
-def _evaluator(request: Request) -> Caller:
+def evaluator(request: Request) -> Caller:
+    """Return who asks for a decision. Raises Unauthorized or Forbidden without the scope."""
     caller: Caller = request.state.caller
     caller.require(EVALUATE_SCOPE)
     return caller
@@ -154,9 +132,10 @@ def _node(request: Request) -> Node:
     return node
 
 
-async def _denials(request: Request, caller: Caller, user_ids: Collection[str]) -> list[Verdict]:
-    denied_users: DeniedUsers = request.app.state.denied_users
-    denied = await denied_users.among(caller.tenant_id, user_ids)
+async def denials(state: State, tenant_id: str, user_ids: Collection[str]) -> list[Verdict]:
+    """Return the denial of each contained user. Raises database errors."""
+    denied_users: DeniedUsers = state.denied_users
+    denied = await denied_users.among(tenant_id, user_ids)
     return [
         Verdict(
             decision=Decision.DENY, scope=Scope.USER, reasons=("quarantined",), trace_id=trace_id
@@ -189,9 +168,8 @@ async def _at_address(
     return [verdict], shown
 
 
-def _answer(
-    caller: Caller, of: str, verdict: Verdict, shown: Mapping[str, object] | None = None
-) -> Response:
+def count_decision(caller: Caller, of: str, verdict: Verdict) -> None:
+    """Count a decision and say so in the log. of: `sign_in` or `session`. Raises nothing."""
     _evaluations_total.labels(of, verdict.decision.name).inc()
     (log.debug if verdict.decision is Decision.ALLOW else log.info)(
         "decision.given",
@@ -202,6 +180,10 @@ def _answer(
         reasons=verdict.reasons,
         trace_id=verdict.trace_id,
     )
+
+
+def render_verdict(verdict: Verdict, shown: Mapping[str, object] | None = None) -> Response:
+    """Answer a verdict as JSON. shown: further members. Raises nothing. Source: contracts §7."""
     body: dict[str, object] = {
         "decision": verdict.decision.name,
         "scope": verdict.scope.name.lower(),
@@ -220,8 +202,4 @@ def _answer(
     )
 
 
-#: References hold slashes, and so may session ids.
-ROUTES: Final = (
-    Route("/v1/sign-ins/evaluate", evaluate_sign_in, methods=["POST"]),
-    Route("/v1/sessions/{sid:path}/evaluate", evaluate_session, methods=["POST"]),
-)
+ROUTES: Final = (Route("/v1/sign-ins/evaluate", evaluate_sign_in, methods=["POST"]),)

@@ -111,6 +111,27 @@ async def get_session(connection: Connection, tenant_id: str, *, iss: str, sid: 
     return found[iss, sid]
 
 
+async def find_session(
+    connection: Connection,
+    tenant_id: str,
+    *,
+    iss: str | None,
+    sid: str | None,
+    cookie_sha256: str | None = None,
+) -> Session | None:
+    """Return the session that is meant, by its id or by its cookie; None when there is none.
+
+    Without an issuer the id must be the only one of its name in the tenant. Raises nothing.
+    """
+    if sid is not None and iss is not None:
+        return (await store.find_sessions(connection, tenant_id, keys={(iss, sid)})).get((iss, sid))
+    if sid is not None:
+        return await store.find_by_sid(connection, tenant_id, sid=sid)
+    if cookie_sha256 is not None:
+        return await store.find_by_cookie(connection, tenant_id, cookie_sha256=cookie_sha256)
+    return None
+
+
 async def list_sessions(
     connection: Connection, tenant_id: str, *, user: str, after: str = "", limit: int = 50
 ) -> list[Session]:

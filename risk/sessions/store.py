@@ -45,6 +45,8 @@ sessions: Final = sa.Table(
 )
 sa.Index("ix_sessions_user_id", sessions.c.tenant_id, sessions.c.user_id, sessions.c.session_id)
 sa.Index("ix_sessions_device_id", sessions.c.tenant_id, sessions.c.device_id, sessions.c.user_id)
+sa.Index("ix_sessions_sid", sessions.c.tenant_id, sessions.c.sid)
+sa.Index("ix_sessions_cookie_sha256", sessions.c.tenant_id, sessions.c.cookie_sha256)
 
 _KEY: Final = ("tenant_id", "iss", "sid")
 _COLUMNS: Final = tuple(column.name for column in sessions.columns)
@@ -80,6 +82,31 @@ async def find_sessions(
             if (session.iss, session.sid) in keys
         }
     return found
+
+
+async def find_by_sid(connection: AsyncConnection, tenant_id: str, *, sid: str) -> Session | None:
+    """Return the session of that id, whoever issued it; None when there is none, or several."""
+    rows = await connection.execute(
+        sa.select(sessions)
+        .where(sessions.c.tenant_id == tenant_id, sessions.c.sid == sid)
+        .order_by(sessions.c.iss)
+        .limit(2)
+    )
+    found = [_session(row) for row in rows]
+    return found[0] if len(found) == 1 else None
+
+
+async def find_by_cookie(
+    connection: AsyncConnection, tenant_id: str, *, cookie_sha256: str
+) -> Session | None:
+    """Return the session with that cookie; of several one that was not ended, the newest first."""
+    rows = await connection.execute(
+        sa.select(sessions)
+        .where(sessions.c.tenant_id == tenant_id, sessions.c.cookie_sha256 == cookie_sha256)
+        .order_by(sessions.c.ended_at.isnot(None), sessions.c.session_id.desc())
+        .limit(1)
+    )
+    return next(map(_session, rows), None)
 
 
 async def live_sessions(

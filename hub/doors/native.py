@@ -1,0 +1,132 @@
+"""The hub's own way to ask about a session: `POST /v1/sessions/{sid}/evaluate`.
+
+Source: threat-protection §2.3, contracts §7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hub.decisions import evaluator, render_verdict
+from hub.inline.evaluate import evaluate
+from hub.inline.model import (
+    CHAIN_HOPS_MAX,
+    SIGNALS_MAX,
+    TEXT_CHARACTERS_MAX,
+    Answer,
+    SessionQuestion,
+)
+from risk.routes import json_object, session_issuer
+from risk.sessions.model import check_key, parse_moment
+from runtime.errors import Invalid
+
+
+async def evaluate_session(request: Request) -> Response:
+    """Decide about a session: `{iss?}`, or no body; unknown members are ignored.
+
+    Body: `{iss?, ip? or ip_chain?, ua?, ja4?, accept_lang?, device? {id?, token_hash?, signals?},
+    app_id?, method?, path_class?, dbsc? {proof?}, ts?}`. The issuer is that of the caller's app; a
+    caller without an app names it in `iss`.
+    """
+    caller = evaluator(request)
+    state = request.app.state
+    body = await json_object(request) if await request.body() else {}
+    iss = await session_issuer(caller, state.risk, body.get("iss"))
+    sid: str = request.path_params["sid"]
+    check_key(iss, sid)
+    device, dbsc = _object(body, "device"), _object(body, "dbsc")
+    question = SessionQuestion(
+        tenant_id=caller.tenant_id,
+        at=parse_moment(body.get("ts"), "/ts") or state.node.clock.now(),
+        iss=iss,
+        sid=sid,
+        chain=_chain(body),
+        user_agent=_text(body, "ua"),
+        ja4=_text(body, "ja4"),
+        accept_language=_text(body, "accept_lang"),
+        device_id=_text(device, "id", "/device"),
+        device_token_hash=_text(device, "token_hash", "/device"),
+        signals=_signals(device.get("signals")),
+        app=_text(body, "app_id"),
+        method=_text(body, "method"),
+        path=_text(body, "path_class"),
+        dbsc_proof=_text(dbsc, "proof", "/dbsc"),
+    )
+    return render_answer(await evaluate(state, caller, question))
+
+
+def render_answer(answer: Answer) -> Response:
+    """Answer a decision about a session as JSON. Raises nothing."""
+    shown: dict[str, object] = {"cache_ttl_ms": answer.cache_ttl_ms}
+    if answer.risk is not None:
+        shown["risk"] = {
+            "level": answer.risk.level.name,
+            "score": answer.risk.score,
+            "reasons": answer.risk.reasons,
+        }
+    if answer.changed:
+        shown["changed"] = {"causes": answer.changed}
+    if answer.acr is not None:
+        shown["acr"] = answer.acr
+    if answer.max_age is not None:
+        shown["max_age"] = answer.max_age
+    return render_verdict(answer.verdict, shown)
+
+
+def _chain(body: Mapping[str, object]) -> tuple[str, ...]:
+    chain = body.get("ip_chain", [body["ip"]] if body.get("ip") is not None else None)
+    if chain is None:
+        return ()
+    if not isinstance(chain, list) or len(chain) > CHAIN_HOPS_MAX:
+        raise _invalid("/ip_chain", f"an array of at most {CHAIN_HOPS_MAX} addresses")
+    for index, hop in enumerate(chain):
+        if not isinstance(hop, str) or len(hop) > TEXT_CHARACTERS_MAX:
+            raise _invalid(f"/ip_chain/{index}", "an address")
+    return tuple(chain)
+
+
+def _object(body: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _invalid(f"/{name}", "an object")
+    return value
+
+
+def _text(body: Mapping[str, object], name: str, inside: str = "") -> str | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > TEXT_CHARACTERS_MAX:
+        raise _invalid(f"{inside}/{name}", f"a string of at most {TEXT_CHARACTERS_MAX} characters")
+    return value
+
+
+def _signals(value: object) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(value) > SIGNALS_MAX:
+        raise _invalid("/device/signals", f"an object of at most {SIGNALS_MAX} members")
+    return {name: _signal(name, each) for name, each in value.items()}
+
+
+def _signal(name: str, value: object) -> str:
+    """Return a signal as text: posture comes as flags and numbers as well."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if not isinstance(value, str | int | float) or len(text) + len(name) > TEXT_CHARACTERS_MAX:
+        raise _invalid("/device/signals", "strings, numbers or booleans")
+    return text
+
+
+def _invalid(at: str, rule: str) -> Invalid:
+    return Invalid(f"Not valid: {at}: {rule}.", pointers=((at, rule),))
+
+
+#: Session ids may hold slashes.
+ROUTES: Final = (Route("/v1/sessions/{sid:path}/evaluate", evaluate_session, methods=["POST"]),)

@@ -1,0 +1,79 @@
+"""What is asked about a session, and what is answered. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+
+from risk.model import Level
+from risk.verdict import Verdict
+
+#: hops of one chain of addresses that are looked at
+CHAIN_HOPS_MAX: Final = 64
+TEXT_CHARACTERS_MAX: Final = 1_024
+SIGNALS_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionQuestion:
+    """Whether a session may do what it is about to do. Everything but the tenant may be unknown.
+
+    iss, sid: which session; without iss the sid must be the only one of its name in the tenant.
+    cookie_sha256: names it instead, 64 lower-case hexadecimal digits. user_id: whose session the
+    caller takes it for; another's is no session of theirs. chain: addresses as texts, client first,
+    the hop that connects to us last. ja4, accept_language, user_agent: of the client.
+    device_id, device_token_hash, signals: of its device, as the caller says. app: the app id that
+    is asked for. path: its class or path, without a query. dbsc_proof: as presented.
+    """
+
+    tenant_id: str
+    at: datetime
+    iss: str | None = None
+    sid: str | None = None
+    cookie_sha256: str | None = None
+    user_id: str | None = None
+    chain: tuple[str, ...] = ()
+    user_agent: str | None = None
+    ja4: str | None = None
+    accept_language: str | None = None
+    device_id: str | None = None
+    device_token_hash: str | None = None
+    signals: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    app: str | None = None
+    method: str | None = None
+    path: str | None = None
+    dbsc_proof: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Risk:
+    """The risk of what was asked. score: sum of what contributed to it, in points."""
+
+    level: Level
+    score: float = 0.0
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One decision about a session. user_id, session_id: "" while it is not known.
+
+    iss, sid: of the session that was found. changed: classes of change against what was accepted.
+    cache_ttl_ms: how long a door may repeat it for the same question; 0 for not at all.
+    acr: what a step-up has to reach, space-separated in order of preference. max_age: in seconds.
+    """
+
+    verdict: Verdict
+    risk: Risk | None = None
+    changed: tuple[str, ...] = ()
+    cache_ttl_ms: int = 0
+    user_id: str = ""
+    session_id: str = ""
+    iss: str = ""
+    sid: str = ""
+    trace_id: str | None = None
+    acr: str | None = None
+    max_age: int | None = None
