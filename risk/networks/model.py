@@ -1,0 +1,204 @@
+"""What is known of an address, who says it, and how several words become one. Pure.
+
+Feeds are asked in their order; one that is stale is asked last, or not at all. What belongs
+together stays together: a city is never taken from another feed than one that agrees about the
+country, nor an organisation from one that names another AS.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from risk.networks.categories import with_groups
+
+DAY_S: Final = 24 * 3600
+#: feeds of one hub
+SOURCES_MAX: Final = 16
+#: the longest text that can be an address: a mapped IPv4 address in full
+IP_CHARS_MAX: Final = 45
+V4_BITS: Final = 32
+V6_BITS: Final = 128
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One field's value and whose word it is. seen_at: seconds since 1970, when it was seen so."""
+
+    source: str
+    seen_at: int
+    value: Any
+
+
+_NO_CLAIMS: Final[Mapping[str, Claim]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IPRecord:
+    """What the feeds say of an address. Unknown fields are None; `known` False: no feed covers it.
+
+    ip: in normal form, or as it was given when it is no address. prefix: the widest network around
+    the address of which the same is known. region: ISO 3166-2. categories: with the groups that
+    they imply. provenance: field to the claim that was taken; a category's key is
+    `categories.NAME`.
+    """
+
+    ip: str
+    known: bool
+    prefix: str | None = None
+    asn: int | None = None
+    organisation: str | None = None
+    country: str | None = None
+    region: str | None = None
+    city: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    accuracy_km: float | None = None
+    categories: frozenset[str] = frozenset()
+    operator: str | None = None
+    provenance: Mapping[str, Claim] = field(default_factory=lambda: _NO_CLAIMS)
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True, kw_only=True, omit_defaults=True):
+    """What one feed says of a range, as it is kept: None is silence.
+
+    categories: without implied groups, sorted. seen_at: when the feed itself saw it so.
+    """
+
+    asn: int | None = None
+    organisation: str | None = None
+    country: str | None = None
+    region: str | None = None
+    city: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    accuracy_km: float | None = None
+    categories: tuple[str, ...] = ()
+    operator: str | None = None
+    seen_at: int | None = None
+
+
+class StalePolicy(StrEnum):
+    """What a feed's word counts once it is older than it may be."""
+
+    LAST = "last"  # only where no fresh feed says anything
+    KEEP = "keep"  # as ever
+    DROP = "drop"  # nothing
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """One feed as the table knows it.
+
+    built_at: when its maker made it, seconds since 1970. stale_after_s: from when it counts as
+    stale. decay_s: categories that were last seen longer ago are not claimed any more; 0: never.
+    """
+
+    name: str
+    feed_id: str
+    built_at: int
+    prefixes: int
+    stale_after_s: int = 30 * DAY_S
+    stale: StalePolicy = StalePolicy.LAST
+    decay_s: int = 0
+
+    def age_s(self, now: int) -> int:
+        """Return how old it is; one from the future is new. Raises nothing."""
+        return max(0, now - self.built_at)
+
+    def is_stale(self, now: int) -> bool:
+        """Return whether it is older than it may be. Raises nothing."""
+        return self.age_s(now) > self.stale_after_s
+
+
+def asked_order(sources: Sequence[Source], now: int) -> tuple[int, ...]:
+    """Return the positions of the sources in the order they are asked in. Raises nothing."""
+    fresh = [at for at, each in enumerate(sources) if _counts_as_fresh(each, now)]
+    late = [
+        at for at, each in enumerate(sources) if at not in fresh and each.stale is StalePolicy.LAST
+    ]
+    return (*fresh, *late)
+
+
+def _counts_as_fresh(source: Source, now: int) -> bool:
+    return source.stale is StalePolicy.KEEP or not source.is_stale(now)
+
+
+def merge(words: Iterable[tuple[Source, Said]], now: int) -> dict[str, Any]:
+    """Return the fields of an `IPRecord` that follow from what the sources say, in their order.
+
+    Categories add up over all sources, each as its first source claims it. Raises nothing.
+    """
+    taken: dict[str, Claim] = {}
+    categories: set[str] = set()
+    for source, said in words:
+        seen_at = source.built_at if said.seen_at is None else said.seen_at
+        _take_values(taken, source.name, seen_at, said)
+        if source.decay_s and now - seen_at > source.decay_s:
+            continue
+        for name in said.categories:
+            if name not in categories:
+                categories.add(name)
+                taken[f"categories.{name}"] = Claim(source=source.name, seen_at=seen_at, value=name)
+        _take(taken, source.name, seen_at, "operator", said.operator)
+    fields: dict[str, Any] = {
+        name: claim.value for name, claim in taken.items() if not name.startswith("categories.")
+    }
+    fields["categories"] = with_groups(categories)
+    fields["provenance"] = MappingProxyType(taken)
+    return fields
+
+
+def _take_values(taken: dict[str, Claim], source: str, seen_at: int, said: Said) -> None:
+    _take(taken, source, seen_at, "asn", said.asn)
+    asn = taken.get("asn")
+    if asn is None or said.asn in {None, asn.value}:
+        _take(taken, source, seen_at, "organisation", said.organisation)
+    _take(taken, source, seen_at, "country", said.country)
+    country = taken.get("country")
+    if country is not None and said.country != country.value:
+        return
+    _take(taken, source, seen_at, "region", said.region)
+    if said.city is not None and _agrees(taken, "region", said.region):
+        _take(taken, source, seen_at, "city", said.city)
+    if said.latitude is not None and said.longitude is not None and "latitude" not in taken:
+        _take(taken, source, seen_at, "latitude", said.latitude)
+        _take(taken, source, seen_at, "longitude", said.longitude)
+        _take(taken, source, seen_at, "accuracy_km", said.accuracy_km)
+
+
+def _agrees(taken: Mapping[str, Claim], name: str, value: object) -> bool:
+    claim = taken.get(name)
+    return claim is None or value is None or claim.value == value
+
+
+def _take(taken: dict[str, Claim], source: str, seen_at: int, name: str, value: object) -> None:
+    if value is not None and name not in taken:
+        taken[name] = Claim(source=source, seen_at=seen_at, value=value)
+
+
+def packed(ip: str) -> bytes | None:
+    """Return the 4 or 16 bytes of an address, 4 for a mapped IPv4 address; None for other text.
+
+    Raises nothing. Far quicker than the ipaddress module, and as strict.
+    """
+    if len(ip) > IP_CHARS_MAX:
+        return None
+    try:
+        if ":" not in ip:
+            return socket.inet_pton(socket.AF_INET, ip)
+        raw = socket.inet_pton(socket.AF_INET6, ip)
+    except (OSError, ValueError):
+        return None
+    return raw[12:] if raw[:12] == _MAPPED else raw
+
+
+def unpacked(raw: bytes) -> str:
+    """Return the normal form of an address of 4 or 16 bytes. Raises nothing for these."""
+    return socket.inet_ntop(socket.AF_INET if len(raw) == V4_BITS // 8 else socket.AF_INET6, raw)
