@@ -35,6 +35,7 @@ class Event(StrEnum):
     UPDATED = "containment.updated"
     CLOSED = "containment.closed"
     QUARANTINED = "provider.quarantined"
+    SILENT = "upstream.silent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

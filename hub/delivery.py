@@ -13,6 +13,7 @@ import structlog
 
 from actions.worker import TaskSource
 from hub.node import Node, ProcessConfig, open_node
+from hub.operations import SETTLE_UPSTREAM
 from hub.store import system_list_tenants
 from hub.tenancy import tenant_issuer
 from receivers.keys import IssuerKeys
@@ -135,4 +136,5 @@ def _upstreams(
         leases=leases,
         issuer=partial(tenant_issuer, node.config.issuer),
         suspended=_suspended(node),
+        settle=SETTLE_UPSTREAM,
     )

@@ -9,13 +9,19 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions
+import actions.notices
 import receivers
 import receivers.inbox.store
+import receivers.upstreams.operations as upstream_operations
 import risk
 import runtime.queue
 import transmitters
+from actions.messages import Event
 from hub.pipeline import lock_tenants
+from receivers.upstreams.model import Settlement as UpstreamSettlement
+from receivers.upstreams.store import get_upstream
 from risk.sessions.model import PutSession, PutSessionResult
+from runtime.ids import new_id
 from runtime.writer import Operation
 
 
@@ -40,12 +46,52 @@ async def _put_sessions(
 PUT_SESSION: Final = replace(risk.PUT_SESSION, handle=_put_sessions)
 
 
+async def _settle_upstreams(
+    connection: AsyncConnection, items: Sequence[UpstreamSettlement]
+) -> Sequence[bool]:
+    """Record what came of work at upstreams, and tell admins of one that falls silent, once.
+
+    A silence that goes on is found again and again; it is told when it begins, and anew only
+    after something was heard in between.
+    """
+    news = [item for item in items if item.change.is_silent is True]
+    before = {
+        (item.tenant_id, item.upstream_id): await get_upstream(
+            connection, item.tenant_id, item.upstream_id, lock=True
+        )
+        for item in sorted(news, key=lambda item: (item.tenant_id, item.upstream_id))
+    }
+    settled = await upstream_operations.SETTLE.handle(connection, items)
+    for item, counts in zip(items, settled, strict=True):
+        upstream = before.get((item.tenant_id, item.upstream_id))
+        if not counts or upstream is None or upstream.is_silent:
+            continue
+        facts = {
+            "upstream_id": upstream.upstream_id,
+            "provider_id": upstream.provider_id,
+            "name": upstream.settings.name,
+            "awaited_since": str(upstream.awaiting_since),
+            "message": f"{upstream.settings.name} is silent: a verification was asked for and did"
+            " not come. Signals may be missing.",
+        }
+        await actions.notices.tell(
+            connection,
+            item.tenant_id,
+            Event.SILENT,
+            notice_id=new_id("sil"),
+            facts=facts,
+            now=upstream.awaiting_since or upstream.updated_at,
+        )
+    return settled
+
+
+SETTLE_UPSTREAM: Final = replace(
+    upstream_operations.SETTLE, handle=_settle_upstreams, wakes=("tasks",)
+)
+_ENRICHED: Final = {one.name: one for one in (PUT_SESSION, SETTLE_UPSTREAM)}
+
+
 def all_operations() -> tuple[Operation[Any, Any], ...]:
     """Return the operations of all packages."""
-    return (
-        *runtime.queue.OPERATIONS,
-        *receivers.OPERATIONS,
-        *(PUT_SESSION if one is risk.PUT_SESSION else one for one in risk.OPERATIONS),
-        *actions.OPERATIONS,
-        *transmitters.OPERATIONS,
-    )
+    packages = (runtime.queue, receivers, risk, actions, transmitters)
+    return tuple(_ENRICHED.get(one.name, one) for package in packages for one in package.OPERATIONS)

@@ -52,6 +52,7 @@ PREFIXES: Final = frozenset(
         "ing",
         "qrn",
         "bgl",
+        "sil",
     ]
 )
 

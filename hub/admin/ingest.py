@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -12,10 +12,12 @@ import receivers.store
 from hub.admin.bodies import Body
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing
 from receivers.inbox import store as inbox
-from receivers.model import SignalState, StoredSignal
+from receivers.model import SignalMark, SignalState, StoredSignal
 from receivers.refusals.model import ErrorFilter, IngestError, decode, masked
 from receivers.refusals.service import REPLAYS_MAX
-from runtime.errors import Invalid, NotFound
+from receivers.service import find_provider
+from receivers.webhooks.service import UNMAPPED, read_message, replay
+from runtime.errors import Conflict, Invalid, NotFound
 
 REFUSED: Final = "refused"
 SIGNALS_MAX: Final = 1_000
@@ -82,6 +84,8 @@ async def read_error(admin: Admin, error_id: str) -> Document:
     """
     if error_id.startswith("sig_"):
         signal = await _find_signal(admin, error_id)
+        if signal.event_type == UNMAPPED:
+            return {**_signal(signal), "header": None, "claims": _message(admin, signal)}
         return {**_signal(signal), **_decoded(admin, signal.raw.encode("latin-1", "replace"))}
     error = await refusals_service.find_error(admin.node.database, admin.tenant_id, error_id)
     if error.raw_sealed is None:
@@ -91,17 +95,31 @@ async def read_error(admin: Admin, error_id: str) -> Document:
 
 
 def _decoded(admin: Admin, raw: bytes) -> Document:
-    with_subjects = not admin.caller.scopes.isdisjoint({"risk.read", "risk.write", "admin.write"})
-    shown: Document = masked(decode(raw), with_subjects=with_subjects)
+    shown: Document = masked(decode(raw), with_subjects=_sees_subjects(admin))
     return shown
 
 
+def _message(admin: Admin, signal: StoredSignal) -> Any:
+    """Return a webhook's message; where its subjects stand, only its mapping would know."""
+    return (
+        masked(read_message(signal.raw.encode()), with_subjects=True)
+        if _sees_subjects(admin)
+        else None
+    )
+
+
+def _sees_subjects(admin: Admin) -> bool:
+    return not admin.caller.scopes.isdisjoint({"risk.read", "risk.write", "admin.write"})
+
+
 async def replay_error(admin: Admin, error_id: str, _body: None) -> Document:
-    """Verify a refused SET again, or assess a failed or unmatched signal anew."""
+    """Verify a refused SET again, map a webhook's message again, or assess a signal anew."""
     if error_id.startswith("sig_"):
         signal = await _find_signal(admin, error_id)
         if signal.state not in {SignalState.FAILED, SignalState.UNMATCHED}:
             raise NotFound("No such ingest error.")
+        if signal.event_type == UNMAPPED:
+            return await _map_again(admin, signal)
         async with admin.node.database.transaction() as connection:
             await inbox.requeue(connection, admin.tenant_id, [error_id], state=signal.state)
         admin.node.notifier.wake("signals")
@@ -109,6 +127,25 @@ async def replay_error(admin: Admin, error_id: str, _body: None) -> Document:
     error = await refusals_service.find_error(admin.node.database, admin.tenant_id, error_id)
     (tried,) = await _replay(admin, [error])
     return _error(tried)
+
+
+async def _map_again(admin: Admin, signal: StoredSignal) -> Document:
+    deps, now = admin.state.receivers, admin.node.clock.now()
+    provider = await find_provider(deps.profiles, admin.tenant_id, signal.provider_id)
+    if provider.webhook is None:
+        raise Conflict("The provider sends no webhooks any more.")
+    outcome = await replay(
+        signal, provider=provider, intake=provider.webhook, now=now, writer=deps.writer
+    )
+    mark = SignalMark(
+        tenant_id=admin.tenant_id,
+        signal_id=signal.signal_id,
+        state=SignalState.IGNORED,
+        detail=f"mapped again: {outcome.value}",
+    )
+    async with admin.node.database.transaction() as connection:
+        await receivers.store.mark_signals(connection, [mark], now)
+    return _signal(await _find_signal(admin, signal.signal_id))
 
 
 async def replay_errors(admin: Admin, _id: str, body: ReplayBody) -> Document:

@@ -91,7 +91,6 @@ class UpstreamSource:
     """Implements `runtime.queue.LaneSource` for upstreams."""
 
     kind: str = "upstreams"
-    settle: Operation[Settlement, bool] = SETTLE
 
     def __init__(  # noqa: PLR0913 - what the two kinds of work need together
         self,
@@ -105,8 +104,13 @@ class UpstreamSource:
         leases: LeaseKeeper,
         issuer: Callable[[str], str],
         suspended: Suspended = nobody_suspended,
+        settle: Operation[Settlement, bool] = SETTLE,
     ) -> None:
-        """issuer: the tenant's issuer URL by tenant id, which its intake addresses begin with."""
+        """issuer: the tenant's issuer URL by tenant id, which its intake addresses begin with.
+
+        settle: how outcomes are recorded; whoever does more with them than we do passes its own.
+        """
+        self.settle = settle
         self._suspended = suspended
         self._database = database
         self._profiles = profiles

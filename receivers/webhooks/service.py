@@ -20,6 +20,7 @@ from receivers.model import (
     ProviderMode,
     ProviderProfile,
     SignalState,
+    StoredSignal,
     bounded_occurrence,
     is_in_scope,
 )
@@ -40,6 +41,7 @@ BODY_BYTES_MAX: Final = 256 * 1024
 DETAIL_CHARS_MAX: Final = 1_000
 #: what a message that no rule fits is kept as, so that an admin sees it
 UNMAPPED: Final = "urn:signalhub:webhook:unmapped"
+_UNMAPPED_JTI: Final = "webhook:unmapped:"
 
 log = structlog.get_logger()
 _webhooks_total = Counter(
@@ -98,20 +100,54 @@ async def _store(
     now: datetime,
     writer: Writer,
 ) -> AcceptOutcome:
-    message = read_message(body)
     key = message_id or hashlib.sha256(body).hexdigest()
     try:
-        mapped = apply(intake.mapping, message)
-        items = [
-            accepted(each, jti, body, provider=provider, now=now)
-            for each, jti in zip(mapped, _jtis(mapped, message_id, body), strict=True)
-        ]
+        return await _store_mapped(body, message_id, provider, intake, now, writer)
     except Unmappable as trouble:
         await writer.submit(ACCEPT, _unmapped(key, str(trouble), body, provider, now))
         raise Invalid(
             "The message cannot be mapped; it is kept among the failed signals.",
             pointers=trouble.missing,
         ) from trouble
+
+
+async def replay(
+    signal: StoredSignal,
+    *,
+    provider: ProviderProfile,
+    intake: WebhookIntake,
+    now: datetime,
+    writer: Writer,
+) -> AcceptOutcome:
+    """Map a kept message by the provider's present mapping, and store what it says.
+
+    signal: what `accept` kept; its signature was verified then. What is known already changes
+    nothing, so a replay that is repeated does not act twice. Raises Invalid with what is missing
+    when it still cannot be mapped, and Unavailable.
+    """
+    body = signal.raw.encode()
+    key = signal.jti.removeprefix(_UNMAPPED_JTI)
+    # Without an id of the sender's, each signal of the message is known by its own.
+    message_id = None if key == hashlib.sha256(body).hexdigest() else key
+    try:
+        return await _store_mapped(body, message_id, provider, intake, now, writer)
+    except Unmappable as trouble:
+        raise Invalid("The message still cannot be mapped.", pointers=trouble.missing) from trouble
+
+
+async def _store_mapped(
+    body: bytes,
+    message_id: str | None,
+    provider: ProviderProfile,
+    intake: WebhookIntake,
+    now: datetime,
+    writer: Writer,
+) -> AcceptOutcome:
+    mapped = apply(intake.mapping, read_message(body))
+    items = [
+        accepted(each, jti, body, provider=provider, now=now)
+        for each, jti in zip(mapped, _jtis(mapped, message_id, body), strict=True)
+    ]
     # Each is committed on its own; a sender whose 202 was lost sends all of them again, and those
     # that are known change nothing.
     inserted = await asyncio.gather(*(writer.submit(ACCEPT, item) for item in items))

@@ -240,6 +240,44 @@ async def test_what_cannot_be_mapped_is_400_with_what_is_missing_and_stays_visib
 
 
 @ONE_ENGINE
+async def test_what_could_not_be_mapped_is_replayed_once_the_mapping_is_mended(
+    hub: Hub, admin: httpx2.AsyncClient
+) -> None:
+    await enrol(admin)
+    vendor = await add(hub, admin, profile="crowdstrike")
+    message = {"type": "leak", "mail": ROSA, "api_key": "k-1"}
+    assert (await vendor.send(message)).status_code == 400
+    listed = (await admin.get("/admin/v1/ingest-errors?kind=failed")).json()["items"]
+    (error_id,) = [each["id"] for each in listed]
+    path = f"/admin/v1/ingest-errors/{error_id}"
+    assert (await admin.get(path)).json()["claims"] == {**message, "api_key": "***"}
+    still = await admin.post(f"{path}/replay")
+    assert still.status_code == 400
+    assert still.json()["errors"]
+
+    rule = {
+        "name": "leak",
+        "when": [{"path": "/type", "is": "leak"}],
+        "subject": {"format": "email", "email": {"path": "/mail"}},
+        "event": {
+            "type": "https://schemas.openid.net/secevent/risc/event-type/credential-compromise",
+            "members": {"credential_type": "password"},
+        },
+    }
+    mended = await admin.patch(
+        f"/admin/v1/providers/{vendor.provider['id']}",
+        json={"webhook": {"mapping": {"rules": [rule]}}, "webhook_secrets": [STANDARD_SECRET]},
+    )
+    assert mended.is_success, mended.text
+    again = await admin.post(f"{path}/replay")
+    assert again.status_code == 200, again.text
+    assert again.json()["reason"] == "mapped again: stored"
+    assert await vendor.level() == "HIGH"
+    assert (await admin.get("/admin/v1/ingest-errors?kind=failed")).json()["items"] == []
+    assert (await admin.post(f"{path}/replay")).status_code == 404
+
+
+@ONE_ENGINE
 async def test_a_subject_or_event_outside_what_it_may_say_is_refused(
     hub: Hub, admin: httpx2.AsyncClient
 ) -> None:
