@@ -51,6 +51,7 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     client_requests_per_s: float = 1_000.0
     trusted_proxies: tuple[str, ...] = ()
     client_cert_header: str | None = None
+    scorer: str = "rules"
 
     @property
     def name(self) -> str:

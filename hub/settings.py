@@ -30,6 +30,7 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from hub.tls import CertificateFiles
+from risk.scoring.service import DEFAULT_SCORER, scorer_named
 
 PREFIX: Final = "SIGNALHUB_"
 CONFIG_FILE_VARIABLE: Final = "SIGNALHUB_CONFIG"
@@ -84,6 +85,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     client_cert_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$")
     subject_removal_grace_s: float = Field(default=24 * 3600.0, ge=0, le=30 * 24 * 3600.0)
+    scorer: str = DEFAULT_SCORER
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     dev_insecure: bool = False
 
@@ -105,6 +107,12 @@ class Settings(BaseSettings):
         for network in networks:
             ipaddress.ip_network(network)
         return networks
+
+    @field_validator("scorer")
+    @classmethod
+    def _check_scorer(cls, name: str) -> str:
+        scorer_named(name)
+        return name
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:

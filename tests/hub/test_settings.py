@@ -150,6 +150,13 @@ def test_postgresql_with_a_key_is_taken() -> None:
     assert found["secret_key"] == KEY
 
 
+def test_an_unknown_scorer_is_refused_at_start_and_the_known_ones_are_named() -> None:
+    (found,) = load(env(scorer="oracle"))
+
+    assert "SIGNALHUB_SCORER" in found["error"]
+    assert "rules" in found["error"]
+
+
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [
