@@ -18,9 +18,11 @@ ALL_ANONYMIZERS: Final = "ALL_ANONYMIZERS"
 ALL_EXCEPT_TOR: Final = "ALL_ANONYMIZERS_EXCEPT_TOR"
 TOR: Final = "ANONYMIZER_TOR"
 VPN: Final = "VPN"
+ENTERPRISE_VPN: Final = "ENTERPRISE_VPN"
 PROXY: Final = "PROXY"
 RESIDENTIAL_PROXY: Final = "RESIDENTIAL_PROXY"
-RELAY: Final = "APPLE_ICLOUD_RELAY_PROXY"
+ICLOUD_RELAY: Final = "APPLE_ICLOUD_RELAY_PROXY"
+PRIVACY_RELAY: Final = "PRIVACY_RELAY_PROXY"
 HOSTING: Final = "HOSTING"
 CDN: Final = "CDN"
 MOBILE: Final = "MOBILE"
@@ -36,7 +38,14 @@ NAME: Final = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
 _PLAIN: Final = frozenset({HOSTING, CDN, MOBILE, SATELLITE, EDUCATION, CRAWLER})
 #: services of companies for their own people: they hide nobody from the company
 _ENTERPRISE: Final = frozenset(
-    {"GLOBALPROTECT_VPN", "GOOGLE_VPN", "SYMANTEC_VPN", "TRENDMICRO_VPN", "VIGOR_SSL_VPN"}
+    {
+        ENTERPRISE_VPN,
+        "GLOBALPROTECT_VPN",
+        "GOOGLE_VPN",
+        "SYMANTEC_VPN",
+        "TRENDMICRO_VPN",
+        "VIGOR_SSL_VPN",
+    }
 )
 #: services whose proxies are other people's homes and telephones
 _RESIDENTIAL: Final = frozenset(
@@ -54,7 +63,7 @@ SERVICES: Final = _RESIDENTIAL | _ENTERPRISE | frozenset(
         "ASTRILL", "AVAST", "CYBERGHOST", "EXPRESS", "MULLVAD", "NORD", "PIA", "SAMSUNG",
         "SURFSHARK", "ULTRASURF", "WARP",
     )
-) | {RELAY, "PROXYLINE_PROXY"}  # fmt: skip
+) | {ICLOUD_RELAY, PRIVACY_RELAY, "PROXYLINE_PROXY"}  # fmt: skip
 #: every name that means something here
 KNOWN: Final = GROUPS | SERVICES | _PLAIN | {TOR, VPN, PROXY, RESIDENTIAL_PROXY}
 
@@ -64,6 +73,9 @@ def implied(name: str) -> frozenset[str]:
     """Return a category and all that it implies; an unknown name implies itself. Raises nothing."""
     if name == TOR:
         return frozenset({TOR, ALL_ANONYMIZERS, ALL_IP_SERVICES})
+    if name == ALL_ANONYMIZERS:
+        # A feed may know that it is one, and not which.
+        return frozenset({ALL_ANONYMIZERS, ALL_IP_SERVICES})
     if name in _RESIDENTIAL:
         return frozenset({name}) | implied(RESIDENTIAL_PROXY)
     if name in _ENTERPRISE:
@@ -85,3 +97,28 @@ def with_groups(names: Iterable[str]) -> frozenset[str]:
     for name in names:
         found |= implied(name)
     return frozenset(found)
+
+
+#: names that do not become ours by their letters alone
+_ALIASES: Final = {
+    "PRIVATEINTERNETACCESS": "PIA",
+    "CLOUDFLAREWARP": "WARP",
+    "BRIGHTDATA": "LUMINATI",
+}
+
+
+def service(name: str, kind: str) -> str | None:
+    """Return the category of a service by its trade name: NordVPN is NORD_VPN. None: no name.
+
+    kind: VPN or PROXY, when the name does not tell. Raises nothing.
+    """
+    upper = name.upper().strip()
+    if NAME.fullmatch(upper) and upper.endswith(("_VPN", "_PROXY")):
+        return upper
+    letters = "".join(each for each in upper if each.isascii() and each.isalnum())
+    for ending in (VPN, PROXY):
+        if letters.endswith(ending) and letters != ending:
+            letters, kind = letters.removesuffix(ending), ending
+    letters = _ALIASES.get(letters, letters)
+    found = f"{letters}_{kind}"
+    return found if letters and NAME.fullmatch(found) else None
