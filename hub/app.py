@@ -26,7 +26,7 @@ import risk.policies.service
 import risk.routes
 import transmitters.routes
 from actions.model import App
-from hub import decisions, health, pipeline, revocation, store
+from hub import decisions, health, pipeline, revocation, signals, store
 from hub.admin import openapi
 from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
@@ -109,6 +109,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *decisions.ROUTES,
             *native.ROUTES,
             *revocation.ROUTES,
+            *signals.ROUTES,
             *risk.routes.ROUTES,
             *risk.ips.routes.ROUTES,
             *admin_routes.ROUTES,

@@ -19,9 +19,9 @@ from typing import Final
 
 from risk import catalogue
 from risk import level as levels
+from risk.drafts import ClearanceDraft, DetectionDraft
 from risk.entities.model import Link
 from risk.level import LevelResult
-from risk.mapping import ClearanceDraft, DetectionDraft
 from risk.model import (
     ADMIN_ISSUER,
     ADMIN_SOURCE_CLASS,
@@ -75,7 +75,7 @@ def findings(placement: Placement, *, new_id: Callable[[], str], now: datetime) 
                 detection_id=new_id(),
                 revision=0,
                 name=each.name,
-                source_class=signal.source_class,
+                source_class=each.source_class or signal.source_class,
                 mode=signal.mode,
                 entity_kind=kind,
                 entity_id=entity_id,

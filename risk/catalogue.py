@@ -1,7 +1,6 @@
-"""The kinds of finding we know, what ends each of them, and how long each lasts. Pure data.
+"""The kinds of finding we know, what ends each of them, and how long each lasts. Pure.
 
-A remedy is the name of an event that ends a cause. Every kind of finding lists the remedies that
-end it, and no other does: a logout never clears a breached password.
+What a kind is stands in `risk.finding_type`, the kinds themselves in `risk.catalogue_entries`.
 """
 
 from __future__ import annotations
@@ -9,35 +8,74 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
+from risk.catalogue_entries import ADMIN_REPORTED, ENTRIES, SESSION_INFLUENCED
+from risk.catalogue_reported import ADMIN_CONFIRMED, SESSION_RISK
+from risk.finding_type import (
+    ACCOUNT_ENABLED,
+    ADMIN_LOWERED,
+    CONFIDENCE_MIN,
+    CONFIRMED_SAFE,
+    CREDENTIAL_CHANGED,
+    DEVICE_HEALTHY,
+    FACTORS_REVIEWED,
+    LIFE_OF_CAUSE,
+    PARTNER_LOWERED,
+    PASSWORD,
+    PHISHING_RESISTANT_SIGN_IN,
+    SESSION_RISK_LOWERED,
+    SESSIONS_REVOKED,
+    SESSIONS_SECURED,
+    FindingType,
+)
 from risk.model import Level
 
-DEVICE_HEALTHY: Final = "device_healthy"
-PARTNER_LOWERED: Final = "partner_lowered"
-ACCOUNT_ENABLED: Final = "account_enabled"
-SESSION_RISK_LOWERED: Final = "session_risk_lowered"
-ADMIN_LOWERED: Final = "admin_lowered"
-CONFIRMED_SAFE: Final = "confirmed_safe"
-CREDENTIAL_CHANGED: Final = "credential_changed:"
+__all__ = [
+    "ACCOUNT_ENABLED",
+    "ADMIN_CONFIRMED",
+    "ADMIN_LOWERED",
+    "ADMIN_REPORTED",
+    "CONFIDENCE_MIN",
+    "CONFIRMED_SAFE",
+    "CREDENTIAL_CHANGED",
+    "CREDENTIAL_TYPE_CHARS_MAX",
+    "DEVICE_HEALTHY",
+    "FACTORS_REVIEWED",
+    "FINDING_TYPES",
+    "LIFE_OF_LEVEL",
+    "PARTNER_LOWERED",
+    "PASSWORD",
+    "PHISHING_RESISTANT_SIGN_IN",
+    "SESSIONS_REVOKED",
+    "SESSIONS_SECURED",
+    "SESSION_INFLUENCED",
+    "SESSION_RISK",
+    "SESSION_RISK_LOWERED",
+    "FindingType",
+    "bound_to_issuer",
+    "confirmed_safe",
+    "credential_changed",
+    "finding_type",
+    "is_own_name",
+    "life",
+    "session_risk_lowered",
+]
+
 #: names of a tenant's own, for findings and for remedies
 _OWN_NAME: Final = re.compile(r"x_[a-z0-9_]{1,60}")
 
-#: what an administrator says of a user; no event can
-ADMIN_REPORTED: Final = "admin_reported_user_risk"
-
-PASSWORD: Final = "password"  # noqa: S105 - the name of a credential type, no secret
 CREDENTIAL_TYPE_CHARS_MAX: Final = 64
+#: a person's word about one kind of finding of one issuer: `confirmed_safe:{name}`
+_SAFE_FOR_A_WHILE: Final = CONFIRMED_SAFE + ":"
 
 #: INVARIANT: these end only what the same issuer said; a healthy word of another changes nothing
 _BOUND_TO_ISSUER: Final = frozenset(
     {DEVICE_HEALTHY, PARTNER_LOWERED, ACCOUNT_ENABLED, SESSION_RISK_LOWERED, ADMIN_LOWERED}
 )
 
-CONFIDENCE_MIN: Final = 0.5
 #: ageing of findings without a time of their own; HIGH never ages (threat model §1.3)
 LIFE_OF_LEVEL: Final[Mapping[Level, timedelta | None]] = MappingProxyType(
     {Level.LOW: timedelta(days=30), Level.MEDIUM: timedelta(days=14), Level.HIGH: None}
@@ -49,9 +87,19 @@ def credential_changed(credential_type: str) -> str:
     return CREDENTIAL_CHANGED + credential_type[:CREDENTIAL_TYPE_CHARS_MAX]
 
 
+def session_risk_lowered(session_id: str) -> str:
+    """Return the remedy that ends what this one session led to: it is at high risk no more."""
+    return f"{SESSION_RISK_LOWERED}:{session_id}"
+
+
+def confirmed_safe(name: str) -> str:
+    """Return the remedy "findings of this kind are false for a while", by a person."""
+    return _SAFE_FOR_A_WHILE + name
+
+
 def bound_to_issuer(remedy: str) -> bool:
     """Return whether the remedy ends only what the same issuer said."""
-    return remedy in _BOUND_TO_ISSUER or is_own_name(remedy)
+    return remedy in _BOUND_TO_ISSUER or remedy.startswith(_SAFE_FOR_A_WHILE) or is_own_name(remedy)
 
 
 def is_own_name(name: str) -> bool:
@@ -59,92 +107,8 @@ def is_own_name(name: str) -> bool:
     return _OWN_NAME.fullmatch(name) is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindingType:
-    """One kind of finding.
-
-    floor: while it is open at HIGH, no pin gets below HIGH. confidence_min: below it the level
-    sinks one step. life: None for the life of its level. mitre: ATT&CK technique ids.
-    """
-
-    name: str
-    title: str
-    mitre: tuple[str, ...]
-    floor: bool = False
-    confidence_min: float = CONFIDENCE_MIN
-    life: timedelta | None = None
-
-
-_TYPES: Final = (
-    FindingType(
-        name="device_compromised",
-        title="Device compromised",
-        mitre=("T1204", "T1078"),
-        floor=True,
-    ),
-    FindingType(name="device_at_risk", title="Device at risk", mitre=("T1204",)),
-    FindingType(
-        name="device_not_compliant",
-        title="Device not compliant",
-        mitre=("T1562", "T1078"),
-        floor=True,
-    ),
-    FindingType(
-        name="partner_reported_risk",
-        title="Risk reported by a security events provider",
-        mitre=("T1078",),
-    ),
-    FindingType(
-        name="session_influenced_user_risk",
-        title="Session at high risk",
-        mitre=("T1539", "T1550.004"),
-    ),
-    FindingType(
-        name="password_compromised",
-        title="Password compromised",
-        mitre=("T1589.001", "T1078"),
-        floor=True,
-    ),
-    FindingType(
-        name="credential_compromised",
-        title="Credential compromised",
-        mitre=("T1589.001", "T1078"),
-    ),
-    FindingType(
-        name="credential_change_required",
-        title="Credential change required",
-        mitre=("T1110", "T1078"),
-    ),
-    FindingType(name="account_hijacked", title="Account hijacked", mitre=("T1078",)),
-    FindingType(name="account_fraudulent", title="Account part of a bulk attack", mitre=("T1585",)),
-    FindingType(name="account_disabled", title="Account disabled", mitre=("T1531",)),
-    FindingType(
-        name="assurance_lowered",
-        title="Assurance level lowered",
-        mitre=("T1556",),
-        life=timedelta(hours=24),
-    ),
-    FindingType(
-        name="recovery_activated",
-        title="Account recovery started",
-        mitre=("T1098",),
-        life=timedelta(hours=72),
-    ),
-    FindingType(
-        name="recovery_information_changed",
-        title="Recovery information changed",
-        mitre=("T1098",),
-        life=timedelta(hours=72),
-    ),
-    FindingType(
-        name=ADMIN_REPORTED,
-        title="Risk reported by an administrator",
-        mitre=("T1078",),
-    ),
-)
-
 FINDING_TYPES: Final[Mapping[str, FindingType]] = MappingProxyType(
-    {finding.name: finding for finding in _TYPES}
+    {finding.name: finding for finding in ENTRIES}
 )
 
 
@@ -162,6 +126,8 @@ def finding_type(name: str) -> FindingType:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def life(name: str, level: Level) -> timedelta | None:
     """Return how long a finding counts after it was last seen; None without end."""
-    return finding_type(name).life or LIFE_OF_LEVEL[level]
+    known = finding_type(name)
+    return known.life or LIFE_OF_CAUSE.get(known.cause) or LIFE_OF_LEVEL[level]

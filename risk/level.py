@@ -122,6 +122,8 @@ def settle(detection: Detection, clearances: Iterable[Clearance], *, now: dateti
     """
     if detection.state is not DetectionState.ACTIVE:
         return detection
+    if catalogue.SESSIONS_SECURED in detection.clears_on:
+        clearances = (*clearances, *_secured(tuple(clearances)))
     remedy = max(
         (clearance for clearance in clearances if _applies(clearance, detection)),
         key=lambda each: (each.occurred_at, each.signal_id),
@@ -132,7 +134,7 @@ def settle(detection: Detection, clearances: Iterable[Clearance], *, now: dateti
         if not kept:
             return replace(
                 detection,
-                state=DetectionState.REMEDIATED,
+                state=_state_after(remedy),
                 state_at=remedy.occurred_at,
                 state_by=remedy.signal_id,
             )
@@ -208,8 +210,38 @@ def _newest_first(detection: Detection) -> tuple[float, str]:
     return (-newest.occurred_at.timestamp(), newest.signal_id)
 
 
+def _secured(clearances: Sequence[Clearance]) -> list[Clearance]:
+    """Return the words that together say: all sessions are over, and the real user is back.
+
+    One sign-in that cannot be phished, no earlier than the end of all sessions, secures them: what
+    was found before their end is remedied. Neither does it alone.
+    """
+    revoked = [each for each in clearances if each.remedy == catalogue.SESSIONS_REVOKED]
+    returned = [each for each in clearances if each.remedy == catalogue.PHISHING_RESISTANT_SIGN_IN]
+    return [
+        replace(
+            end,
+            remedy=catalogue.SESSIONS_SECURED,
+            mode=end.mode if start.mode is SignalMode.ENFORCE else start.mode,
+            signal_id=start.signal_id,
+        )
+        for end in revoked
+        for start in returned
+        if start.entity_id == end.entity_id and start.occurred_at >= end.occurred_at
+    ]
+
+
+def _state_after(remedy: Clearance) -> DetectionState:
+    said_safe = remedy.remedy.startswith(catalogue.CONFIRMED_SAFE)
+    return DetectionState.CONFIRMED_SAFE if said_safe else DetectionState.REMEDIATED
+
+
 def _applies(clearance: Clearance, detection: Detection) -> bool:
-    if clearance.entity_id != detection.entity_id or clearance.remedy not in detection.clears_on:
+    if clearance.entity_id != detection.entity_id:
+        return False
+    if clearance.remedy not in detection.clears_on and (
+        clearance.remedy != catalogue.confirmed_safe(detection.name)
+    ):
         return False
     if clearance.level is not None and detection.level <= clearance.level:
         return False

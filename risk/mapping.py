@@ -17,7 +17,15 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from typing_extensions import TypeIs
 
-from risk import catalogue
+from risk import announced, catalogue
+from risk.drafts import (
+    ClearanceDraft,
+    DetectionDraft,
+    Draft,
+    Reading,
+    SessionEndDraft,
+    SessionSeenDraft,
+)
 from risk.mappings.defaults import DEFAULT_MAPPINGS
 from risk.mappings.model import (
     PLACEHOLDER,
@@ -40,53 +48,10 @@ SESSION_TEXT_CHARS_MAX: Final = 200
 AMR_MAX: Final = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetectionDraft:
-    """A finding about the named entity of this kind."""
-
-    kind: EntityKind
-    name: str
-    level: Level
-    clears_on: tuple[str, ...]
-    reason: str = ""
-    confidence: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClearanceDraft:
-    """A remedy for the named entity of this kind; level: what remains, None for nothing."""
-
-    kind: EntityKind
-    remedy: str
-    level: Level | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionEndDraft:
-    """The sessions that the subject selects, of the issuer itself, are over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionSeenDraft:
-    """The named session of the issuer exists."""
-
-    acr: str | None = None
-    amr: tuple[str, ...] | None = None
-
-
-Draft: TypeAlias = DetectionDraft | ClearanceDraft | SessionEndDraft | SessionSeenDraft
 #: the members of an event as JSON values
 Document: TypeAlias = Mapping[str, Any]
 _Test: TypeAlias = Callable[[Document], bool]
 _Draw: TypeAlias = Callable[[Document], Draft]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What an event claims, and what a subject of unknown kind stands for."""
-
-    drafts: tuple[Draft, ...]
-    stands_for: SubjectKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +94,9 @@ def read(signal: Signal, mappings: CompiledMappings | None = None) -> Reading:
     """
     rules = (shipped_mappings() if mappings is None else mappings).get(signal.event.type_uri)
     if not rules:
-        return _NOTHING
+        return (
+            announced.read(signal.event) if signal.event.type_uri in announced.TYPES else _NOTHING
+        )
     document = _document(signal.event)
     for rule in rules:
         for test in rule.tests:

@@ -38,7 +38,9 @@ class EntityKind(StrEnum):
 
     USER = "user"
     DEVICE = "device"
+    SESSION = "session"
     APP = "app"
+    SERVICE_ACCOUNT = "service_account"
 
 
 class SignalMode(StrEnum):

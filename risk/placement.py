@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from risk import mapping, naming
-from risk.mapping import (
+from risk.drafts import (
     ClearanceDraft,
-    CompiledMappings,
     DetectionDraft,
     Draft,
     SessionEndDraft,
     SessionSeenDraft,
 )
+from risk.mapping import CompiledMappings
 from risk.model import EntityKind, Signal, SignalMark, SignalMode, SignalOutcome
 from risk.naming import Name, Names
 from risk.sessions.model import Session, session_key
@@ -52,11 +52,21 @@ class Placement:
     sessions: tuple[Session, ...]
     missing: tuple[str, ...]
 
+    @property
+    def names_by_id(self) -> bool:
+        """Whether all that is said is about an app or a service account, which ids name."""
+        return all(
+            isinstance(each, DetectionDraft | ClearanceDraft) and bool(each.entity_id)
+            for each in self.drafts
+        )
+
     def entity_of(self, draft: DetectionDraft | ClearanceDraft) -> tuple[EntityKind, str] | None:
         """Return what the draft is about; None when that is nobody we know.
 
         A word about a device that is named by its user alone is kept with the user.
         """
+        if draft.entity_id:
+            return draft.kind, draft.entity_id
         if draft.kind is EntityKind.DEVICE:
             if self.device_id is not None:
                 return EntityKind.DEVICE, self.device_id
@@ -145,10 +155,12 @@ def mark(placement: Placement) -> SignalMark:
         if signal.mode is SignalMode.NONE:
             detail = "the provider's mode is none"
         return _mark(signal, outcome, detail)
-    if placement.missing:
+    if placement.missing and not placement.names_by_id:
         detail = "the device is known, its user is not" if placement.device_id else "nobody known"
         return _mark(signal, SignalOutcome.UNMATCHED, detail, placement.missing)
-    if placement.user_id is None and placement.device_id is None and not placement.sessions:
+    if not placement.names_by_id and not (
+        placement.user_id or placement.device_id or placement.sessions
+    ):
         return _mark(signal, SignalOutcome.UNMATCHED, "names nobody we can know")
     return _mark(signal, SignalOutcome.ASSESSED, _said(placement.drafts))
 

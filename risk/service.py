@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from prometheus_client import Counter, Histogram
 
 from risk import assessment, placement
+from risk.drafts import ClearanceDraft, DetectionDraft
 from risk.entities import service as entities
 from risk.entities import store as entities_store
 from risk.entities.model import SOURCE_CHARS_MAX, Link, LinkKind, owner_changes
@@ -24,7 +25,6 @@ from risk.levels import service as levels
 from risk.levels import store as levels_store
 from risk.levels.model import LINKED
 from risk.levels.service import Change, Trigger
-from risk.mapping import ClearanceDraft, DetectionDraft
 from risk.mappings.service import MappingCache
 from risk.model import (
     ADMIN_PIN_LIFE,
@@ -320,6 +320,8 @@ def _change(placed: Sequence[Placement], links: Sequence[Link], *, now: datetime
         if each.device_id:
             device_ids.add(each.device_id)
             concerned |= users_of.get(each.device_id, set())
+        device_ids |= {finding.entity_id for finding in findings} - concerned
+        device_ids |= {remedy.entity_id for remedy in remedies} - concerned
         user_ids |= concerned
         weight = max((finding.level for finding in findings), default=0)
         for user_id in concerned:

@@ -22,6 +22,8 @@ ULID_MS_MAX: Final = (1 << 48) - 1
 PREFIXES: Final = frozenset(
     [
         "usr",
+        "svc",
+        "vdt",
         "dev",
         "ses",
         "app",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hub.admin.described_oauth import OAUTH
+from hub.admin.described_risk import INTAKE
 from hub.admin.described_ssf import SSF
 from hub.admin.operation import ANY_OBJECT, Described
 
@@ -355,6 +356,7 @@ DESCRIBED: Final = (
     *_RECEIVERS,
     *SSF,
     *OAUTH,
+    *INTAKE,
     *_RISK,
     *_IPS,
     *_SESSIONS,

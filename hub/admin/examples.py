@@ -170,6 +170,13 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "created_at": "2026-03-02T16:35:00Z",
         "groups": ["sales"],
     },
+    "service-accounts": {
+        "id": "svc_01KJQ2M8B06ZC4T9W6YR0QXN1E",
+        "label": "Nightly export",
+        "external_id": "svc-export",
+        "identifiers": [{"format": "opaque", "id": "svc-export"}],
+        "created_at": "2026-03-02T16:35:00Z",
+    },
     "devices": {
         "id": "dev_01KJQ2M8B05ZC4T9W6YR0QXN1E",
         "label": "Rosa's laptop",

@@ -1,4 +1,4 @@
-"""Users and devices: whom signals are about. Sessions have their own API (`/v1/sessions`)."""
+"""Users, devices, service accounts: whom signals are about; for sessions: `/v1/sessions`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ async def create_device(admin: Admin, body: DeviceBody) -> Document:
     return await _create(admin, EntityKind.DEVICE, body, owner=body.owner)
 
 
+async def create_service_account(admin: Admin, body: EntityBody) -> Document:
+    """Add a service account, or an agent that acts by itself."""
+    return await _create(admin, EntityKind.SERVICE_ACCOUNT, body)
+
+
 async def _create(
     admin: Admin,
     kind: EntityKind,
@@ -94,6 +99,11 @@ async def list_devices(admin: Admin, listing: Listing) -> list[Document]:
     return await _list(admin, EntityKind.DEVICE, listing)
 
 
+async def list_service_accounts(admin: Admin, listing: Listing) -> list[Document]:
+    """Return service accounts by id."""
+    return await _list(admin, EntityKind.SERVICE_ACCOUNT, listing)
+
+
 async def _list(admin: Admin, kind: EntityKind, listing: Listing) -> list[Document]:
     async with admin.node.database.snapshot() as connection:
         found = await entities.list_views(
@@ -110,6 +120,11 @@ async def read_user(admin: Admin, reference: str) -> Document:
 async def read_device(admin: Admin, reference: str) -> Document:
     """Return one device."""
     return await _read(admin, EntityKind.DEVICE, reference)
+
+
+async def read_service_account(admin: Admin, reference: str) -> Document:
+    """Return one service account."""
+    return await _read(admin, EntityKind.SERVICE_ACCOUNT, reference)
 
 
 async def _read(admin: Admin, kind: EntityKind, reference: str) -> Document:
@@ -164,6 +179,21 @@ KINDS: Final = (
         example={
             "label": "Rosa's laptop",
             "identifiers": [{"format": "opaque", "id": "LT-0091-77"}],
+        },
+    ),
+    Kind(
+        name="service-accounts",
+        item="service account",
+        summary="service accounts and agents: what signs in and is no person",
+        list_page=list_service_accounts,
+        read=read_service_account,
+        id_parameter="{id:path}",
+        create=create_service_account,
+        create_body=EntityBody,
+        example={
+            "label": "Nightly export",
+            "external_id": "svc-export",
+            "identifiers": [{"format": "opaque", "id": "svc-export"}],
         },
     ),
 )

@@ -31,7 +31,12 @@ REFERENCE_CHARS_MAX: Final = 2048
 SOURCE_CHARS_MAX: Final = 255
 ADMIN_SOURCE: Final = "admin"
 SESSIONS_SOURCE: Final = "sessions"
-ID_PREFIX: Final = {EntityKind.USER: "usr", EntityKind.DEVICE: "dev", EntityKind.APP: "app"}
+ID_PREFIX: Final = {
+    EntityKind.USER: "usr",
+    EntityKind.DEVICE: "dev",
+    EntityKind.APP: "app",
+    EntityKind.SERVICE_ACCOUNT: "svc",
+}
 
 
 class LinkKind(StrEnum):

@@ -139,7 +139,7 @@ _WRITE_LINKS: Final = upserts(
 _ADD_ALIASES: Final = inserts(aliases, or_nothing=True)
 _FIND_ALIASES: Final = sa.select(aliases.c.kind, aliases.c.alias_key, aliases.c.entity_id).where(
     aliases.c.tenant_id == TENANT,
-    aliases.c.kind.in_(("user", "device")),
+    aliases.c.kind.in_(("user", "device", "service_account")),
     aliases.c.alias_key.in_(IDS),
 )
 _IDENTIFIERS: Final = (

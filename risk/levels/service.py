@@ -43,8 +43,9 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is new in one tenant. user_ids: whom it may concern. device_ids: involved besides.
+    """What is new in one tenant. user_ids: whom it may concern.
 
+    device_ids: devices, and whatever else is no user, that are involved besides.
     found: fresh detections (revision 0). triggers: by user; without one the time is the reason.
     insist: users whose policy must run even if nothing changed. links: all links of the users,
     None if they were not read yet.

@@ -7,14 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from risk.mapping import (
-    ClearanceDraft,
-    CompiledMappings,
-    DetectionDraft,
-    Draft,
-    SessionEndDraft,
-    read,
-)
+from risk.drafts import ClearanceDraft, DetectionDraft, Draft, SessionEndDraft
+from risk.mapping import CompiledMappings, read
 from risk.model import Level, Signal, SignalMode
 
 #: changed signals that are told one by one; beyond it they are only counted

@@ -14,7 +14,9 @@ from risk.catalogue import (
     DEVICE_HEALTHY,
     PARTNER_LOWERED,
     PASSWORD,
+    PHISHING_RESISTANT_SIGN_IN,
     SESSION_RISK_LOWERED,
+    SESSIONS_REVOKED,
 )
 from risk.mappings.model import (
     Clear,
@@ -105,6 +107,12 @@ def _nothing(event_type: str, name: str) -> Mapping:
 
 
 _SESSION: Final = _word("principal", "SESSION")
+_CANNOT_BE_PHISHED: Final = Clear(remedy=PHISHING_RESISTANT_SIGN_IN, about="user")
+#: OpenID EAP ACR values; RFC 8176 has no word but that of a key in hardware
+_PHISHING_RESISTANT: Final = (
+    _word("acr", "phr", "phrh"),
+    *(Condition(member="amr", op="contains", value=method) for method in ("hwk", "phr", "phrh")),
+)
 _ENABLED: Final = Clear(remedy=ACCOUNT_ENABLED, about="user")
 
 _CAEP: Final = (
@@ -145,7 +153,13 @@ _CAEP: Final = (
     Mapping(
         name="Session established",
         event_type=caep.SessionEstablished.type_uri,
-        rules=(Rule(then=(SeeSession(),), subject="session"),),
+        rules=(
+            *(
+                Rule(when=(fits,), then=(SeeSession(), _CANNOT_BE_PHISHED), subject="session")
+                for fits in _PHISHING_RESISTANT
+            ),
+            Rule(then=(SeeSession(),), subject="session"),
+        ),
     ),
     Mapping(
         name="Session presented",
@@ -271,7 +285,7 @@ _RISC: Final = (
     Mapping(
         name="Sessions revoked",
         event_type=risc.SessionsRevoked.type_uri,
-        rules=(Rule(then=(EndSessions(),)),),
+        rules=(Rule(then=(EndSessions(), Clear(remedy=SESSIONS_REVOKED, about="user"))),),
     ),
 )
 

@@ -52,6 +52,10 @@ _REMEDIES: Final = frozenset(
         catalogue.PARTNER_LOWERED,
         catalogue.ACCOUNT_ENABLED,
         catalogue.SESSION_RISK_LOWERED,
+        catalogue.FACTORS_REVIEWED,
+        catalogue.SESSIONS_REVOKED,
+        catalogue.PHISHING_RESISTANT_SIGN_IN,
+        catalogue.SESSIONS_SECURED,
     }
 )
 

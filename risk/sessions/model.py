@@ -241,10 +241,10 @@ def parse_moment(value: object, at: str) -> datetime | None:
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
-        except ValueError as error:
+            if moment.tzinfo is not None:
+                return moment.astimezone(UTC)
+        except (ValueError, OverflowError) as error:
             raise _invalid(at, "seconds since 1970 or RFC 3339") from error
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
     raise _invalid(at, "seconds since 1970 or RFC 3339 with its offset")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from risk import placement
-from risk.mapping import SessionEndDraft, SessionSeenDraft
+from risk.drafts import SessionEndDraft, SessionSeenDraft
 from risk.model import SignalMode
 from risk.naming import occurred_at
 from risk.placement import Placement

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risk import catalogue, mapping, naming
-from risk.mapping import ClearanceDraft, DetectionDraft, SessionEndDraft, SessionSeenDraft
+from risk.drafts import ClearanceDraft, DetectionDraft, SessionEndDraft, SessionSeenDraft
 from risk.model import REASON_CHARS_MAX, EntityKind, Level
 from ssf.events.registry import STANDARD_EVENT_TYPES
 from tests.risk.kit import CAEP, IDP, LAPTOP, NOW, OKTA, RISC, TINA, hours, pair, signal

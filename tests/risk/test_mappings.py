@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risk import catalogue, mapping
-from risk.mapping import ClearanceDraft, DetectionDraft, SessionSeenDraft, compile_mappings
+from risk.drafts import ClearanceDraft, DetectionDraft, SessionSeenDraft
+from risk.mapping import compile_mappings
 from risk.mappings import service
 from risk.mappings.defaults import DEFAULT_MAPPINGS
 from risk.mappings.model import (
