@@ -8,21 +8,28 @@ which only logs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, NoReturn, TypeVar
+from typing import Final
 
 from risk import catalogue
 from risk.model import Level
+from risk.policies.reading import (
+    check_unique,
+    members,
+    number,
+    one_of,
+    refuse,
+    sides,
+    strings,
+    text,
+)
 from runtime.errors import Invalid
 
 CATCH_ALL_PRIORITY: Final = 99
 CATCH_ALL_NAME: Final = "catch-all"
-NAME_CHARS_MAX: Final = 100
-LIST_ITEMS_MAX: Final = 200
-GROUP_CHARS_MAX: Final = 200
 ANY: Final = "ANY"
 
 
@@ -185,19 +192,19 @@ def parse_policy(document: object) -> Policy:
     Raises Invalid with pointers: unknown member, level, action or finding, a priority that is not
     1 to 98 or is used twice, or a rule that both includes and excludes findings.
     """
-    members = _members(document, "", {"mode", "rules"})
-    mode = members.get("mode", PolicyMode.MONITOR.value)
-    _one_of(mode, tuple(PolicyMode), "/mode")
-    listed = members.get("rules")
+    found = members(document, "", {"mode", "rules"})
+    mode = found.get("mode", PolicyMode.MONITOR.value)
+    one_of(mode, tuple(PolicyMode), "/mode")
+    listed = found.get("rules")
     if not isinstance(listed, list) or len(listed) > CATCH_ALL_PRIORITY:
-        _refuse("/rules", f"an array of at most {CATCH_ALL_PRIORITY} rules")
+        refuse("/rules", f"an array of at most {CATCH_ALL_PRIORITY} rules")
     rules = [
         rule
         for position, item in enumerate(listed)
         if (rule := _parse_rule(item, f"/rules/{position}")) != CATCH_ALL
     ]
-    _check_unique([rule.priority for rule in rules], "priority")
-    _check_unique([rule.name for rule in rules], "name")
+    check_unique([rule.priority for rule in rules], "priority")
+    check_unique([rule.name for rule in rules], "name")
     return Policy(
         mode=PolicyMode(str(mode)), rules=tuple(sorted(rules, key=lambda rule: rule.priority))
     )
@@ -219,22 +226,20 @@ def restore_policy(mode: str, rules: Sequence[object]) -> tuple[Policy, tuple[st
 
 
 def _parse_rule(item: object, at: str) -> Rule:
-    members = _members(item, at, {"name", "priority", "level", "actions", "detections", "groups"})
-    detections_include, detections_exclude = _parse_condition(
-        members.get("detections"), f"{at}/detections"
-    )
+    found = members(item, at, {"name", "priority", "level", "actions", "detections", "groups"})
+    detections_include, detections_exclude = sides(found.get("detections"), f"{at}/detections")
     if detections_include and detections_exclude:
-        _refuse(f"{at}/detections", "include or exclude, not both")
+        refuse(f"{at}/detections", "include or exclude, not both")
     for name in sorted(detections_include | detections_exclude):
         if not catalogue.is_own_name(name):
-            _one_of(name, catalogue.FINDING_TYPES, f"{at}/detections")
-    groups_include, groups_exclude = _parse_condition(members.get("groups"), f"{at}/groups")
-    level = members.get("level", ANY)
-    _one_of(level, (ANY, *Level.__members__), f"{at}/level")
+            one_of(name, catalogue.FINDING_TYPES, f"{at}/detections")
+    groups_include, groups_exclude = sides(found.get("groups"), f"{at}/groups")
+    level = found.get("level", ANY)
+    one_of(level, (ANY, *Level.__members__), f"{at}/level")
     rule = Rule(
-        name=_parse_name(members.get("name"), f"{at}/name"),
-        priority=_parse_number(members.get("priority"), f"{at}/priority"),
-        actions=_parse_actions(members.get("actions"), f"{at}/actions"),
+        name=text(found.get("name"), f"{at}/name"),
+        priority=number(found.get("priority"), f"{at}/priority", least=1, most=CATCH_ALL_PRIORITY),
+        actions=_parse_actions(found.get("actions"), f"{at}/actions"),
         level=None if level == ANY else Level[str(level)],
         detections_include=detections_include,
         detections_exclude=detections_exclude,
@@ -242,79 +247,12 @@ def _parse_rule(item: object, at: str) -> Rule:
         groups_exclude=groups_exclude,
     )
     if rule.priority == CATCH_ALL_PRIORITY and rule != CATCH_ALL:
-        _refuse(f"{at}/priority", "1 to 98; 99 is the catch-all and cannot be changed")
+        refuse(f"{at}/priority", "1 to 98; 99 is the catch-all and cannot be changed")
     return rule
 
 
-def _parse_condition(value: object, at: str) -> tuple[frozenset[str], frozenset[str]]:
-    if value is None:
-        return frozenset(), frozenset()
-    members = _members(value, at, {"include", "exclude"})
-    return (
-        _parse_strings(members.get("include", []), f"{at}/include"),
-        _parse_strings(members.get("exclude", []), f"{at}/exclude"),
-    )
-
-
-def _parse_strings(value: object, at: str) -> frozenset[str]:
-    if (
-        not isinstance(value, list)
-        or len(value) > LIST_ITEMS_MAX
-        or not all(isinstance(each, str) and 0 < len(each) <= GROUP_CHARS_MAX for each in value)
-    ):
-        _refuse(at, f"an array of at most {LIST_ITEMS_MAX} strings")
-    return frozenset(value)
-
-
 def _parse_actions(value: object, at: str) -> frozenset[Action]:
-    names = _parse_strings(value, at)
+    names = strings(value, at, allowed=Action)
     if not names:
-        _refuse(at, "at least one action; LOG does nothing else")
-    for name in sorted(names):
-        _one_of(name, tuple(Action), at)
+        refuse(at, "at least one action; LOG does nothing else")
     return frozenset(Action(name) for name in names)
-
-
-def _parse_name(value: object, at: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARS_MAX:
-        _refuse(at, f"a string of 1 to {NAME_CHARS_MAX} characters")
-    return value
-
-
-def _parse_number(value: object, at: str) -> int:
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or not 1 <= value <= CATCH_ALL_PRIORITY
-    ):
-        _refuse(at, "an integer from 1 to 98")
-    return value
-
-
-def _members(value: object, at: str, known: set[str]) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        _refuse(at, "an object")
-    for name in value:
-        if name not in known:
-            _refuse(f"{at}/{name}", f"unknown; known are {', '.join(sorted(known))}")
-    return value
-
-
-ValueT = TypeVar("ValueT", str, int)
-
-
-def _check_unique(values: Sequence[ValueT], what: str) -> None:
-    if len(set(values)) != len(values):
-        _refuse("/rules", f"each {what} once")
-
-
-def _one_of(value: object, allowed: Iterable[str], at: str) -> None:
-    names = list(allowed)
-    if value not in names:
-        _refuse(at, f"one of {', '.join(names)}")
-
-
-def _refuse(at: str, rule: str) -> NoReturn:
-    raise Invalid(
-        f"The policy is not valid: {at or 'the document'}: {rule}.", pointers=((at, rule),)
-    )

@@ -37,15 +37,23 @@ class Scope(IntEnum):
 class Violation:
     """One policy that is not satisfied. app_ids: the apps it speaks for; none is the session.
 
-    policy, rule: names. why: in words for people. is_enforced: False where the policy monitors.
+    policy, rule: names; policy_id, version: which text of it. why: in words for people, with what
+    an assurance asked for and what was there. is_enforced: False where the policy monitors.
     """
 
     policy: str
     rule: str
     decision: Decision
     why: str
+    scope: Scope = Scope.SESSION
     app_ids: tuple[str, ...] = ()
     is_enforced: bool = True
+    policy_id: str = ""
+    version: int = 0
+    acr: str | None = None
+    amr_any_of: tuple[str, ...] = ()
+    max_age: int | None = None
+    alerts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,7 @@ class Verdict:
     trace_id: of the signal that led there, where there is one. acr, amr_any_of, max_age (in
     seconds, 0 is "now"): what a STEP_UP asks for (RFC 9470). would_have: the decision that
     monitoring policies held back, where it is stronger. alerts: whether somebody is told.
+    logs: whether the decision is worth a line although it is ALLOW.
     """
 
     decision: Decision
@@ -68,6 +77,7 @@ class Verdict:
     would_have: Decision | None = None
     violations: tuple[Violation, ...] = ()
     alerts: bool = False
+    logs: bool = False
 
 
 def strongest(verdicts: Sequence[Verdict]) -> Verdict:
@@ -99,4 +109,47 @@ def strongest(verdicts: Sequence[Verdict]) -> Verdict:
         would_have=held if held is not None and held > first.decision else None,
         violations=tuple(violation for each in ranked for violation in each.violations),
         alerts=any(each.alerts for each in ranked),
+        logs=any(each.logs for each in ranked),
+    )
+
+
+def of_app(verdict: Verdict, app_id: str) -> Verdict:
+    """Return what a verdict of policies about a whole session means for one of its apps.
+
+    What was found about other apps alone is no reason to stop this one; it stays among the
+    violations of the session's verdict, for whoever acts on those apps. Raises nothing.
+    """
+    kept = [each for each in verdict.violations if not each.app_ids or app_id in each.app_ids]
+    if len(kept) == len(verdict.violations):
+        return verdict
+    parts = [as_verdict(replace(each, app_ids=each.app_ids and (app_id,))) for each in kept]
+    calm = Verdict(
+        decision=Decision.ALLOW,
+        scope=Scope.SESSION,
+        trace_id=verdict.trace_id,
+        mode=verdict.mode,
+        logs=verdict.logs,
+    )
+    return strongest([calm, *parts])
+
+
+def as_verdict(violation: Violation) -> Verdict:
+    """Return what one violation alone leads to; what is only monitored allows. Raises nothing."""
+    if not violation.is_enforced:
+        return Verdict(
+            decision=Decision.ALLOW,
+            scope=violation.scope,
+            mode=PolicyMode.MONITOR,
+            would_have=violation.decision,
+            violations=(violation,),
+        )
+    return Verdict(
+        decision=violation.decision,
+        scope=violation.scope,
+        reasons=(f"{violation.policy}/{violation.rule}",),
+        acr=violation.acr,
+        amr_any_of=violation.amr_any_of,
+        max_age=violation.max_age,
+        violations=(violation,),
+        alerts=violation.alerts,
     )
