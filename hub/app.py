@@ -31,7 +31,8 @@ from hub.admin import openapi
 from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
 from hub.denied import DeniedUsers
-from hub.doors import native
+from hub.doors import authzen, native
+from hub.doors.apps import app_cache
 from hub.errors import ErrorBoundary, render_exception
 from hub.intake import IntakeFront
 from hub.limits import RequestLimits
@@ -108,6 +109,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *transmitters.routes.ROUTES,
             *decisions.ROUTES,
             *native.ROUTES,
+            *authzen.ROUTES,
             *revocation.ROUTES,
             *signals.ROUTES,
             *risk.routes.ROUTES,
@@ -165,6 +167,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     app.state.issuer = issuer
     keys = IssuerKeys(outbound, dev_insecure=node.config.dev_insecure)
     app.state.oauth = _oauth(node, issuer, keys, outbound)
+    app.state.apps = app_cache(node)
     app.state.denied_users = DeniedUsers(node.database, node.changes)
     refusals = RefusalLog(node.writer, node.box)
     node.spawn(refusals.run())

@@ -10,12 +10,13 @@ of ours: looking it up would cost every pushed SET a look at the database.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,6 +32,11 @@ from runtime.rate import TokenBuckets
 TOKEN_CHARACTERS_MAX: Final = 4096
 DOTS_OF_A_JWT: Final = 2
 OWN_CREDENTIALS_PREFIXES: Final = ("/receivers/", "/v1/signals/webhook/")
+#: where a client may send its id and secret itself, for callers that know no tokens
+BASIC_PREFIX: Final = "/access/v1/"
+#: where a gateway asks, and how it proves who it is
+FORWARD_AUTH_PREFIX: Final = "/v1/forward-auth"
+GATEWAY_AUTHORIZATION: Final = b"x-signalhub-authorization"
 #: of one client, in one process
 REQUESTS_PER_S: Final = 1_000.0
 #: how many seconds' worth may come at once
@@ -134,7 +140,9 @@ class BearerAuthentication:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _has_token_in_query(scope["query_string"]):
+        # What Envoy asks about may have any query: it is the end user's, and none of ours.
+        is_asked_about = scope["path"].startswith(FORWARD_AUTH_PREFIX)
+        if not is_asked_about and _has_token_in_query(scope["query_string"]):
             # Query strings end up in logs and histories: that token is known to others now.
             log.warning("token.leaked", tenant_id=scope["tenant"], path=scope["path"])
             detail = "Send the token in the Authorization header only."
@@ -153,13 +161,18 @@ class BearerAuthentication:
         tenant_id: str = scope["tenant"]
         if scope["path"].startswith(OWN_CREDENTIALS_PREFIXES):
             return _stranger(tenant_id, None)
-        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        values = _credentials(scope)
         if len(values) > 1:
             return _stranger(tenant_id, MalformedCredentials.code)
         scheme, _, token = (values[0] if values else b"").decode("latin-1").partition(" ")
+        if scheme.lower() == "basic" and scope["path"].startswith(BASIC_PREFIX):
+            return await self._by_secret(tenant_id, token.strip())
         if scheme.lower() != "bearer":
             return _stranger(tenant_id, None)
-        token = token.strip()
+        return await self._by_token(scope, token.strip())
+
+    async def _by_token(self, scope: Scope, token: str) -> Caller:
+        tenant_id: str = scope["tenant"]
         if not 0 < len(token) <= TOKEN_CHARACTERS_MAX:
             return _stranger(tenant_id, "invalid_token")
         thumbprint = thumbprint_of(scope.get("certificate"))
@@ -169,6 +182,17 @@ class BearerAuthentication:
         except Unavailable as error:
             return replace(_stranger(tenant_id, None), undecided=error)
         return holder or _stranger(tenant_id, "invalid_token")
+
+    async def _by_secret(self, tenant_id: str, credentials: str) -> Caller:
+        """Return the client behind HTTP Basic: form-encoded id and secret. Requirement AZC-6."""
+        client_id, secret = parse_basic(credentials) or ("", "")
+        for fresh in (False, True):
+            known = await self._callers(tenant_id, fresh=fresh)
+            # Found by the secret's hash alone, as a bearer is; the id has to fit as well.
+            caller = known.get(token_hash(secret))
+            if caller is not None and caller.client_id == client_id:
+                return caller
+        return _stranger(tenant_id, "invalid_token")
 
     async def _holder(self, tenant_id: str, token: str, presented: Presented) -> Caller | None:
         """Return who holds a token: what is cheap to find out is asked first."""
@@ -203,6 +227,31 @@ class TrustedCaller:
 def token_hash(token: str) -> str:
     """Return the stored form of a bearer token: SHA-256, as tokens carry 256 random bits."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def parse_basic(credentials: str) -> tuple[str, str] | None:
+    """Return id and secret of HTTP Basic, form-decoded; None when unreadable. RFC 6749 §2.3.1."""
+    if len(credentials) > TOKEN_CHARACTERS_MAX:
+        return None
+    try:
+        text = base64.b64decode(credentials, validate=True).decode()
+    except ValueError:
+        return None
+    client_id, colon, secret = text.partition(":")
+    return (unquote_plus(client_id), unquote_plus(secret)) if colon and secret else None
+
+
+def _credentials(scope: Scope) -> list[bytes]:
+    """Return what came to prove who asks.
+
+    Behind a gateway `Authorization` may be the end user's: the gateway's own goes first, and where
+    it is there, the other is not looked at (FWA-21).
+    """
+    if scope["path"].startswith(FORWARD_AUTH_PREFIX):
+        own = [value for name, value in scope["headers"] if name == GATEWAY_AUTHORIZATION]
+        if own:
+            return own
+    return [value for name, value in scope["headers"] if name == b"authorization"]
 
 
 def _has_token_in_query(query: bytes) -> bool:

@@ -7,6 +7,7 @@ The text never holds keys, tokens, subjects or traces.
 from __future__ import annotations
 
 import math
+import re
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,7 +18,7 @@ import sqlalchemy.exc
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.oauth.resources import metadata_url
@@ -28,6 +29,10 @@ from ssf.errors import LocalProtocolError, SharedSignalsError
 PROBLEM_TYPE_BASE: Final = "https://signalhub.dev/problems/"
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 UUID_URN: Final = "urn:uuid:"
+#: errors below it are plain text, but for those of our own that AuthZEN does not name
+AUTHZEN_PREFIX: Final = "/access/"
+AUTHZEN_PROBLEMS: Final = frozenset({413, 429})
+_VISIBLE_ASCII: Final = re.compile(r"[!-~]{1,200}")
 BAD_REQUEST: Final = 400
 INTERNAL_ERROR: Final = 500
 UNAVAILABLE: Final = 503
@@ -97,6 +102,8 @@ def problem_response(
     pointers: tuple[tuple[str, str], ...] = (),
 ) -> Response:
     """Return a problem+json answer to a request. Source: RFC 9457; requirements PD-1 to PD-5."""
+    if scope["path"].startswith(AUTHZEN_PREFIX) and status not in AUTHZEN_PROBLEMS:
+        return _plain_response(scope, status, detail, headers or {})
     slug = SLUGS.get(status, "invalid-request" if status < INTERNAL_ERROR else "internal")
     instance = _instance(scope)
     body: dict[str, Any] = {
@@ -114,12 +121,34 @@ def problem_response(
     if scope["path"].startswith("/ssf/"):
         body |= {"err": SSF_CODES.get(status, "internal"), "description": detail}
     request_id = instance.removeprefix(UUID_URN)
+    if scope["path"].startswith(AUTHZEN_PREFIX):
+        request_id = request_id_of(scope) or request_id
     return Response(
         msgspec.json.encode(body),
         status_code=status,
         media_type=PROBLEM_MEDIA_TYPE,
         headers={"cache-control": "no-store", "x-request-id": request_id, **(headers or {})},
     )
+
+
+def request_id_of(scope: Scope) -> str | None:
+    """Return the id that an AuthZEN answer repeats: the caller's, or a new one without one.
+
+    None where the caller's own must not go into a header. Source: requirement AZ-11.
+    """
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text: str = value.decode("latin-1")
+            return text if _VISIBLE_ASCII.fullmatch(text) else None
+    return str(uuid.UUID(ids.new_uuid_urn().removeprefix(UUID_URN)))
+
+
+def _plain_response(scope: Scope, status: int, detail: str, headers: Mapping[str, str]) -> Response:
+    """Answer as AuthZEN prescribes: an error message string. Requirements AZ-8, AZ-11."""
+    kept = {"cache-control": "no-store", **headers}
+    if request_id := request_id_of(scope):
+        kept["x-request-id"] = request_id
+    return PlainTextResponse(detail + "\n", status_code=status, headers=kept)
 
 
 def response_of(error: Exception, scope: Scope) -> Response:

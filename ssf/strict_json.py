@@ -25,14 +25,19 @@ class _RefusedJSONError(ValueError):
 
 
 def parse_object(
-    raw: bytes, *, bytes_max: int, error: Callable[[str], RemoteProtocolError]
+    raw: bytes,
+    *,
+    bytes_max: int,
+    error: Callable[[str], RemoteProtocolError],
+    depth_max: int = JSON_DEPTH_MAX,
 ) -> dict[str, Any]:
     """Read one JSON object without duplicate member names at any level.
 
     raw: UTF-8 text of at most bytes_max bytes. error: makes the error to raise from a description.
+    depth_max: levels of nesting.
     Raises what `error` makes, and nothing else. Source: RFC 7493; requirement SET-51.
     """
-    value: dict[str, Any] = _parse(raw, dict, bytes_max=bytes_max, error=error)
+    value: dict[str, Any] = _parse(raw, dict, bytes_max=bytes_max, error=error, depth_max=depth_max)
     return value
 
 
@@ -50,6 +55,7 @@ def _parse(
     *,
     bytes_max: int,
     error: Callable[[str], RemoteProtocolError],
+    depth_max: int = JSON_DEPTH_MAX,
 ) -> Any:
     if len(raw) > bytes_max:
         raise error(f"more than {bytes_max} bytes of JSON")
@@ -57,7 +63,7 @@ def _parse(
         value = _DECODE(raw)
         if not isinstance(value, kind):
             raise error("not a JSON object" if kind is dict else "not a JSON array")
-        _check_unambiguous(raw, value)
+        _check_unambiguous(raw, value, depth_max)
     except _RefusedJSONError as cause:
         raise error(str(cause)) from None
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -73,9 +79,9 @@ def holds_nul(text: bytes) -> bool:
     return b"\\u0000" in text and b"\\u0000" in text.replace(b"\\\\", b"")
 
 
-def _check_unambiguous(raw: bytes, value: object) -> None:
-    if raw.count(b"{") + raw.count(b"[") > JSON_DEPTH_MAX:
-        _check_depth(value, JSON_DEPTH_MAX)
+def _check_unambiguous(raw: bytes, value: object, depth_max: int) -> None:
+    if raw.count(b"{") + raw.count(b"[") > depth_max:
+        _check_depth(value, depth_max)
     if holds_nul(raw):
         raise _RefusedJSONError("NUL in a string")
     # The decoder keeps the last of a repeated name. When the decoded value, written again, gives
@@ -95,6 +101,6 @@ _DUPLICATE_SCAN: Final = json.JSONDecoder(object_pairs_hook=_check_members).deco
 def _check_depth(value: object, levels_left: int) -> None:
     if isinstance(value, dict | list):
         if levels_left == 0:
-            raise _RefusedJSONError(f"nested deeper than {JSON_DEPTH_MAX} levels")
+            raise _RefusedJSONError("nested deeper than allowed")
         for item in value.values() if isinstance(value, dict) else value:
             _check_depth(item, levels_left - 1)

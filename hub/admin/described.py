@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hub.admin.described_doors import DOORS
 from hub.admin.described_oauth import OAUTH
 from hub.admin.described_risk import INTAKE
 from hub.admin.described_ssf import SSF
@@ -361,6 +362,7 @@ DESCRIBED: Final = (
     *_IPS,
     *_SESSIONS,
     *_DECISIONS,
+    *DOORS,
     *_REVOCATION,
     *_HEALTH,
 )

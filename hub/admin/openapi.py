@@ -28,6 +28,8 @@ from hub.auth import SCOPES
 from hub.errors import PROBLEM_MEDIA_TYPE
 
 JSON: Final = "application/json"
+PLAIN_TEXT: Final = "text/plain"
+_LINE: Final = {"type": "string"}
 _PARAMETER: Final = re.compile(r"\{([a-z_]+)\}")
 _PAGING: Final = (
     {"name": "cursor", "in": "query", "schema": {"type": "string"}},
@@ -111,6 +113,8 @@ def _described(described: Described) -> dict[str, Any]:
         operation["responses"][str(status)]["content"] = {
             JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}
         }
+    for status in described.plain:
+        operation["responses"][str(status)]["content"] = {PLAIN_TEXT: {"schema": _LINE}}
     if described.scopes:
         operation |= _security(*described.scopes)
     if described.body is not None:

@@ -15,7 +15,8 @@ ANY_OBJECT: Final[dict[str, Any]] = {"type": "object"}
 class Described:
     """One operation: who may call it (`scopes`, empty for public), with what, answered how.
 
-    prescribed: error statuses whose body a standard prescribes -> the name of its schema.
+    prescribed: error statuses whose body a standard prescribes -> the name of its schema. plain:
+    those whose body is plain text.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Described:
     example: Any = None
     answer_type: str | None = JSON
     prescribed: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    plain: frozenset[int] = frozenset()
 
     def query_parameters(self) -> list[dict[str, Any]]:
         """Return its query parameters as OpenAPI has them."""

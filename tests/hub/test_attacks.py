@@ -78,6 +78,10 @@ def assert_refused(answer: httpx2.Response, told: str) -> None:
         # RFC 6749 §5.2 prescribes the body.
         assert answer.headers["content-type"] == "application/json", told
         assert set(answer.json()) == {"error", "error_description"}, told
+    elif answer.status_code in {400, 401, 403, 404, 405} and " /access/" in told:
+        # AuthZEN §10.1.2 prescribes a string.
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8", told
+        assert answer.text.count("\n") == 1, told
     elif answer.status_code >= 400 and not told.startswith("POST /receivers/"):
         assert answer.headers["content-type"] == "application/problem+json", told
         assert answer.json()["status"] == answer.status_code

@@ -1,0 +1,52 @@
+"""The apps of a tenant in memory, as the doors look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import actions.registry.service
+from actions.model import App, AppKind
+from hub.node import Node
+from runtime.caller import Caller
+from runtime.errors import Forbidden
+from runtime.feed import ConfigCache
+
+#: of one tenant; apps beyond are unknown to the doors
+APPS_MAX: Final = 10_000
+PAGE: Final = 200
+
+Apps = ConfigCache[Mapping[str, App]]
+
+
+def app_cache(node: Node) -> Apps:
+    """Return the apps by id, kept by the configuration feed."""
+    return ConfigCache(node.feed, "apps", partial(_load, node))
+
+
+async def check_may_ask(apps: Apps, caller: Caller, app_id: str) -> None:
+    """Raise Forbidden where the caller's own app keeps it from asking about another one (AZH-11).
+
+    An app asks about itself; gateways and identity providers stand in front of others.
+    """
+    if caller.app_id in (None, app_id):
+        return
+    own = (await apps.get(caller.tenant_id)).get(caller.app_id)
+    if own is None or own.kind is AppKind.RP:
+        raise Forbidden("This client may ask about its own app only.")
+
+
+async def _load(node: Node, tenant_id: str) -> Mapping[str, App]:
+    found: dict[str, App] = {}
+    after = ""
+    async with node.database.snapshot() as connection:
+        for _ in range(APPS_MAX // PAGE):
+            page = await actions.registry.service.list_apps(
+                connection, tenant_id, after=after, limit=PAGE
+            )
+            found |= {app.app_id: app for app in page}
+            if len(page) < PAGE:
+                break
+            after = page[-1].app_id
+    return found
