@@ -34,6 +34,8 @@ from hub.denied import DeniedUsers
 from hub.doors import authzen, native
 from hub.doors.apps import app_cache
 from hub.errors import ErrorBoundary, render_exception
+from hub.inline.evaluator import Evaluator
+from hub.inline.place import PlainPlacing
 from hub.intake import IntakeFront
 from hub.limits import RequestLimits
 from hub.node import Node
@@ -179,6 +181,13 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         refusals=refusals,
     )
     app.state.policy_modes = ConfigCache(node.feed, "policies", partial(_load_policy_mode, node))
+    app.state.inline = Evaluator(
+        node,
+        denied_users=app.state.denied_users,
+        policy_modes=app.state.policy_modes,
+        placing=PlainPlacing(),
+    )
+    node.spawn(app.state.inline.behind.run())
     app.state.transmitters = TransmitterDeps(
         db=node.database,
         writer=node.writer,

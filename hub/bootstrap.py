@@ -212,6 +212,7 @@ def process_configs(
             trusted_proxies=settings.trusted_proxies,
             client_cert_header=settings.client_cert_header,
             scorer=settings.scorer,
+            evaluate_deadline_ms=settings.evaluate_deadline_ms,
         )
         for role, count in counts.items()
         for index in range(count)

@@ -20,6 +20,7 @@ import actions.service
 import hub.guard.service
 import hub.guard.store
 import receivers.store
+import risk.inline.service
 import risk.ips.service
 import risk.service
 import runtime.changes
@@ -249,6 +250,7 @@ class Core:
             await runtime.changes.purge_changes(connection)
             await system_purge_revoked(connection, before=self._node.clock.now())
             await risk.ips.service.purge(connection, now=self._node.clock.now())
+            await risk.inline.service.purge(connection, now=self._node.clock.now())
             await system_purge_assertions(connection, before=self._node.clock.now())
             await system_purge_errors(connection, before=self._node.clock.now() - LIFE)
         return False

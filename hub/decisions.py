@@ -188,13 +188,27 @@ def render_verdict(verdict: Verdict, shown: Mapping[str, object] | None = None) 
         "decision": verdict.decision.name,
         "scope": verdict.scope.name.lower(),
         "reasons": verdict.reasons,
-        "mode": "enforce",
+        "mode": verdict.mode.value,
         # Nothing to keep: a user may be contained before the next request.
         "cache_ttl_ms": 0,
-        **(shown or {}),
     }
+    if verdict.would_have is not None:
+        body["would_have"] = verdict.would_have.name
+    if verdict.violations:
+        body["violations"] = [
+            {
+                "policy": each.policy,
+                "rule": each.rule,
+                "decision": each.decision.name,
+                "why": each.why,
+                "apps": each.app_ids,
+                "enforced": each.is_enforced,
+            }
+            for each in verdict.violations
+        ]
     if verdict.trace_id:
         body["trace_id"] = verdict.trace_id
+    body |= shown or {}
     return Response(
         msgspec.json.encode(body),
         media_type="application/json",

@@ -52,6 +52,7 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[str, ...] = ()
     client_cert_header: str | None = None
     scorer: str = "rules"
+    evaluate_deadline_ms: float = 20.0
 
     @property
     def name(self) -> str:

@@ -200,7 +200,11 @@ async def respond(
             actions=sorted(assessment.actions),
             would_have=sorted(assessment.would_have),
         )
-    return _topics(planned, has_published=bool(published))
+    topics = _topics(planned, has_published=bool(published))
+    if any(each.level is not each.previous_level for each in assessments):
+        # Every process decides about live sessions by the levels it knows.
+        topics |= {"changes"}
+    return topics
 
 
 async def publish_logouts(

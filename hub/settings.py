@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     client_cert_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$")
     subject_removal_grace_s: float = Field(default=24 * 3600.0, ge=0, le=30 * 24 * 3600.0)
     scorer: str = DEFAULT_SCORER
+    evaluate_deadline_ms: float = Field(default=20.0, ge=1.0, le=10_000.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     dev_insecure: bool = False
 

@@ -20,10 +20,11 @@ turns into containments and events; risk itself acts on nobody::
 Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, each with a `store.py`.
 """
 
+from risk.inline.service import SETTLE
 from risk.ips.service import REPORT_IPS
 from risk.sessions.service import END_SESSION, PUT_SESSION
 
 __all__ = ["END_SESSION", "OPERATIONS", "PUT_SESSION", "REPORT_IPS"]
 
 #: hot writes that the core process executes for the others
-OPERATIONS = (PUT_SESSION, END_SESSION, REPORT_IPS)
+OPERATIONS = (PUT_SESSION, END_SESSION, REPORT_IPS, SETTLE)

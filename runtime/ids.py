@@ -55,6 +55,7 @@ PREFIXES: Final = frozenset(
         "qrn",
         "bgl",
         "sil",
+        "sup",
     ]
 )
 

@@ -70,11 +70,22 @@ def render_answer(answer: Answer) -> Response:
             "reasons": answer.risk.reasons,
         }
     if answer.changed:
-        shown["changed"] = {"causes": answer.changed}
+        shown["changed"] = {
+            "causes": answer.causes,
+            "classes": answer.changed,
+            "old": answer.old,
+            "new": answer.new,
+        }
     if answer.acr is not None:
         shown["acr"] = answer.acr
+    if answer.verdict.amr_any_of:
+        shown["amr_any_of"] = answer.verdict.amr_any_of
     if answer.max_age is not None:
         shown["max_age"] = answer.max_age
+    if answer.step_up_id:
+        shown["step_up"] = {"id": answer.step_up_id, "new": answer.is_first_asked}
+    if answer.trace_id:
+        shown["trace_id"] = answer.trace_id
     return render_verdict(answer.verdict, shown)
 
 

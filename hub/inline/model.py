@@ -62,8 +62,9 @@ class Answer:
     """One decision about a session. user_id, session_id: "" while it is not known.
 
     iss, sid: of the session that was found. changed: classes of change against what was accepted.
+    causes, old, new: what changed, by its familiar name, and the values before and after.
     cache_ttl_ms: how long a door may repeat it for the same question; 0 for not at all.
-    acr: what a step-up has to reach, space-separated in order of preference. max_age: in seconds.
+    step_up_id: of the one step-up this context is asked for; is_first_asked: by this very answer.
     """
 
     verdict: Verdict
@@ -77,3 +78,8 @@ class Answer:
     trace_id: str | None = None
     acr: str | None = None
     max_age: int | None = None
+    causes: tuple[str, ...] = ()
+    old: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    new: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    step_up_id: str = ""
+    is_first_asked: bool = False

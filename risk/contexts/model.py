@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
@@ -101,7 +101,8 @@ class Context:
     """From where, with what and on which device a session is used. Made by `contexts.parsing`.
 
     ip: of the client, once the chain was judged. chain: client first. signals: what is known of the
-    device's posture, name to value. record: what the feeds say of `ip`.
+    device's posture, name to value. told_by: the client that tells us. record: what the feeds say
+    of `ip`.
     """
 
     ip: str
@@ -119,6 +120,7 @@ class Context:
     method: str = ""
     path_class: str = ""
     at: datetime
+    told_by: str = ""
     record: NetworkRecord = NO_RECORD
 
     def key(self) -> str:
@@ -161,10 +163,23 @@ def classify(before: Context, after: Context) -> tuple[Change, ...]:
 def nearest(accepted: Iterable[Context], here: Context) -> tuple[Context, tuple[Change, ...]]:
     """Return of at least one accepted context that which `here` differs least from, and how.
 
-    Raises ValueError without any.
+    Two callers see different things: what one of them does not tell is no loss. What the same
+    caller told before and does not tell now is one. Raises ValueError without any.
     """
-    pairs = [(each, classify(each, here)) for each in accepted]
+    pairs = [(each, classify(each, _as_told(each, here))) for each in accepted]
     return min(pairs, key=lambda pair: [_ORDER[change] for change in pair[1]])
+
+
+def _as_told(before: Context, here: Context) -> Context:
+    if before.told_by == here.told_by:
+        return here
+    told = {
+        name: getattr(here, name) or getattr(before, name)
+        for name in ("ja4", "device_token_hash", "device_id")
+    }
+    if not here.ua_family:
+        told |= {name: getattr(before, name) for name in ("ua_family", "ua_major", "os_family")}
+    return replace(here, **told, signals={**before.signals, **here.signals})
 
 
 def ordered(changes: Iterable[Change]) -> tuple[Change, ...]:

@@ -12,6 +12,8 @@ from risk.model import Level, Pin
 #: reasons to compute a level again
 BY_TIME: Final = "time"
 LINKED: Final = "linked"
+#: what the change feed calls levels; refs are entities
+LEVELS_KIND: Final = "levels"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,11 +22,12 @@ from risk.entities import store as entities_store
 from risk.entities.model import Link
 from risk.findings import store as findings_store
 from risk.levels import store
-from risk.levels.model import BY_TIME, LevelChange, LevelRecord, Standing
+from risk.levels.model import BY_TIME, LEVELS_KIND, LevelChange, LevelRecord, Standing
 from risk.model import Assessment, Clearance, Detection, DetectionState, Level
 from risk.policies import store as policies_store
 from risk.policies.model import StoredPolicy
 from risk.sql.store import Connection
+from runtime.changes import note_changes
 from runtime.ids import new_id
 
 log = structlog.get_logger()
@@ -234,7 +235,20 @@ async def _write_levels(
         if before is None or not wanted.says_the_same(before):
             written.append(wanted)
     await store.write_levels(connection, written)
+    await note_changes(connection, LEVELS_KIND, _moved_refs(tenant_id, facts, written))
     await store.schedule(connection, tenant_id, due=due, reason=BY_TIME)
+
+
+def _moved_refs(
+    tenant_id: str, facts: Facts, written: Iterable[LevelRecord]
+) -> list[tuple[str, str]]:
+    """Return for the change feed whose level is another one than before."""
+    refs = []
+    for each in written:
+        before = facts.people[each.entity_id].record
+        if each.level is not (Level.LOW if before is None else before.level):
+            refs.append((tenant_id, each.entity_id))
+    return refs
 
 
 async def _assessments(

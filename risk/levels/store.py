@@ -187,6 +187,19 @@ async def write_levels(connection: AsyncConnection, written: Sequence[LevelRecor
     )
 
 
+_LEVELS_OF: Final = sa.select(levels.c.entity_id, levels.c.level).where(
+    levels.c.tenant_id == TENANT, levels.c.entity_id.in_(IDS)
+)
+
+
+async def levels_of(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
+) -> dict[str, Level]:
+    """Return the levels that were computed last, by entity; who was never spoken of is left out."""
+    rows = await rows_of(connection, _LEVELS_OF, tenant_id, entity_ids)
+    return {entity_id: Level[level] for entity_id, level in rows}
+
+
 async def list_levels(
     connection: AsyncConnection,
     tenant_id: str,

@@ -21,6 +21,8 @@ SID_BYTES_MAX: Final = 512
 TEXT_CHARS_MAX: Final = 200
 AMR_MAX: Final = 20
 _COOKIE_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+#: what the change feed calls sessions; refs are session ids
+SESSIONS_KIND: Final = "sessions"
 EPOCH_S_MAX: Final = 253_402_300_799
 
 
@@ -129,6 +131,19 @@ def put(known: Session | None, wanted: Session) -> Session | str:
         started_at=min(known.started_at, wanted.started_at),
         created_at=known.created_at,
     )
+
+
+def is_news(before: Session | None, after: Session) -> bool:
+    """Return whether whoever holds the session in memory has to hear of it. Raises nothing.
+
+    A refresh that only moves the end is none: a session that seems over is read again anyway.
+    """
+    if before is None:
+        return False
+    unmoved = replace(
+        after, updated_at=before.updated_at, expires_at=before.expires_at, client=before.client
+    )
+    return before != unmoved
 
 
 def session_key(subject: SimpleSubject, issuer: str) -> tuple[str, str] | None:

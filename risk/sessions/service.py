@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -25,8 +25,17 @@ from risk.levels import store as levels_store
 from risk.levels.model import LINKED
 from risk.model import EntityKind
 from risk.sessions import store
-from risk.sessions.model import EndSession, PutSession, PutSessionResult, Session, put
+from risk.sessions.model import (
+    SESSIONS_KIND,
+    EndSession,
+    PutSession,
+    PutSessionResult,
+    Session,
+    is_news,
+    put,
+)
 from risk.sql.store import Connection
+from runtime.changes import note_changes
 from runtime.errors import NotFound
 from runtime.ids import new_id
 from runtime.writer import Operation
@@ -83,6 +92,7 @@ async def end_sessions(connection: Connection, items: Sequence[EndSession]) -> l
 async def write_ended(connection: Connection, tenant_id: str, ended: Sequence[Session]) -> None:
     """Store sessions that were ended, and what that means for the links of their devices."""
     await store.write_sessions(connection, ended)
+    await _note(connection, ended)
     await _write_session_links(connection, tenant_id, ended)
 
 
@@ -147,10 +157,14 @@ PUT_SESSION: Final = Operation(
     item=PutSession,
     result=PutSessionResult,
     handle=put_sessions,
-    wakes=("signals",),
+    wakes=("signals", "changes"),
 )
 END_SESSION: Final = Operation(
-    name="risk.end_session", item=EndSession, result=bool, handle=end_sessions
+    name="risk.end_session",
+    item=EndSession,
+    result=bool,
+    handle=end_sessions,
+    wakes=("changes",),
 )
 
 
@@ -184,10 +198,19 @@ async def _put_of_tenant(
             new_alias_keys=named.new_keys.get(position, ()),
         )
     await store.write_sessions(connection, list(written.values()))
+    await _note(
+        connection, [each for key, each in written.items() if is_news(known.get(key), each)]
+    )
     moved = [known[key] for key in written if key in known]
     await _write_session_links(connection, tenant_id, [*written.values(), *moved])
     await _reassess_suspects(connection, tenant_id, list(written.values()))
     return results
+
+
+async def _note(connection: Connection, changed: Iterable[Session]) -> None:
+    await note_changes(
+        connection, SESSIONS_KIND, [(each.tenant_id, each.session_id) for each in changed]
+    )
 
 
 def _wanted(item: PutSession, named: _Named, position: int) -> Session | str:

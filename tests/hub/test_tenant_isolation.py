@@ -40,6 +40,7 @@ SYSTEM_FUNCTIONS = {
     "receivers.refusals.store.system_purge_errors",
     "risk.levels.store.system_due_tenants",
     "risk.ips.store.system_purge_claims",
+    "risk.inline.store.system_purge_stands",
     "actions.store.system_count_enforced",
     "actions.tasks.store.system_due_tasks",
     "actions.tasks.store.system_local_due",
@@ -49,7 +50,7 @@ SYSTEM_FUNCTIONS = {
     "receivers.upstreams.store.system_due_upstreams",
 }
 #: The only indexes that do not begin with the tenant: what system functions alone read by.
-SYSTEM_INDEXES = {"ix_changes_at", "ix_ip_claims_expires_at"}
+SYSTEM_INDEXES = {"ix_changes_at", "ix_ip_claims_expires_at", "ix_session_stands_at"}
 
 
 # --- the schema ---------------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""What is written behind the answer: contexts that were let pass, durable within a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+from risk.inline.model import Settled, Stand
+from risk.inline.service import SETTLE
+from runtime.errors import Refused, Unavailable
+from runtime.writer import Writer
+
+FLUSH_S: Final = 0.25
+#: what waits at most; beyond, the oldest is lost: it is noted again when it is seen again
+WAITING_MAX: Final = 10_000
+BATCH_MAX: Final = 256
+
+log = structlog.get_logger()
+_lost_total = Counter(
+    "hub_inline_notes_lost_total", "Contexts that were let pass and could not be written."
+)
+
+
+class Behind:
+    """Writes stands behind the answers that made them."""
+
+    def __init__(self, writer: Writer, written: Callable[[Stand, Settled | None], None]) -> None:
+        """written: hears what became of each, None when it could not be written."""
+        self._writer = writer
+        self._written = written
+        self._waiting: deque[Stand] = deque()
+
+    def note(self, stand: Stand) -> None:
+        """Write a stand soon. Raises nothing."""
+        if len(self._waiting) >= WAITING_MAX:
+            self._waiting.popleft()
+            _lost_total.inc()
+        self._waiting.append(stand)
+
+    async def run(self) -> None:
+        """Write what waits, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits now; return after the commit. Raises nothing."""
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+            results = await asyncio.gather(
+                *(self._writer.submit(SETTLE, stand) for stand in batch), return_exceptions=True
+            )
+            for stand, result in zip(batch, results, strict=True):
+                self._written(stand, result if isinstance(result, Settled) else None)
+            failed = [each for each in results if isinstance(each, BaseException)]
+            for each in failed:
+                if not isinstance(each, Refused | Unavailable):
+                    raise each
+            if failed:
+                _lost_total.inc(len(failed))
+                log.warning("contexts.lost", count=len(failed), error=type(failed[0]).__name__)
+                return

@@ -1,0 +1,171 @@
+"""One question about a session on its way to an answer: values and pure steps. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from hub.inline.model import Answer, Risk, SessionQuestion
+from hub.inline.place import Place
+from risk.contexts.model import NO_RECORD, Change, Context, causes_of, changed_values
+from risk.contexts.parsing import bounded
+from risk.contexts.stored import render_context
+from risk.inline.memory import Live
+from risk.inline.model import Judged, Situation, Stand, StandState, Trail, worst_level
+from risk.verdict import Decision, Verdict
+from runtime.caller import Caller
+from runtime.ids import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What makes two questions about one session the same. context: all but the app."""
+
+    app: str | None
+    context: Hashable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One judgement with everything that belongs to it."""
+
+    live: Live
+    asked: Asked
+    key: str
+    situation: Situation
+    judged: Judged
+
+    @property
+    def is_told(self) -> bool:
+        """Whether there is anything to tell apart from "as before"."""
+        verdict = self.judged.verdict
+        is_quiet = verdict.decision is Decision.ALLOW and verdict.would_have is None
+        return bool(self.judged.changes) or not is_quiet
+
+
+def asked_of(caller: Caller, question: SessionQuestion) -> Asked:
+    """Return what makes the question the same as another one. Raises nothing."""
+    return Asked(
+        question.app,
+        (
+            caller.client_id,
+            question.chain,
+            question.user_agent,
+            question.ja4,
+            question.device_token_hash,
+            question.device_id,
+            tuple(question.signals.items()),
+        ),
+    )
+
+
+def context_of(
+    caller: Caller, question: SessionQuestion, place: Place, at: datetime
+) -> Context | None:
+    """Return the context of a question; None when it says nothing about it."""
+    said = (
+        question.chain,
+        question.user_agent,
+        question.ja4,
+        question.device_token_hash,
+        question.device_id,
+        question.signals,
+    )
+    if not any(said):
+        return None
+    return bounded(
+        Context(
+            ip=place.ip,
+            chain=place.chain,
+            user_agent=question.user_agent or "",
+            ja4=question.ja4 or "",
+            accept_language=question.accept_language or "",
+            device_token_hash=question.device_token_hash or "",
+            device_id=question.device_id or "",
+            signals=question.signals,
+            app_id=question.app or "",
+            method=question.method or "",
+            path_class=question.path or "",
+            at=at,
+            told_by=caller.client_id,
+            record=place.record or NO_RECORD,
+        )
+    )
+
+
+def hour_of_week(at: datetime) -> int:
+    """Return the hour of the week, UTC, 0 is Monday's first. Raises nothing."""
+    return at.weekday() * 24 + at.hour
+
+
+def nowhere(case: Case) -> Context:
+    """Return the context of a question that says nothing about it. Raises nothing."""
+    return Context(ip="", at=case.situation.now)
+
+
+def trail_of(live: Live) -> Trail:
+    """Return the trail of a session; it begins here. Raises nothing."""
+    if live.trail is None:
+        live.trail = Trail()
+    return live.trail
+
+
+def plain_answer(verdict: Verdict, live: Live | None) -> Answer:
+    """Return a verdict as the answer about a session; None is unknown. Raises nothing."""
+    if live is None:
+        return Answer(verdict=verdict, trace_id=verdict.trace_id)
+    session = live.session
+    return Answer(
+        verdict=verdict,
+        user_id=session.user_id,
+        session_id=session.session_id,
+        iss=session.iss,
+        sid=session.sid,
+        trace_id=verdict.trace_id,
+    )
+
+
+def answer_of(case: Case, trace_id: str | None) -> Answer:
+    """Return the answer to a judged case. trace_id: what joins it to what follows."""
+    judged, here = case.judged, case.situation.here
+    old, new = (
+        changed_values(judged.before, here)
+        if judged.changes and judged.before is not None and here is not None
+        else ({}, {})
+    )
+    verdict, score = judged.verdict, judged.score
+    risk = Risk(level=judged.level, score=score.value, reasons=score.reasons) if here else None
+    return replace(
+        plain_answer(verdict, case.live),
+        risk=risk,
+        changed=tuple(each.value for each in judged.changes if each is not Change.NONE),
+        causes=causes_of(judged.changes),
+        old=old,
+        new=new,
+        trace_id=trace_id,
+        acr=verdict.acr,
+        max_age=verdict.max_age,
+    )
+
+
+def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
+    """Return what is to be settled about the context of a case. Raises nothing."""
+    situation, verdict, session = case.situation, case.judged.verdict, case.live.session
+    return Stand(
+        tenant_id=session.tenant_id,
+        session_id=session.session_id,
+        context_key=case.key,
+        state=state.value,
+        level=worst_level(case.judged.facts).name,
+        decision=verdict.decision.name,
+        scope=verdict.scope.name.lower(),
+        at=situation.now,
+        since=situation.now,
+        reasons=verdict.reasons,
+        step_up_id=new_id("sup") if state is StandState.ASKED else "",
+        acr=verdict.acr or "",
+        trace_id=trace_id or "",
+        app_id=situation.facts.app_id or "",
+        context=render_context(situation.here) if situation.here else {},
+    )

@@ -1,0 +1,326 @@
+"""The evaluator behind every front door: memory first, SQL when cold, one write when it matters.
+
+    held answer? ─▶ session, stands ─▶ place ─▶ levels ─▶ judge ─▶ ALLOW: written behind the answer
+                                                              └─▶ else: one stand, before the answer
+
+Unchanged context: an answer that was given before stands while levels, policies and the session
+are what they were. Past the deadline, or without the facts, the stated fallback decides and is
+counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+from prometheus_client import Counter, Histogram
+
+from hub.decisions import judge_session
+from hub.denied import DeniedUsers
+from hub.inline.behind import Behind
+from hub.inline.case import (
+    Asked,
+    Case,
+    answer_of,
+    asked_of,
+    context_of,
+    hour_of_week,
+    nowhere,
+    plain_answer,
+    stand_of,
+    trail_of,
+)
+from hub.inline.model import Answer, SessionQuestion
+from hub.inline.place import Place, Placing
+from hub.node import Node
+from risk.contexts.parsing import believed_at, bounded_chain
+from risk.inline.memory import Live, LiveSessions
+from risk.inline.model import (
+    STATE_OF,
+    Situation,
+    Spot,
+    StandState,
+    judge,
+    spot_of,
+)
+from risk.inline.service import SETTLE
+from risk.inline.standard import StandardPolicies
+from risk.levels.memory import Levels
+from risk.model import Level
+from risk.policies.facts import RequestFacts, RequestKind
+from risk.policy import PolicyMode
+from risk.scoring.model import Features, NoFacts
+from risk.scoring.service import scorer_named
+from risk.verdict import Decision, Scope, Verdict, strongest
+from runtime.caller import Caller
+from runtime.errors import Unavailable
+from runtime.feed import ConfigCache
+from runtime.ids import new_id
+
+#: for the write before an answer that is no ALLOW
+WRITE_LIMIT_S: Final = 2.0
+#: the key of a question that says nothing about its context
+NO_CONTEXT: Final = "none"
+USER_MISMATCH: Final = "session_user_mismatch"
+UNDECIDED: Final = "undecided"
+_FALLBACK: Final = Verdict(decision=Decision.DENY, scope=Scope.SESSION, reasons=(UNDECIDED,))
+
+log = structlog.get_logger()
+_fallbacks_total = Counter(
+    "hub_inline_fallbacks_total", "Decisions that the fallback took, by reason.", ["reason"]
+)
+_unrecorded_total = Counter(
+    "hub_inline_unrecorded_total", "Answers other than ALLOW that could not be written first."
+)
+_seconds = Histogram(
+    "hub_inline_evaluate_seconds",
+    "Duration of one decision about a live session, by whether its answer was held.",
+    ["held"],
+    buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An answer in memory, the state of the world it was given in, and where it was asked."""
+
+    answer: Answer
+    stamp: Hashable
+    spot: Spot | None
+
+
+class Evaluator:
+    """Decides about live sessions, for one process."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        denied_users: DeniedUsers,
+        policy_modes: ConfigCache[PolicyMode],
+        placing: Placing,
+    ) -> None:
+        self._node = node
+        self._denied = denied_users
+        self._modes = policy_modes
+        self._placing = placing
+        self._scorer = scorer_named(node.config.scorer)
+        self._deadline_s = node.config.evaluate_deadline_ms / 1000
+        self.live = LiveSessions(node.database, node.changes)
+        self.levels = Levels(node.database, node.changes)
+        self.behind = Behind(node.writer, self.live.written)
+
+    async def evaluate(self, caller: Caller, question: SessionQuestion) -> Answer:
+        """Return the decision about a session. Raises Invalid for a chain that is no chain."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        asked = asked_of(caller, question)
+        answer = await self._held(question, asked)
+        is_held = answer is not None
+        if answer is None:
+            answer = await self._decide_in_time(caller, question, asked)
+        _seconds.labels("yes" if is_held else "no").observe(loop.time() - started)
+        return answer
+
+    # --- answers that are held ------------------------------------------------------------------
+
+    async def _held(self, question: SessionQuestion, asked: Asked) -> Answer | None:
+        live = self.live.peek(
+            question.tenant_id, question.iss, question.sid, question.cookie_sha256
+        )
+        held: _Held | None = None if live is None else live.answers.get(asked)
+        if live is None or held is None or held.stamp != self._stamp(live):
+            return None
+        now = self._node.clock.now()
+        session = live.session
+        if not session.is_live(now) or question.user_id not in (None, session.user_id):
+            return None
+        if await self._denied.among(session.tenant_id, (session.user_id,)):
+            return None
+        if held.spot is not None and live.asked_last != asked.context:
+            live.asked_last = asked.context
+            if trail_of(live).step(held.spot, now):
+                return None
+        return held.answer
+
+    def _stamp(self, live: Live) -> Hashable:
+        """Return what has to stay the same for an answer to stay the same; None is never equal."""
+        session = live.session
+        user_level = self.levels.peek(session.tenant_id, session.user_id)
+        device_level = (
+            self.levels.peek(session.tenant_id, session.device_id)
+            if session.device_id
+            else Level.LOW
+        )
+        if user_level is None or device_level is None:
+            return object()
+        version = self._node.feed.version(session.tenant_id, "policies")
+        return (
+            version,
+            self._placing.version(session.tenant_id),
+            user_level,
+            device_level,
+            live.trail.level if live.trail else Level.LOW,
+        )
+
+    # --- deciding -------------------------------------------------------------------------------
+
+    async def _decide_in_time(
+        self, caller: Caller, question: SessionQuestion, asked: Asked
+    ) -> Answer:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                case = await self._open(caller, question, asked)
+        except TimeoutError:
+            return self._fall_back(question, "deadline")
+        except Unavailable:
+            return self._fall_back(question, "unavailable")
+        if isinstance(case, Answer):
+            return case
+        return await self._conclude(case)
+
+    def _fall_back(self, question: SessionQuestion, reason: str) -> Answer:
+        _fallbacks_total.labels(reason).inc()
+        log.warning("decision.fell_back", tenant_id=question.tenant_id, reason=reason)
+        return Answer(verdict=_FALLBACK)
+
+    async def _open(self, caller: Caller, question: SessionQuestion, asked: Asked) -> Answer | Case:
+        """Find the facts; an Answer when they decide by themselves."""
+        now = self._node.clock.now()
+        live = await self.live.find(
+            question.tenant_id, question.iss, question.sid, question.cookie_sha256
+        )
+        if live is None or not live.session.is_live(now):
+            session = live.session if live else None
+            return plain_answer(judge_session(session, now), live)
+        session = live.session
+        base = [judge_session(session, now)]
+        if question.user_id not in (None, session.user_id):
+            base.append(
+                Verdict(decision=Decision.DENY, scope=Scope.SESSION, reasons=(USER_MISMATCH,))
+            )
+        denied = await self._denied.among(session.tenant_id, (session.user_id,))
+        base += [
+            Verdict(
+                decision=Decision.DENY, scope=Scope.USER, reasons=("quarantined",), trace_id=trace
+            )
+            for trace in denied.values()
+        ]
+        verdict = strongest(base)
+        if verdict.decision is not Decision.ALLOW:
+            return plain_answer(verdict, live)
+        place = await self._placing.judge(question.tenant_id, bounded_chain(question.chain))
+        return await self._case(caller, question, asked, live, place)
+
+    async def _case(
+        self,
+        caller: Caller,
+        question: SessionQuestion,
+        asked: Asked,
+        live: Live,
+        place: Place,
+    ) -> Case:
+        session, now = live.session, self._node.clock.now()
+        here = context_of(caller, question, place, believed_at(question.at, now))
+        ids = {session.user_id, *([session.device_id] if session.device_id else [])}
+        levels = await self.levels.of(session.tenant_id, ids)
+        trail = trail_of(live)
+        if here is not None:
+            live.asked_last = asked.context
+            trail.step(spot_of(here), now)
+        key = here.key() if here is not None else NO_CONTEXT
+        app_id = question.app or caller.app_id or session.app_id or ""
+        if app_id:
+            live.apps = live.apps | {app_id}
+        facts = RequestFacts(
+            kind=RequestKind.SESSION,
+            level=Level.LOW,
+            user_level=levels[session.user_id],
+            device_level=levels[session.device_id] if session.device_id else Level.LOW,
+            zones=place.zones,
+            app_id=app_id or None,
+            record=place.record,
+            posture=question.signals,
+            amr=session.amr,
+            acr=session.acr,
+            issuer=session.iss,
+            exempt=place.is_exempt,
+        )
+        situation = Situation(
+            now=now,
+            facts=facts,
+            app_ids=tuple(sorted(live.apps)),
+            here=here,
+            accepted=live.accepted,
+            stand=live.stands.get(key),
+            fork=trail.level,
+            blocked_by=place.blocked_by,
+            features=Features(
+                record=place.record or NoFacts(),
+                user_level=facts.user_level,
+                device_level=facts.device_level,
+                hour=hour_of_week(now),
+            ),
+        )
+        mode = await self._modes.get(session.tenant_id)
+        return Case(
+            live=live,
+            asked=asked,
+            key=key,
+            situation=situation,
+            judged=judge(situation, StandardPolicies(mode), self._scorer),
+        )
+
+    # --- writing and answering ------------------------------------------------------------------
+
+    async def _conclude(self, case: Case) -> Answer:
+        verdict = case.judged.verdict
+        answer = answer_of(case, new_id("chg") if case.is_told else verdict.trace_id)
+        if verdict.decision is Decision.ALLOW:
+            if case.judged.accepts and case.situation.stand is None and case.situation.here:
+                state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED
+                stand = stand_of(case, state, answer.trace_id)
+                case.live.stand(stand, case.situation.here)
+                case.live.pending.add(stand.context_key)
+                self.behind.note(stand)
+            self._keep(case, answer)
+            return answer
+        return await self._settle(case, answer)
+
+    async def _settle(self, case: Case, answer: Answer) -> Answer:
+        """Write what is no ALLOW before it is answered; a step-up is asked for once."""
+        verdict = case.judged.verdict
+        wanted = stand_of(case, STATE_OF[verdict.decision], answer.trace_id)
+        known = case.situation.stand
+        if known is not None and (known.is_final or known.state == wanted.state):
+            settled, is_new = known, False
+        else:
+            try:
+                async with asyncio.timeout(WRITE_LIMIT_S):
+                    result = await self._node.writer.submit(SETTLE, wanted)
+            except (TimeoutError, Unavailable):
+                # It stays what it is: nobody is allowed anything because a disk is full.
+                _unrecorded_total.inc()
+                return answer
+            settled, is_new = result.stand, result.is_new
+            case.live.stand(settled, case.situation.here or nowhere(case))
+        if settled.state == StandState.PASSED and verdict.decision is Decision.STEP_UP:
+            # Another process heard of the proof meanwhile.
+            allowed = replace(verdict, decision=Decision.ALLOW, reasons=("stepped_up",))
+            return replace(answer, verdict=allowed, max_age=None, acr=None)
+        if settled.state == StandState.ASKED:
+            answer = replace(
+                answer,
+                step_up_id=settled.step_up_id,
+                is_first_asked=is_new,
+                trace_id=settled.trace_id or answer.trace_id,
+            )
+        self._keep(case, replace(answer, is_first_asked=False))
+        return answer
+
+    def _keep(self, case: Case, answer: Answer) -> None:
+        spot = spot_of(case.situation.here) if case.situation.here else None
+        case.live.keep(case.asked, _Held(answer, self._stamp(case.live), spot))

@@ -1,0 +1,217 @@
+"""Live sessions in memory: what was settled about their contexts, and the answers given.
+
+session, stand written ─▶ change feed ─▶ LiveSessions ◀─ every question about a session
+
+A session that is not held costs two queries; the one asked about longest ago makes room.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from risk.contexts.model import Context
+from risk.contexts.stored import restore_context
+from risk.inline import store
+from risk.inline.model import Settled, Stand, Trail
+from risk.sessions import service as sessions
+from risk.sessions.model import SESSIONS_KIND, Session
+from runtime.changes import Change, ChangeFeed
+from runtime.database import Database
+
+#: a feed that was not read for longer is not believed
+FEED_AGE_MAX_S: Final = 2.0
+#: sessions held by one process
+HELD_MAX: Final = 100_000
+#: answers held of one session: contexts and apps take turns
+ANSWERS_MAX: Final = 8
+#: a session that was found by its cookie or its bare id is looked up anew after a while: another
+#: one may have the same name by then
+ALIAS_LIFE_S: Final = 30.0
+
+Key = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class Live:
+    """One session. stands: by context key. answers: the last ones, by what was asked.
+
+    pending: keys of stands that are being written behind their answers.
+    """
+
+    session: Session
+    stands: dict[str, Stand]
+    contexts: dict[str, Context]
+    answers: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
+    trail: Trail | None = None
+    apps: frozenset[str] = frozenset()
+    pending: set[str] = field(default_factory=set)
+    asked_last: Hashable = None
+    is_stale: bool = False
+
+    @property
+    def accepted(self) -> list[Context]:
+        """The contexts the session was accepted in."""
+        return list(self.contexts.values())
+
+    def keep(self, asked: Hashable, answer: Any) -> None:
+        """Keep an answer; the one kept longest makes room."""
+        self.answers[asked] = answer
+        if len(self.answers) > ANSWERS_MAX:
+            self.answers.popitem(last=False)
+
+    def stand(self, stand: Stand, context: Context) -> None:
+        """Note what was settled about a context; other answers may differ from now on."""
+        self.stands[stand.context_key] = stand
+        if stand.is_accepted:
+            self.contexts[stand.context_key] = context
+        else:
+            self.contexts.pop(stand.context_key, None)
+        while len(self.stands) > store.STANDS_MAX:
+            oldest = next(iter(self.stands))
+            del self.stands[oldest]
+            self.contexts.pop(oldest, None)
+        self.answers.clear()
+
+
+class LiveSessions:
+    """Sessions by (tenant, issuer, sid), least recently used out first; kept by the feed."""
+
+    def __init__(
+        self, database: Database, changes: ChangeFeed, *, held_max: int = HELD_MAX
+    ) -> None:
+        self._database = database
+        self._changes = changes
+        self._held_max = held_max
+        self._held: OrderedDict[Key, Live] = OrderedDict()
+        self._by_id: dict[tuple[str, str], Key] = {}
+        self._aliases: OrderedDict[Key, tuple[Key, float]] = OrderedDict()
+        #: counts what the feed has told; what was read before that is not kept
+        self._told = 0
+        changes.subscribe(SESSIONS_KIND, self)
+
+    def __len__(self) -> int:
+        """Return how many sessions are held."""
+        return len(self._held)
+
+    def peek(
+        self, tenant_id: str, iss: str | None, sid: str | None, cookie_sha256: str | None
+    ) -> Live | None:
+        """Return a session that is in memory and can be believed; None: `find` it."""
+        if self._changes.age_s > FEED_AGE_MAX_S:
+            return None
+        key = self._key(tenant_id, iss, sid, cookie_sha256)
+        live = None if key is None else self._held.get(key)
+        if key is None or live is None or live.is_stale:
+            return None
+        self._held.move_to_end(key)
+        return live
+
+    async def find(
+        self, tenant_id: str, iss: str | None, sid: str | None, cookie_sha256: str | None
+    ) -> Live | None:
+        """Return a session with what was settled about it; None: there is none.
+
+        Raises database errors.
+        """
+        if (held := self.peek(tenant_id, iss, sid, cookie_sha256)) is not None:
+            return held
+        told = self._told
+        async with self._database.snapshot() as connection:
+            session = await sessions.find_session(
+                connection, tenant_id, iss=iss, sid=sid, cookie_sha256=cookie_sha256
+            )
+            if session is None:
+                return None
+            found = await store.newest_stands(connection, tenant_id, session_id=session.session_id)
+        key = (tenant_id, session.iss, session.sid)
+        live = _made(session, found, self._held.get(key))
+        if told == self._told and self._changes.age_s <= FEED_AGE_MAX_S:
+            self._hold(key, live)
+            if iss is None or sid is None:
+                self._note_alias(_alias(tenant_id, sid, cookie_sha256), key)
+        return live
+
+    async def changed(self, entries: Sequence[Change]) -> None:
+        """Read these sessions again when they are asked about."""
+        self._told += 1
+        for entry in entries:
+            key = self._by_id.get((entry.tenant_id, entry.ref))
+            if key is not None and key in self._held:
+                self._held[key].is_stale = True
+
+    def start_over(self) -> None:
+        """Read every session again when it is asked about, also those being read."""
+        self._told += 1
+        for live in self._held.values():
+            live.is_stale = True
+        self._aliases.clear()
+
+    def written(self, stand: Stand, settled: Settled | None) -> None:
+        """Hear that a stand was written behind its answer; settled: None when it was not."""
+        key = self._by_id.get((stand.tenant_id, stand.session_id))
+        live = None if key is None else self._held.get(key)
+        if live is None:
+            return
+        live.pending.discard(stand.context_key)
+        if settled is None or not settled.is_new:
+            # It is not what the database says: judge this context again.
+            live.is_stale = True
+
+    def _hold(self, key: Key, live: Live) -> None:
+        self._held[key] = live
+        self._held.move_to_end(key)
+        self._by_id[key[0], live.session.session_id] = key
+        while len(self._held) > self._held_max:
+            (tenant_id, _, _), gone = self._held.popitem(last=False)
+            self._by_id.pop((tenant_id, gone.session.session_id), None)
+
+    def _key(
+        self, tenant_id: str, iss: str | None, sid: str | None, cookie_sha256: str | None
+    ) -> Key | None:
+        if iss is not None and sid is not None:
+            return tenant_id, iss, sid
+        known = self._aliases.get(_alias(tenant_id, sid, cookie_sha256))
+        if known is None or time.monotonic() - known[1] > ALIAS_LIFE_S:
+            return None
+        return known[0]
+
+    def _note_alias(self, alias: Key, key: Key) -> None:
+        self._aliases[alias] = (key, time.monotonic())
+        self._aliases.move_to_end(alias)
+        if len(self._aliases) > self._held_max:
+            self._aliases.popitem(last=False)
+
+
+def _alias(tenant_id: str, sid: str | None, cookie_sha256: str | None) -> Key:
+    return (
+        (tenant_id, "sid", sid) if sid is not None else (tenant_id, "cookie", cookie_sha256 or "")
+    )
+
+
+def _made(session: Session, found: Sequence[Stand], before: Live | None) -> Live:
+    stands: Mapping[str, Stand] = {each.context_key: each for each in reversed(found)}
+    apps = {each.app_id for each in found if each.app_id}
+    apps |= {session.app_id} if session.app_id else set()
+    made = Live(
+        session=session,
+        stands=dict(stands),
+        contexts={
+            key: restore_context(each.context, each.since)
+            for key, each in stands.items()
+            if each.is_accepted and each.context
+        },
+        apps=frozenset(apps),
+    )
+    if before is None or before.session.session_id != session.session_id:
+        return made
+    # What was seen of its use is in this process only, and what is being written is not read yet.
+    made.trail, made.apps = before.trail, made.apps | before.apps
+    for key in before.pending - made.stands.keys():
+        made.pending.add(key)
+        made.stands[key] = before.stands[key]
+        made.contexts[key] = before.contexts[key]
+    return made

@@ -1,0 +1,335 @@
+"""How a session in its present context is judged, and what a context's stand becomes. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from risk.contexts.model import Change, Context, level_min, nearest, ordered
+from risk.model import Level
+from risk.policies.facts import RequestFacts
+from risk.scoring.model import Features, Score, Scorer
+from risk.verdict import Decision, Scope, Verdict, strongest
+
+REASONS_MAX: Final = 20
+#: a passed step-up, said in the reasons of the ALLOW that follows
+STEPPED_UP: Final = "stepped_up"
+#: switches between two clients of one session that are remembered
+TRAIL_MAX: Final = 8
+FORK_WINDOW: Final = timedelta(minutes=10)
+#: phones change between two networks too, but not all the time
+FLAPPING_WINDOW: Final = timedelta(minutes=2)
+FLAPS_MIN: Final = 6
+_UNCHANGED: Final = Score(
+    value=0.0, level=Level.LOW, contributions=(), reasons=(), scorer="unchanged"
+)
+
+
+class StandState(StrEnum):
+    """What was settled about one context of one session."""
+
+    #: the first context of the session
+    ANCHOR = "anchor"
+    #: let pass without a proof
+    ACCEPTED = "accepted"
+    #: has to prove itself
+    ASKED = "asked"
+    #: proved itself
+    PASSED = "passed"
+    #: was asked and refused
+    REFUSED = "refused"
+    DENIED = "denied"
+    TERMINATED = "terminated"
+
+
+_ACCEPTED: Final = frozenset({StandState.ANCHOR, StandState.ACCEPTED, StandState.PASSED})
+#: nothing brings a context back from here; the session has to begin anew
+_FINAL: Final = frozenset({StandState.REFUSED, StandState.TERMINATED})
+STATE_OF: Final[Mapping[Decision, StandState]] = {
+    Decision.ALLOW: StandState.ACCEPTED,
+    Decision.STEP_UP: StandState.ASKED,
+    Decision.DENY: StandState.DENIED,
+    Decision.TERMINATE: StandState.TERMINATED,
+}
+
+
+class Stand(msgspec.Struct, frozen=True, kw_only=True):
+    """What was settled about one context of one session, as it is stored and travels to the writer.
+
+    level: of the risk it was settled at. context: as rendered by `render_context`. step_up_id: of
+    the one step-up it was asked for, "" without. ends: (issuer, sid) when the session ends with it.
+    """
+
+    tenant_id: str
+    session_id: str
+    context_key: str
+    state: str
+    level: str
+    decision: str
+    scope: str
+    at: datetime
+    since: datetime
+    reasons: tuple[str, ...] = ()
+    step_up_id: str = ""
+    acr: str = ""
+    trace_id: str = ""
+    app_id: str = ""
+    context: dict[str, Any] = {}
+    ends: tuple[str, str] | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether other contexts are compared with this one."""
+        return self.state in _ACCEPTED
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this context of the session is over for good."""
+        return self.state in _FINAL
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """A stand as it is stored now, and whether this very call made it so."""
+
+    stand: Stand
+    is_new: bool
+
+
+def settle(known: Stand | None, wanted: Stand) -> Settled:
+    """Return what a stand becomes. Raises nothing; the order of equal requests does not matter.
+
+    One step-up per (session, context): a second request joins the first. What was passed is asked
+    again only at a higher level. An end is the end.
+    """
+    if known is None:
+        return Settled(stand=wanted, is_new=True)
+    keeps = Settled(stand=known, is_new=False)
+    if known.is_final or wanted.state in {StandState.ACCEPTED, StandState.ANCHOR}:
+        return keeps
+    if wanted.state == StandState.ASKED:
+        if known.state == StandState.ASKED:
+            return keeps
+        if known.state == StandState.PASSED and Level[wanted.level] <= Level[known.level]:
+            return keeps
+    if wanted.state == StandState.DENIED and known.state == StandState.DENIED:
+        return keeps
+    return Settled(stand=msgspec.structs.replace(wanted, since=known.since), is_new=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where and by what a session was used, as far as two users of it can be told apart."""
+
+    device: str
+    family: str
+    os_family: str
+    asn: int | None
+
+
+def spot_of(context: Context) -> Spot:
+    """Return the spot of a context. Raises nothing."""
+    return Spot(
+        context.device_token_hash or context.device_id,
+        context.ua_family,
+        context.os_family,
+        context.record.asn,
+    )
+
+
+def fork_level(trail: Sequence[tuple[Spot, datetime]]) -> Level:
+    """Return how bad it is that a session is used in turns; LOW: it is not.
+
+    trail: the switches, oldest first. HIGH when two devices take turns, MEDIUM when two kinds of
+    client in two networks do, or one client flaps between networks faster than anybody travels.
+    Raises nothing.
+    """
+    worst = Level.LOW
+    for place in range(2, len(trail)):
+        (first, since), (second, _), (third, until) = trail[place - 2 : place + 1]
+        if first != third or until - since > FORK_WINDOW:
+            continue
+        if first.device and second.device and first.device != second.device:
+            return Level.HIGH
+        if (first.family, first.os_family) != (second.family, second.os_family) and (
+            first.asn != second.asn
+        ):
+            worst = Level.MEDIUM
+    if len(trail) >= FLAPS_MIN and trail[-1][1] - trail[-FLAPS_MIN][1] <= FLAPPING_WINDOW:
+        asns = {spot.asn for spot, _ in list(trail)[-FLAPS_MIN:]}
+        if len(asns) > 1:
+            worst = Level.MEDIUM
+    return worst
+
+
+@dataclass(slots=True)
+class Trail:
+    """The switches of a session between clients, newest last, and the worst that was seen."""
+
+    switches: deque[tuple[Spot, datetime]] = field(default_factory=lambda: deque(maxlen=TRAIL_MAX))
+    level: Level = Level.LOW
+
+    def step(self, spot: Spot, at: datetime) -> bool:
+        """Note where the session is used; return whether that made a fork of it, or a worse one."""
+        if self.switches and self.switches[-1][0] == spot:
+            return False
+        self.switches.append((spot, at))
+        found = fork_level(list(self.switches))
+        if found <= self.level:
+            return False
+        self.level = found
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """Everything that is known when a request of a live session is judged.
+
+    facts: for the policies; level and changes are filled in here. features: for the scorer, the
+    same way. app_ids: of the session. here: None when the caller says nothing about the request.
+    accepted: contexts the session was accepted in. stand: what was settled about this context.
+    fork, binding_lost: what the session's use over time says. blocked_by: name of a zone.
+    """
+
+    now: datetime
+    facts: RequestFacts
+    app_ids: tuple[str, ...] = ()
+    here: Context | None = None
+    accepted: Collection[Context] = ()
+    stand: Stand | None = None
+    fork: Level = Level.LOW
+    binding_lost: bool = False
+    blocked_by: str | None = None
+    features: Features = field(default_factory=Features)
+
+
+class SessionPolicies(Protocol):
+    """The policies of a tenant: what a session of this risk may do."""
+
+    def judge_session(self, facts: RequestFacts, app_ids: Sequence[str]) -> Verdict:
+        """Return the verdict over the global session policy and those of the session's apps."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One judgement. before: what `here` was compared with. accepts: it joins what is accepted.
+
+    level: of the session, never below what the changes themselves say. facts: as policies saw them.
+    """
+
+    verdict: Verdict
+    level: Level
+    score: Score
+    facts: RequestFacts
+    changes: tuple[Change, ...] = ()
+    before: Context | None = None
+    accepts: bool = False
+    is_anchor: bool = False
+
+
+def judge(situation: Situation, policies: SessionPolicies, scorer: Scorer) -> Judged:
+    """Judge a request of a live session. Raises nothing of its own.
+
+    A change from an exempt place is none. What was passed before stays passed up to the level it
+    was passed at; what was ended stays ended.
+    """
+    before, changes = changes_of(situation)
+    score, level = _scored(situation, scorer, changes)
+    named = tuple(each.value for each in changes)
+    facts = replace(situation.facts, level=level, changes=named)
+    verdicts = [policies.judge_session(facts, situation.app_ids)]
+    if situation.blocked_by is not None:
+        verdicts.append(_blocked(situation.blocked_by))
+    verdict = _with_stand(strongest(verdicts), situation.stand, facts)
+    if changes and verdict.decision is not Decision.ALLOW:
+        told = dict.fromkeys((*verdict.reasons, *(f"{name}_changed" for name in named)))
+        verdict = replace(verdict, reasons=tuple(told)[:REASONS_MAX])
+    is_let_pass = verdict.decision is Decision.ALLOW and verdict.would_have is None
+    return Judged(
+        verdict=verdict,
+        level=level,
+        score=score,
+        facts=facts,
+        changes=changes,
+        before=before,
+        accepts=situation.here is not None and is_let_pass and level is Level.LOW,
+        is_anchor=not situation.accepted,
+    )
+
+
+def changes_of(situation: Situation) -> tuple[Context | None, tuple[Change, ...]]:
+    """Return what the present context was compared with, and the changes; () for none."""
+    here, stand = situation.here, situation.stand
+    if here is None:
+        return None, ((Change.BINDING_LOST,) if situation.binding_lost else ())
+    is_settled = stand is not None and stand.is_accepted
+    before: Context | None = None
+    found: set[Change] = set()
+    if situation.accepted and not is_settled:
+        before, changes = nearest(situation.accepted, here)
+        found.update(changes)
+    if situation.fork > Level.LOW and not _is_owner(situation, here):
+        found.add(Change.FORK)
+    if situation.facts.exempt:
+        found.clear()
+    if situation.binding_lost:
+        found.add(Change.BINDING_LOST)
+    return before, ordered(found - {Change.NONE})
+
+
+def _is_owner(situation: Situation, here: Context) -> bool:
+    """Return whether a fork is not this client's doing: it was there first, or proved itself.
+
+    Where two devices take turns, that is told by the device; a clone has the same one.
+    """
+    stand = situation.stand
+    if stand is not None and stand.state in {StandState.ANCHOR, StandState.PASSED}:
+        return True
+    device = spot_of(here).device
+    known = {spot_of(each).device for each in situation.accepted}
+    return situation.fork is Level.HIGH and bool(device) and device in known
+
+
+def _scored(
+    situation: Situation, scorer: Scorer, changes: tuple[Change, ...]
+) -> tuple[Score, Level]:
+    if not changes:
+        return _UNCHANGED, Level.LOW
+    named = tuple(each.value for each in changes)
+    score = scorer.score(replace(situation.features, changes=named))
+    floor = max(level_min(changes), situation.fork if Change.FORK in changes else Level.LOW)
+    return score, max(score.level, floor)
+
+
+def _blocked(zone: str) -> Verdict:
+    return Verdict(decision=Decision.DENY, scope=Scope.SESSION, reasons=(f"blocked_by:{zone}",))
+
+
+def _with_stand(verdict: Verdict, stand: Stand | None, facts: RequestFacts) -> Verdict:
+    if stand is None:
+        return verdict
+    if stand.is_final and (stand.scope != "app" or stand.app_id == (facts.app_id or "")):
+        ended = Verdict(
+            decision=Decision.TERMINATE,
+            scope=Scope.SESSION,
+            reasons=stand.reasons,
+            trace_id=stand.trace_id or None,
+        )
+        return strongest([verdict, ended])
+    is_passed = stand.state == StandState.PASSED and worst_level(facts) <= Level[stand.level]
+    if is_passed and verdict.decision is Decision.STEP_UP:
+        return replace(verdict, decision=Decision.ALLOW, reasons=(STEPPED_UP,), violations=())
+    if is_passed and verdict.would_have is Decision.STEP_UP:
+        return replace(verdict, would_have=None)
+    return verdict
+
+
+def worst_level(facts: RequestFacts) -> Level:
+    """Return the worst of the risks of session, user and device. Raises nothing."""
+    return max(facts.level, facts.user_level, facts.device_level)

@@ -1,0 +1,104 @@
+"""Table and named queries: what was settled about the contexts of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from risk.inline.model import Stand
+from risk.sql.store import IDS, TENANT, rows_of
+from runtime.database import JSONDocument, UTCDateTime, id_column, metadata, tenant_column
+from runtime.statements import Query, upserts
+
+#: contexts of one session that are read; the newest
+STANDS_MAX: Final = 64
+PURGED_AT_ONCE_MAX: Final = 1_000
+
+stands: Final = sa.Table(
+    "session_stands",
+    metadata,
+    tenant_column(),
+    id_column("session_id"),
+    sa.Column("context_key", sa.String(64), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("decision", sa.String(16), nullable=False),
+    sa.Column("scope", sa.String(16), nullable=False),
+    sa.Column("reasons", JSONDocument, nullable=False),
+    sa.Column("step_up_id", sa.String(64), nullable=False),
+    sa.Column("acr", sa.String(200), nullable=False),
+    sa.Column("trace_id", sa.String(1024), nullable=False),
+    sa.Column("app_id", sa.String(200), nullable=False),
+    sa.Column("context", JSONDocument, nullable=False),
+    sa.Column("since", UTCDateTime, nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    # Purged for all tenants at once, by time.
+    sa.Index("ix_session_stands_at", "at"),
+)
+
+_COLUMNS: Final = tuple(column.name for column in stands.columns)
+_KEY: Final = ("tenant_id", "session_id", "context_key")
+_OF_SESSIONS: Final = sa.select(stands).where(
+    stands.c.tenant_id == TENANT, stands.c.session_id.in_(IDS)
+)
+_NEWEST: Final = Query(
+    sa.select(stands)
+    .where(
+        stands.c.tenant_id == TENANT,
+        stands.c.session_id == sa.bindparam("session_id", type_=sa.String),
+    )
+    .order_by(stands.c.at.desc())
+    .limit(sa.bindparam("at_most", type_=sa.Integer)),
+    scalars=["tenant_id", "session_id", "at_most"],
+)
+_WRITE: Final = upserts(
+    stands, _KEY, [column.name for column in stands.columns if not column.primary_key]
+)
+
+
+async def newest_stands(
+    connection: AsyncConnection, tenant_id: str, *, session_id: str
+) -> list[Stand]:
+    """Return the newest 64 stands of one session."""
+    rows = await _NEWEST.rows(
+        connection, tenant_id=tenant_id, session_id=session_id, at_most=STANDS_MAX
+    )
+    return [_stand(row) for row in rows]
+
+
+async def stands_of(
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[tuple[str, str], Stand]:
+    """Return the stands of sessions by (session id, context key)."""
+    rows = await rows_of(connection, _OF_SESSIONS, tenant_id, session_ids)
+    found = map(_stand, rows)
+    return {(each.session_id, each.context_key): each for each in found}
+
+
+async def write_stands(connection: AsyncConnection, written: Iterable[Stand]) -> None:
+    """Store stands in place of those of the same session and context."""
+    await _WRITE.run(connection, [_row(each) for each in written])
+
+
+async def system_purge_stands(connection: AsyncConnection, *, before: datetime) -> int:
+    """Forget stands that were settled before a moment, a bounded number; return how many."""
+    key: tuple[Any, ...] = tuple(stands.c[name] for name in _KEY)
+    old = sa.select(*key).where(stands.c.at < before).limit(PURGED_AT_ONCE_MAX)
+    result = await connection.execute(sa.delete(stands).where(sa.tuple_(*key).in_(old)))
+    return int(result.rowcount)
+
+
+def _stand(row: Sequence[Any]) -> Stand:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["reasons"] = tuple(values["reasons"])
+    return Stand(**values)
+
+
+def _row(stand: Stand) -> dict[str, Any]:
+    row = {name: getattr(stand, name) for name in _COLUMNS}
+    row["reasons"] = list(stand.reasons)
+    return row

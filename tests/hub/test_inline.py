@@ -1,0 +1,344 @@
+"""Live sessions, request by request: contexts, step-ups, ends, and what is only told."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+
+from hub.app import make_app
+from hub.inline.evaluator import Evaluator
+from hub.node import open_node
+from runtime.database import Database
+from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub, config_for
+from tests.hub.story import IDP, ROSA, Story, begin
+from tests.risk.test_contexts import CHROME, FIREFOX
+
+SID = "sid-rosa"
+HOME = "198.51.100.7"
+OFFICE = "203.0.113.9"
+LAPTOP = "a" * 64
+THIEF = "b" * 64
+OF_FEEDS = re.compile(r"^(BEGIN|COMMIT|ROLLBACK)|FROM (changes|config_versions)\b")
+
+
+def request_from(ip: str, **others: Any) -> dict[str, Any]:
+    """Return the body of a question: Rosa's laptop at an address."""
+    body: dict[str, Any] = {
+        "ip_chain": [ip],
+        "ua": CHROME,
+        "device": {"token_hash": LAPTOP},
+        "iss": IDP,
+    }
+    return body | others
+
+
+STOLEN = request_from(OFFICE, ua=FIREFOX, device={"token_hash": THIEF})
+
+
+@dataclass
+class Gateway:
+    """Whatever stands before the apps and asks."""
+
+    story: Story
+    http: httpx2.AsyncClient
+    closing: list[httpx2.AsyncClient] = field(default_factory=list)
+
+    @property
+    def inline(self) -> Evaluator:
+        evaluator: Evaluator = state_of(self.story.hub).inline
+        return evaluator
+
+    async def ask(self, body: dict[str, Any], sid: str = SID) -> dict[str, Any]:
+        answer = await self.http.post(f"/v1/sessions/{sid}/evaluate", json=body)
+        assert answer.status_code == 200, answer.text
+        decided: dict[str, Any] = answer.json()
+        return decided
+
+    async def decision(self, body: dict[str, Any], sid: str = SID) -> str:
+        return str((await self.ask(body, sid))["decision"])
+
+    async def settle(self) -> None:
+        """Write what is written behind answers, and hear of it."""
+        await self.inline.behind.flush()
+        await self.story.hub.node.changes.refresh()
+
+
+def state_of(hub: Hub) -> Any:
+    """Return the state of a hub's application, behind its middleware."""
+    app: Any = hub.app
+    while not hasattr(app, "state"):
+        app = getattr(app, "_app", None) or app._inner
+    return app.state
+
+
+@pytest.fixture
+async def gateway(hub: Hub) -> AsyncIterator[Gateway]:
+    story = await begin(hub)
+    async with hub.client(await hub.token("sessions.evaluate")) as http:
+        yield Gateway(story, http)
+    await story.admin.aclose()
+
+
+# --- contexts -----------------------------------------------------------------------------------
+
+
+async def test_the_first_context_is_the_anchor_and_stays_quiet(gateway: Gateway) -> None:
+    for _ in range(3):
+        decided = await gateway.ask(request_from(HOME))
+        assert decided["decision"] == "ALLOW"
+        assert decided["risk"] == {"level": "LOW", "score": 0.0, "reasons": []}
+        assert "changed" not in decided
+        await gateway.settle()
+
+
+async def test_row_11_another_network_asks_for_one_step_up(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+
+    decided = await asyncio.gather(*(gateway.ask(request_from(OFFICE)) for _ in range(10)))
+
+    assert {each["decision"] for each in decided} == {"STEP_UP"}
+    assert len({each["step_up"]["id"] for each in decided}) == 1
+    assert Counter(each["step_up"]["new"] for each in decided) == {True: 1, False: 9}
+    first = decided[0]
+    assert (first["scope"], first["max_age"], first["mode"]) == ("session", 0, "enforce")
+    assert first["changed"] == {
+        "causes": ["ipAddress.change"],
+        "classes": ["asn"],
+        "old": {"ip": HOME},
+        "new": {"ip": OFFICE},
+    }
+    assert first["risk"]["level"] == "MEDIUM"
+    assert first["violations"][0]["why"] == "session risk is MEDIUM"
+    assert len({each["trace_id"] for each in decided}) == 1
+    # Where the session was accepted nothing is asked.
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+
+
+async def test_row_11_parallel_requests_over_two_processes_share_one_step_up(
+    gateway: Gateway,
+) -> None:
+    hub = gateway.story.hub
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    config = config_for(hub.node.config.database_url, index=1)
+    token = gateway.http.headers["authorization"]
+    async with open_node(config) as node:
+        app = make_app(node, hub.outside)
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url=ISSUER, headers={"authorization": token}
+        ) as second:
+            other = Gateway(gateway.story, second)
+            decided = await asyncio.gather(
+                *(each.ask(request_from(OFFICE)) for each in (gateway, other) * 5)
+            )
+    assert {each["decision"] for each in decided} == {"STEP_UP"}
+    assert len({each["step_up"]["id"] for each in decided}) == 1
+    assert sum(each["step_up"]["new"] for each in decided) == 1
+
+
+async def test_small_changes_are_let_pass_and_joined(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    decided = await gateway.ask(request_from("198.51.100.99"))
+    assert decided["decision"] == "ALLOW"
+    assert decided["changed"]["classes"] == ["minor"]
+    await gateway.settle()
+    assert "changed" not in await gateway.ask(request_from("198.51.100.99"))
+
+
+async def test_row_15_a_stolen_cookie_is_stopped_and_its_owner_goes_on(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+
+    stolen = await gateway.ask(STOLEN)
+    assert stolen["decision"] == "TERMINATE"
+    assert stolen["scope"] == "session"
+    assert stolen["risk"]["level"] == "HIGH"
+    assert set(stolen["changed"]["classes"]) == {"device", "os", "user_agent", "asn"}
+
+    await gateway.settle()
+    assert await gateway.decision(STOLEN) == "TERMINATE"
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+
+
+async def test_to_leave_out_the_token_is_no_way_around(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    bare = request_from(HOME, device={})
+    assert await gateway.decision(bare) == "STEP_UP"
+    assert await gateway.decision(request_from(HOME, ua=None)) == "STEP_UP"
+
+
+async def test_what_another_caller_does_not_tell_is_no_loss(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    hub = gateway.story.hub
+    async with hub.client(await hub.token("sessions.evaluate")) as app:
+        answer = await app.post(
+            f"/v1/sessions/{SID}/evaluate", json={"iss": IDP, "ip_chain": [HOME]}
+        )
+    assert answer.json()["decision"] == "ALLOW"
+
+
+async def test_two_machines_in_turns_are_a_fork(gateway: Gateway) -> None:
+    """A thief with a copy of everything but the device token, and the owner, at the same time."""
+    clone = request_from(HOME, device={"token_hash": THIEF})
+    await gateway.ask(request_from(HOME))
+    assert await gateway.decision(clone) == "STEP_UP"
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+    decided = await gateway.ask(clone)
+    assert decided["decision"] == "TERMINATE"
+    assert "fork" in decided["changed"]["classes"]
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+
+
+# --- levels -------------------------------------------------------------------------------------
+
+
+async def test_a_users_level_is_seen_by_the_next_request(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    said = await gateway.story.admin.put(
+        f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "MEDIUM"}
+    )
+    assert said.is_success
+    await gateway.settle()
+    decided = await gateway.ask(request_from(HOME))
+    assert (decided["decision"], decided["scope"]) == ("STEP_UP", "user")
+    assert decided["reasons"] == ["user_risk_medium"]
+
+
+# --- monitor ------------------------------------------------------------------------------------
+
+
+async def test_row_17_monitor_changes_nothing_and_says_what_it_would_have_done(
+    gateway: Gateway,
+) -> None:
+    async def outcomes() -> list[tuple[str, str | None]]:
+        told = []
+        for body in (request_from(HOME), request_from(OFFICE), STOLEN, request_from(HOME)):
+            decided = await gateway.ask(body)
+            told.append((decided["decision"], decided.get("would_have")))
+        return told
+
+    preset = {"name": "standard", "mode": "monitor"}
+    await gateway.story.post("/admin/v1/policies:preset", preset)
+    await gateway.story.hub.node.feed.refresh()
+    monitored = await outcomes()
+    assert {decision for decision, _ in monitored} == {"ALLOW"}
+    await gateway.settle()
+    assert all(stand.state == "anchor" for stand in await stands_of(gateway))
+
+    await gateway.story.post("/admin/v1/policies:preset", {**preset, "mode": "enforce"})
+    await gateway.story.hub.node.feed.refresh()
+    enforced = await outcomes()
+    assert [decision for decision, _ in enforced] == [
+        would_have or "ALLOW" for _, would_have in monitored
+    ]
+    assert [decision for decision, _ in enforced] == ["ALLOW", "STEP_UP", "TERMINATE", "ALLOW"]
+
+
+async def stands_of(gateway: Gateway) -> list[Any]:
+    live = await gateway.inline.live.find("default", IDP, SID, None)
+    assert live is not None
+    return list(live.stands.values())
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def counting(database: Database) -> Iterator[list[str]]:
+    """Yield the statements that are sent meanwhile, but for those of the feeds."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if not OF_FEEDS.search(statement):
+            seen.append(statement)
+
+    engines = {database.engine.sync_engine, database.reader.sync_engine}
+    for engine in engines:
+        sa.event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    for engine in engines:
+        sa.event.remove(engine, "before_cursor_execute", note)
+
+
+async def test_a_warm_question_asks_the_database_for_nothing(gateway: Gateway) -> None:
+    for body in (request_from(HOME), request_from(OFFICE)):
+        await gateway.ask(body)
+    await gateway.settle()
+    for body in (request_from(HOME), request_from(OFFICE)):
+        await gateway.ask(body)
+    with counting(gateway.story.hub.database) as statements:
+        assert await gateway.decision(request_from(HOME)) == "ALLOW"
+        assert await gateway.decision(request_from(OFFICE)) == "STEP_UP"
+        assert await gateway.decision(request_from(HOME, app_id="app_wiki")) == "ALLOW"
+    assert statements == []
+
+
+async def test_an_ended_session_is_ended_for_the_next_request(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    ended = await gateway.story.admin.delete(f"/v1/sessions/{SID}", params={"iss": IDP})
+    assert ended.status_code == 204
+    await gateway.settle()
+    decided = await gateway.ask(request_from(HOME))
+    assert (decided["decision"], decided["reasons"]) == ("TERMINATE", ["session_ended"])
+
+
+async def test_past_the_deadline_the_fallback_decides(hub: Hub) -> None:
+    story = await begin(hub)
+    token = await hub.token("sessions.evaluate")
+    config = config_for(hub.node.config.database_url, index=1, evaluate_deadline_ms=0.0)
+    async with open_node(config) as node:
+        app = make_app(node, hub.outside)
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app),
+            base_url=ISSUER,
+            headers={"authorization": f"Bearer {token}"},
+        ) as client:
+            answer = await client.post(f"/v1/sessions/{SID}/evaluate", json=request_from(HOME))
+    assert answer.status_code == 200
+    assert (answer.json()["decision"], answer.json()["reasons"]) == ("DENY", ["undecided"])
+    await story.admin.aclose()
+
+
+# --- strangers ----------------------------------------------------------------------------------
+
+
+@ONE_ENGINE
+async def test_another_tenants_session_is_unknown(gateway: Gateway) -> None:
+    hub = gateway.story.hub
+    await hub.add_tenant("blue")
+    token = await hub.token("sessions.evaluate", tenant="blue")
+    async with hub.client(token, tenant="blue") as client:
+        answer = await client.post(f"/v1/sessions/{SID}/evaluate", json=request_from(HOME))
+    assert (answer.json()["decision"], answer.json()["reasons"]) == ("DENY", ["session_unknown"])
+
+
+@ONE_ENGINE
+async def test_a_body_that_is_too_large_is_refused(gateway: Gateway) -> None:
+    body = b'{"ua": "' + b"x" * (10 * 1024 * 1024) + b'"}'
+    answer = await gateway.http.post(f"/v1/sessions/{SID}/evaluate", content=body)
+    assert answer.status_code == 413
+
+
+@ONE_ENGINE
+@pytest.mark.parametrize("hop", ["", "unknown", "999.1.1.1", "10.0.0.1:443", "' OR 1=1 --", "::g"])
+async def test_a_malformed_chain_is_answered(gateway: Gateway, hop: str) -> None:
+    await gateway.ask(request_from(HOME))
+    decided = await gateway.ask(request_from(HOME, ip_chain=[hop]))
+    assert decided["decision"] == "STEP_UP"
+
+
+@ONE_ENGINE
+async def test_a_clock_that_is_hours_off_changes_nothing(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    for moment in ("2001-01-01T00:00:00Z", "2099-01-01T00:00:00Z"):
+        assert await gateway.decision(request_from(HOME, ts=moment)) == "ALLOW"
