@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import sqlalchemy as sa
@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runtime.columns import UTCDateTime as UTCDateTime  # noqa: PLC0414 - stores find it here
-from runtime.sqlite import InlineConnection
+from runtime.sqlite import InlineConnection, driver_of, keep_driver
 from runtime.statements import Write
 
 SQLITE_BUSY_TIMEOUT_MS: Final = 10_000
@@ -86,6 +86,10 @@ class Database:
     def __init__(self, engine: AsyncEngine, *, reader: AsyncEngine | None = None) -> None:
         self._engine = engine
         self._reader = reader or engine
+        self._by_intent = {
+            "read": self._reader.execution_options(signalhub_intent="read"),
+            "write": engine.execution_options(signalhub_intent="write"),
+        }
         self.dialect: Literal["sqlite", "postgresql"] = (
             "postgresql" if engine.dialect.name == "postgresql" else "sqlite"
         )
@@ -139,11 +143,8 @@ class Database:
         span = _Span(self, intent)
         marker = _span.set(span)
         try:
-            engine = self._reader if intent == "read" else self._engine
-            async with engine.connect() as connection:
-                await connection.execution_options(signalhub_intent=intent)
-                async with connection.begin():
-                    yield connection
+            async with _connected(self._by_intent[intent]) as connection, connection.begin():
+                yield connection
         finally:
             # Tasks begun inside carry the span with them; for them too it is over now.
             span.open = False
@@ -164,6 +165,20 @@ class Database:
     def reader(self) -> AsyncEngine:
         """The engine that reads: on SQLite another one than the writing one. For tests."""
         return self._reader
+
+
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    connection = await engine.connect()
+    in_place = driver_of(connection) is not None
+    try:
+        yield connection
+    finally:
+        if in_place:
+            # It cannot be cancelled half-way, so it needs no task of its own.
+            await connection.close()
+        else:
+            await asyncio.shield(asyncio.create_task(connection.close()))
 
 
 def _writes_already(database: Database) -> bool:
@@ -205,13 +220,29 @@ async def insert_new(
         # executemany costs half of INSERT … RETURNING but says only how many rows were new. That
         # is enough unless there is a repeat, which is rare; then it is undone and done the long
         # way. (Looking the keys up afterwards would take an older row of that key for a new one.)
-        async with connection.begin_nested() as attempt:
+        async with _attempt(connection) as attempt:
             if await _new_rows(table, tuple(rows[0])).run(connection, rows) == len(rows):
                 return {row[key] for row in rows}
             await attempt.rollback()
     statement = dialect_insert(connection, table).on_conflict_do_nothing()
     found = await connection.execute(statement.returning(table.c[key]), rows)
     return set(found.scalars())
+
+
+class _Rollback(Protocol):
+    async def rollback(self) -> None: ...
+
+
+@asynccontextmanager
+async def _attempt(connection: AsyncConnection) -> AsyncIterator[_Rollback]:
+    """Begin a part of a transaction that can be undone alone; an error undoes it."""
+    driver = driver_of(connection)
+    if driver is None:
+        async with connection.begin_nested() as attempt:
+            yield attempt
+    else:
+        async with driver.savepoint() as savepoint:
+            yield savepoint
 
 
 @functools.cache
@@ -259,7 +290,8 @@ def _sqlite_engine(url: sa.URL, pool_size: int, *, inline: bool) -> AsyncEngine:
     )
 
     @sa.event.listens_for(engine.sync_engine, "connect")
-    def _configure(connection: Any, _record: Any) -> None:
+    def _configure(connection: Any, record: Any) -> None:
+        keep_driver(connection, record, engine.dialect)
         cursor = connection.cursor()
         for pragma in (
             f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
@@ -277,7 +309,12 @@ def _sqlite_engine(url: sa.URL, pool_size: int, *, inline: bool) -> AsyncEngine:
     @sa.event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         intent = connection.get_execution_options().get("signalhub_intent")
-        connection.exec_driver_sql("BEGIN" if intent == "read" else "BEGIN IMMEDIATE")
+        text = "BEGIN" if intent == "read" else "BEGIN IMMEDIATE"
+        driver = driver_of(connection)
+        if driver is None:
+            connection.exec_driver_sql(text)
+        else:
+            driver.run(text)
 
     return engine
 

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Insert, Update
 
 from runtime.columns import TIME_TEXT_CHARS, UTCDateTime, time_text
+from runtime.sqlite import driver_of
 
 Row: TypeAlias = tuple[Any, ...]
 _Conversion: TypeAlias = Callable[[Sequence[Any]], Sequence[Any]]
@@ -87,13 +88,13 @@ class Query:
         for each in filled:
             pool += each
         pool += plan.constants
-        result = await connection.exec_driver_sql(plan.text, plan.pick(pool))
+        found, described = await _run(connection, plan.text, plan.pick(pool))
         conversions = self._results.get(connection.dialect.name)
         if conversions is None:
             conversions = self._results[connection.dialect.name] = self._conversions(
-                result, connection.dialect
+                described, connection.dialect
             )
-        return _converted(result.all(), conversions)
+        return _converted(found, conversions)
 
     def _plan(self, dialect: sa.Dialect, lengths: Sequence[int]) -> _QueryPlan:
         compiled = self._select.compile(dialect=dialect)
@@ -128,9 +129,8 @@ class Query:
             constants=tuple(constants),
         )
 
-    def _conversions(self, result: sa.CursorResult[Any], dialect: sa.Dialect) -> _Conversions:
+    def _conversions(self, described: Sequence[Any], dialect: sa.Dialect) -> _Conversions:
         # Some types want to know what the driver calls its values.
-        described = result.cursor.description if result.cursor is not None else ()
         return tuple(
             (place, convert)
             for place, (column, told) in enumerate(
@@ -172,12 +172,7 @@ class Write:
             columns[place] if place is not None else (constant,) * count
             for place, constant in zip(plan.places, plan.constants, strict=True)
         ]
-        result = await connection.exec_driver_sql(
-            plan.text,
-            list(zip(*ordered, strict=True)),
-            execution_options={"preserve_rowcount": True},
-        )
-        return int(result.rowcount)
+        return await _run_many(connection, plan.text, list(zip(*ordered, strict=True)))
 
     def _plan(self, dialect: sa.Dialect) -> _WritePlan:
         made = self._made[dialect.name] if isinstance(self._made, Mapping) else self._made
@@ -264,6 +259,30 @@ async def rows_of_keys(
     return found
 
 
+# --- with or without SQLAlchemy -----------------------------------------------------------------
+
+
+async def _run(
+    connection: AsyncConnection, text: str, values: Row
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Run a SELECT; return its rows and the description of their columns."""
+    driver = driver_of(connection)
+    if driver is not None:
+        return driver.rows(text, values)
+    result = await connection.exec_driver_sql(text, values)
+    described = () if result.cursor is None else result.cursor.description
+    return result.all(), described
+
+
+async def _run_many(connection: AsyncConnection, text: str, rows: list[Row]) -> int:
+    driver = driver_of(connection)
+    if driver is not None:
+        return driver.run_many(text, rows)
+    options = {"preserve_rowcount": True}
+    result = await connection.exec_driver_sql(text, rows, execution_options=options)
+    return int(result.rowcount)
+
+
 def _mark(name: str, place: int) -> str:
     return f"\0{name}:{place}"
 
@@ -345,7 +364,7 @@ def _json_values(texts: Sequence[Any]) -> list[Any]:
     return values
 
 
-def _converted(rows: Sequence[sa.Row[Any]], conversions: _Conversions) -> list[Row]:
+def _converted(rows: Sequence[Any], conversions: _Conversions) -> list[Row]:
     if not rows or not conversions:
         return [tuple(row) for row in rows]
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True))

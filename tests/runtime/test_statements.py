@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runtime.database import Database, JSONDocument, UTCDateTime
+from runtime.database import Database, JSONDocument, UTCDateTime, insert_new
+from runtime.sqlite import driver_of
 from runtime.statements import LIST_MAX, Query, Write, inserts
 
 NOON = datetime(2026, 3, 29, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -179,3 +181,89 @@ def test_times_on_sqlite_are_the_text_sqlalchemy_writes(at: datetime) -> None:
     assert plain is not None
     assert write(at) == plain(at.replace(tzinfo=None))
     assert read(write(at)) == at
+
+
+# --- without SQLAlchemy in between --------------------------------------------------------------
+
+
+@pytest.fixture
+async def in_place(tmp_path: Path) -> AsyncIterator[Database]:
+    """A database as the core process has it: its statements go to the driver directly."""
+    opened = Database.connect(f"sqlite:///{tmp_path}/stones.db", owns_writes=True)
+    async with opened.transaction() as begun:
+        await begun.run_sync(stones.metadata.create_all)
+    yield opened
+    await opened.close()
+
+
+async def _names(database: Database) -> list[str]:
+    async with database.snapshot() as begun:
+        return [name for (name,) in (await begun.execute(sa.select(stones.c.name))).all()]
+
+
+async def test_where_the_driver_runs_in_place_rows_mean_the_same(in_place: Database) -> None:
+    async with in_place.transaction() as begun:
+        assert driver_of(begun) is not None
+        assert await ADD.run(begun, [row("a"), row("b"), row("c", "t2")]) == 3
+        assert await ADD.run(begun, [row("a"), row("d")]) == 1
+        found = await BY_NAME.rows(begun, tenant_id="t1", names=["a", "b", "c"])
+        told = await begun.execute(BY_NAME._select, {"tenant_id": "t1", "names": ["a", "b", "c"]})
+        assert found == [tuple(each) for each in told]
+    assert sorted(await _names(in_place)) == ["a", "b", "c", "d"]
+
+
+async def test_what_it_wrote_is_rolled_back_with_the_transaction(in_place: Database) -> None:
+    async def fail() -> None:
+        async with in_place.transaction() as begun:
+            await ADD.run(begun, [row("a")])
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    assert await _names(in_place) == []
+
+
+async def test_its_errors_are_those_of_sqlalchemy_and_name_no_values(in_place: Database) -> None:
+    async with in_place.transaction() as begun:
+        await ADD.run(begun, [row("a")])
+        with pytest.raises(sa.exc.IntegrityError) as raised:
+            await inserts(stones).run(begun, [row("secret-name"), row("a")])
+    assert "secret-name" not in str(raised.value)
+
+
+async def test_somebody_who_listens_hears_of_every_statement(in_place: Database) -> None:
+    heard: list[str] = []
+    sa.event.listen(
+        in_place.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _cursor, text, *_: heard.append(text),
+    )
+    async with in_place.transaction() as begun:
+        assert driver_of(begun) is None
+        await ADD.run(begun, [row("a")])
+        await BY_NAME.rows(begun, tenant_id="t1", names=["a"])
+    assert [text.split()[0] for text in heard] == ["BEGIN", "INSERT", "SELECT"]
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+async def test_new_rows_are_told_from_repeats_in_place(in_place: Database, *, repeat: bool) -> None:
+    async with in_place.transaction() as begun:
+        if repeat:
+            await ADD.run(begun, [row("b")])
+        new = await insert_new(begun, stones, [row("a"), row("b")], "name")
+    assert new == ({"a"} if repeat else {"a", "b"})
+    assert sorted(await _names(in_place)) == ["a", "b"]
+
+
+async def test_a_failed_attempt_in_place_leaves_the_rest_of_the_transaction(
+    in_place: Database,
+) -> None:
+    async with in_place.transaction() as begun:
+        await ADD.run(begun, [row("a")])
+        broken = {**row("b"), "is_smooth": None}
+        driver = driver_of(begun)
+        assert driver is not None
+        with pytest.raises(sa.exc.IntegrityError):
+            async with driver.savepoint():
+                await inserts(stones).run(begun, [row("c"), broken])
+    assert await _names(in_place) == ["a"]
