@@ -27,8 +27,8 @@ import runtime.changes
 from hub.node import Node, ProcessConfig, open_node
 from hub.oauth.store import system_purge_assertions, system_purge_revoked
 from hub.operations import all_operations
+from hub.pace import SIGNALS_MAX, Pace
 from hub.pipeline import (
-    BATCH_SIGNALS_MAX,
     TOPICS,
     caps_of,
     handle_signals,
@@ -52,13 +52,13 @@ SCHEDULE_S: Final = 0.5
 PURGE_S: Final = 60.0
 UPKEEP_S: Final = 60.0
 LOCAL_TASKS_MAX: Final = 64
-#: while intake queues a batch of the pipeline must not keep the writer for long
-BATCH_SIGNALS_CROWDED: Final = 16
 #: while intake queues it gets this many times the pipeline's time, a turn lasting at most a while
 INTAKE_SHARE: Final = 4.0
 INTAKE_TURN_MAX_S: Final = 0.5
 #: what one small step of the upkeep takes, more or less
 BREATH_S: Final = 0.05
+#: turns of the event loop until what has just arrived is read, queued and committed
+TURNS_UNTIL_COMMITTED: Final = 3
 REASSESS_MAX: Final = 64
 #: the one bucket that stands for "runs the pipeline"
 LEADER_BUCKET: Final = 0
@@ -104,19 +104,27 @@ class Core:
         self._mappings = MappingCache()
         #: signals that are tried one by one, because their batch failed
         self._one_by_one = 0
+        self._pace = Pace()
+        #: the last batch was full, so that there is probably more
+        self._is_behind = False
 
     async def handle_signals(self, fence: Fence) -> bool:
         """Take one batch of the inbox through the pipeline."""
         limit = self._batch_size()
-        # An empty inbox must not cost a write transaction.
-        async with self._node.database.snapshot() as connection:
-            waiting = await receivers.store.pending_signals(connection, 1)
-        if not waiting:
-            self._one_by_one = 0
-            return False
-        started = time.monotonic()
+        waiting: list[PendingSignal] = []
+        if limit == 1 or not self._is_behind:
+            # An empty inbox must not cost a write transaction.
+            async with self._node.database.snapshot() as connection:
+                waiting = await receivers.store.pending_signals(connection, 1)
+            if not waiting:
+                self._one_by_one = 0
+                return False
+        self._is_behind = False
+        started, used = time.monotonic(), time.thread_time()
         try:
-            await self._handle(fence, limit)
+            count = await self._handle(fence, limit)
+            self._is_behind = count == limit
+            self._pace.note(count, time.thread_time() - used)
         except Exception:
             # One bad signal must not stop the inbox.
             if limit == 1:
@@ -124,17 +132,18 @@ class Core:
                 await self._set_aside(waiting[0])
             else:
                 log.warning("batch.failed", exc_info=True)
-                self._one_by_one = BATCH_SIGNALS_MAX
+                self._one_by_one = SIGNALS_MAX
         if self._one_by_one and limit == 1:
             self._one_by_one -= 1
         await self._let_intake_pass(time.monotonic() - started)
         return True
 
     def _batch_size(self) -> int:
-        """Return how many signals to take: one after a failed batch, few while intake queues."""
+        """Return how many signals to take: one after a failed batch, few while others write."""
         if self._one_by_one:
             return 1
-        return BATCH_SIGNALS_CROWDED if self._is_crowded() else BATCH_SIGNALS_MAX
+        writer = self._node.writer
+        return self._pace.size(is_busy=isinstance(writer, LocalWriter) and writer.is_busy)
 
     def _is_crowded(self) -> bool:
         writer = self._node.writer
@@ -144,17 +153,23 @@ class Core:
         """Hold the pipeline back while intake queues: what is accepted first can wait to be read.
 
         A flood then fills the inbox at nearly the speed of the disk, and the pipeline keeps a
-        fifth of the writer; without a flood it waits for nobody.
+        fifth of the writer. Without a flood only what is there already goes first.
         """
+        for _ in range(TURNS_UNTIL_COMMITTED):
+            # On SQLite nothing in a batch waits for anything, so that others get no turn in it.
+            await asyncio.sleep(0)
         if self._is_crowded():
             await asyncio.sleep(min(INTAKE_SHARE * took_s, INTAKE_TURN_MAX_S))
 
-    async def _handle(self, fence: Fence, limit: int) -> None:
+    async def _handle(self, fence: Fence, limit: int) -> int:
+        """Take up to `limit` signals through the pipeline; return how many there were."""
         node = self._node
         async with self._as_leader(fence) as connection:
             if connection is None:
-                return
+                return 0
             batch = await receivers.store.pending_signals(connection, limit)
+            if not batch:
+                return 0
             topics = await handle_signals(
                 connection,
                 batch,
@@ -163,6 +178,7 @@ class Core:
                 mappings=self._mappings,
             )
         node.notifier.wake_all(topics)
+        return len(batch)
 
     @asynccontextmanager
     async def _as_leader(self, fence: Fence) -> AsyncIterator[AsyncConnection | None]:
@@ -274,6 +290,8 @@ async def _repeat(
         except Exception:
             log.warning("core.step_failed", step=step.__name__, exc_info=True)
         if more:
+            # A step may wait for nothing itself.
+            await asyncio.sleep(0)
             continue
         if topic:
             await node.notifier.wait(topic, pause_s, since=seen)

@@ -43,7 +43,6 @@ from ssf.events.registry import parse_event, render_event
 from ssf.subject import parse_subject
 from transmitters.model import EventToPublish
 
-BATCH_SIGNALS_MAX: Final = 64
 #: whom to wake after a response was planned and committed
 TOPICS: Final = ("changes", "tasks", "deliveries", "polls")
 PUBLISHED: Final = frozenset({"deliveries", "polls"})

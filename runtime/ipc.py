@@ -32,6 +32,9 @@ ITEM_BYTES_MAX: Final = 8 * 1024 * 1024
 #: a frame of this size leaves before the turn of the loop ends, so that core commits the first
 #: requests of a crowd while the others are still being verified
 FRAME_BYTES_EARLY: Final = 24 * 1024
+#: while core is at work for this process, what is submitted waits so long for more: it could not be
+#: committed yet anyway, and a frame costs both sides as much as what is in it
+GATHER_S: Final = 0.001
 RECONNECT_S: Final = 0.05
 WAITING_MAX: Final = 10_000
 
@@ -78,6 +81,7 @@ class _FrameProtocol(asyncio.Protocol):
         self._outgoing = _Frame([], [], [])
         self._outgoing_bytes = 0
         self._flush_scheduled = False
+        self._gathering: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -115,8 +119,12 @@ class _FrameProtocol(asyncio.Protocol):
         """Return the frame that leaves at the end of this turn of the loop."""
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._turn_ended)
         return self._outgoing
+
+    def _turn_ended(self) -> None:
+        """Send what this turn of the loop has brought."""
+        self._flush()
 
     def added(self, size_bytes: int) -> None:
         """Count what was put into the outgoing frame; a frame that grows large leaves at once."""
@@ -126,6 +134,9 @@ class _FrameProtocol(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         frame, self._outgoing, self._outgoing_bytes = self._outgoing, _Frame([], [], []), 0
         if not (frame.submits or frame.answers or frame.wakes):
             return
@@ -297,9 +308,20 @@ class CoreClient(_FrameProtocol):
         return result
 
     @override
+    def _turn_ended(self) -> None:
+        is_core_at_work = len(self._waiting) > len(self._outgoing.submits)
+        if is_core_at_work and not self._outgoing.wakes:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+        else:
+            self._flush()
+
+    @override
     def frame_received(self, frame: _Frame) -> None:
         for topic in frame.wakes:
             self._notifier.deliver(topic)
+        if frame.answers and self._gathering is not None:
+            # Core has finished a batch and begins the next one.
+            self._flush()
         for answer in frame.answers:
             future, result_type = self._waiting.pop(answer.number, (None, object))
             if future is None or future.done():

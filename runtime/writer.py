@@ -36,6 +36,8 @@ BATCH_ITEMS_MAX: Final = 256
 #: a batch of this many says that callers are queueing
 CROWDED_ITEMS: Final = 8
 CROWDED_FOR_S: Final = 0.1
+#: so soon after the last one a batch says that callers keep coming
+BUSY_GAP_S: Final = 0.02
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -105,12 +107,17 @@ class LocalWriter:
         self._queue_items_max = queue_items_max
         self._arrived = asyncio.Event()
         self._stopped = False
-        self._crowded_at = float("-inf")
+        self._crowded_at = self._busy_at = self._committed_at = float("-inf")
 
     @property
     def is_crowded(self) -> bool:
         """Whether batches have been coming full of late: then other writers hold back."""
         return time.monotonic() - self._crowded_at < CROWDED_FOR_S
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether callers keep coming: then other writers take short turns."""
+        return time.monotonic() - self._busy_at < CROWDED_FOR_S
 
     async def submit(self, operation: Operation[ItemT, ResultT], item: ItemT) -> ResultT:
         """Write one item; return after COMMIT. Errors as in `Writer`."""
@@ -158,8 +165,7 @@ class LocalWriter:
 
     async def _commit(self, batch: list[_Entry]) -> None:
         _batches.observe(len(batch))
-        if len(batch) >= CROWDED_ITEMS:
-            self._crowded_at = time.monotonic()
+        self._note_load(len(batch))
         try:
             with _commit_seconds.time():
                 results = await self._write(batch)
@@ -167,6 +173,14 @@ class LocalWriter:
             await self._commit_parts(batch, error)
             return
         self._answer(results)
+
+    def _note_load(self, items: int) -> None:
+        now = time.monotonic()
+        if items >= CROWDED_ITEMS:
+            self._crowded_at = self._busy_at = now
+        elif now - self._committed_at < BUSY_GAP_S:
+            self._busy_at = now
+        self._committed_at = now
 
     async def _commit_parts(self, batch: list[_Entry], error: Exception) -> None:
         """Find out which item of a failed batch was the bad one; the others still commit.

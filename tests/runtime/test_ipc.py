@@ -137,6 +137,18 @@ async def test_each_answer_reaches_its_own_waiter(peer: Peer) -> None:
     assert await _outcomes(*(peer.client.submit(ECHO, payload) for payload in payloads)) == payloads
 
 
+async def test_what_is_submitted_while_core_is_at_work_follows_by_itself(peer: Peer) -> None:
+    """Such items wait for each other, but for no longer than GATHER_S and for no answer."""
+    loop = asyncio.get_running_loop()
+    answers: list[asyncio.Task[Any]] = []
+    for number in range(200):
+        submitted = peer.client.submit(WRITE, Entry(f"n{number}"))
+        answers.append(loop.create_task(submitted))
+        await asyncio.sleep(0)
+    receipts = await _outcomes(*answers)
+    assert [receipt.name for receipt in receipts] == [f"n{number}" for number in range(200)]
+
+
 async def test_refusals_travel_with_what_belongs_to_them(peer: Peer) -> None:
     taken, forbidden, good = await _outcomes(
         *(peer.client.submit(WRITE, Entry(name)) for name in ("taken-a", "forbidden-b", "c"))
