@@ -33,6 +33,7 @@ from runtime.clock import Clock
 from runtime.database import Database
 from runtime.errors import Unavailable
 from runtime.keyring import Keyring
+from runtime.lanes import Forgetful
 from runtime.outbound import Outbound
 from runtime.queue import Fence, Suspended, nobody_suspended
 from runtime.secrets import SecretBox
@@ -54,8 +55,8 @@ _signal_to_logout = Histogram(
 )
 
 
-class TaskSource:
-    """Implements `runtime.queue.LaneSource` for tasks."""
+class TaskSource(Forgetful):
+    """Implements `runtime.lanes.LaneSource` for tasks."""
 
     kind = "tasks"
     settle = SETTLE_TASKS

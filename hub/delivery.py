@@ -25,8 +25,9 @@ from receivers.upstreams.tokens import Tokens
 from receivers.upstreams.worker import WINDOW as UPSTREAM_WINDOW
 from receivers.upstreams.worker import UpstreamSource
 from runtime.feed import ConfigCache
+from runtime.lanes import Lanes, LaneSource
 from runtime.outbound import Outbound, StreamingOutbound
-from runtime.queue import Lanes, LaneSource, LeaseKeeper, Suspended
+from runtime.queue import LeaseKeeper, Suspended
 from transmitters.keys import SigningKeys
 from transmitters.worker import PushSource
 
@@ -96,6 +97,7 @@ def sources(node: Node, outbound: Outbound) -> tuple[LaneSource[Any, Any], ...]:
             clock=node.clock,
             issuer=issuer,
             suspended=suspended,
+            mark=partial(node.notifier.count, "config"),
         ),
     )
 

@@ -1,12 +1,8 @@
-"""Durable work in lanes: leases with fencing, and the loop that works them off.
+"""Who may do which durable work: leases on buckets, with fencing.
 
 Work is claimed by bucket (contracts §2). A process owns buckets for a lease of 5 s, renewed at a
 third; each ownership has an epoch, and a settlement counts only under the epoch it was claimed
-with. A lane is the unit of order: at most one piece of work per lane is under way, oldest first.
-
-    leases ─▶ due(buckets) ─▶ perform(work)  outbound, in parallel over lanes
-                                   │
-                     settle ◀──────┘  one batch per commit, fenced
+with. `runtime.lanes` works off what is owned.
 """
 
 from __future__ import annotations
@@ -14,19 +10,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, TypeVar
+from datetime import timedelta
+from typing import Any, Final
 
 import msgspec
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.clock import Clock, from_epoch_s
 from runtime.errors import Unavailable
 from runtime.leases import store
-from runtime.notify import Notifier
 from runtime.writer import Operation, Writer
 
 BUCKETS: Final = 256
@@ -34,18 +27,7 @@ LEASE_S: Final = 5.0
 RENEW_S: Final = LEASE_S / 3
 #: work of a lease is not started when less than this is left of it
 LEASE_MARGIN_S: Final = 1.0
-LOOK_AGAIN_S: Final = 0.25
-WINDOW: Final = 64
 SETTLE_RETRY_S: Final = 0.1
-#: with this many lanes under way outcomes are settled in waves, each gathered for a moment:
-#: one commit, one search for more and one round of signing then serve many lanes
-CROWD: Final = 16
-GATHER_S: Final = 0.005
-
-WorkT = TypeVar("WorkT")
-SettlementT = TypeVar("SettlementT")
-
-log = structlog.get_logger()
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -204,132 +186,3 @@ Suspended = Callable[[], Awaitable[Collection[str]]]
 async def nobody_suspended() -> Collection[str]:
     """Return no tenant. Raises nothing."""
     return ()
-
-
-class LaneSource(Protocol[WorkT, SettlementT]):
-    """What a feature gives: where its work is, how it is done, how it is settled."""
-
-    kind: str
-    settle: Operation[SettlementT, bool]
-
-    async def due(
-        self, buckets: Collection[int], now: datetime, limit: int, busy: Collection[str]
-    ) -> Sequence[WorkT]:
-        """Return heads of lanes that are due, at most `limit`, none of a lane in `busy`."""
-        ...
-
-    def lane(self, work: WorkT) -> str:
-        """Return the lane of `work`."""
-        ...
-
-    def bucket(self, work: WorkT) -> int:
-        """Return the bucket of `work`."""
-        ...
-
-    async def perform(self, work: WorkT, fence: Fence) -> SettlementT:
-        """Do it, outside any transaction; failures are settlements, never exceptions."""
-        ...
-
-
-class Lanes:
-    """Works off one source: claims, performs up to `window` lanes in parallel, settles."""
-
-    def __init__(
-        self,
-        source: LaneSource[Any, Any],
-        *,
-        leases: LeaseKeeper,
-        writer: Writer,
-        notifier: Notifier,
-        clock: Clock,
-    ) -> None:
-        self._source = source
-        self._leases = leases
-        self._writer = writer
-        self._notifier = notifier
-        self._clock = clock
-        self._busy: dict[str, asyncio.Task[None]] = {}
-        self._something_changed = asyncio.Event()
-        self._is_finishing = False
-        #: done when the wave that is being gathered goes to the writer
-        self._wave: asyncio.Future[None] | None = None
-
-    async def run(self, *, window: int = WINDOW) -> None:
-        """Work until cancelled; what is under way is finished by whoever owns the lane next."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._leases.run(self._something_changed))
-            group.create_task(self._pass_wakes_on())
-            while True:
-                self._something_changed.clear()
-                try:
-                    await self._start_due(group, window)
-                except Exception:
-                    log.warning("lanes.claim_failed", kind=self._source.kind, exc_info=True)
-                await self._something_changed.wait()
-
-    async def finish(self, timeout_s: float) -> None:
-        """Begin nothing more, and wait for what is under way; what takes longer is left behind.
-
-        `run` goes on, because what ends has to be settled under leases that hold.
-        """
-        self._is_finishing = True
-        if self._busy:
-            await asyncio.wait(self._busy.values(), timeout=timeout_s)
-
-    async def _pass_wakes_on(self) -> None:
-        while True:
-            seen = self._notifier.count(self._source.kind)
-            await self._notifier.wait(self._source.kind, LOOK_AGAIN_S, since=seen)
-            self._something_changed.set()
-
-    async def _start_due(self, group: asyncio.TaskGroup, window: int) -> None:
-        free = window - len(self._busy)
-        buckets = self._leases.buckets()
-        if self._is_finishing or free <= 0 or not buckets:
-            return
-        works = await self._source.due(tuple(buckets), self._clock.now(), free, tuple(self._busy))
-        for work in works:
-            lane, bucket = self._source.lane(work), self._source.bucket(work)
-            # All of this may have changed while the work was looked up.
-            if self._is_finishing or lane in self._busy or bucket not in self._leases.buckets():
-                continue
-            fence = self._leases.fence(bucket)
-            self._busy[lane] = group.create_task(self._work_off(work, lane, fence))
-
-    async def _work_off(self, work: Any, lane: str, fence: Fence) -> None:
-        try:
-            settlement = await self._source.perform(work, fence)
-            if len(self._busy) >= CROWD:
-                await self._join_wave()
-            await self._settle(settlement, fence)
-        except Exception:
-            log.exception("lanes.work_failed", kind=self._source.kind)
-            await asyncio.sleep(1.0 + random.random())  # noqa: S311 - jitter, not a secret
-        finally:
-            self._busy.pop(lane, None)
-            self._something_changed.set()
-
-    async def _join_wave(self) -> None:
-        """Wait until the present wave leaves, at most GATHER_S."""
-        if self._wave is None:
-            loop = asyncio.get_running_loop()
-            self._wave = loop.create_future()
-            loop.call_later(GATHER_S, self._send_wave, self._wave)
-        # Shielded: a lane that is cancelled must not cancel the others'.
-        await asyncio.shield(self._wave)
-
-    def _send_wave(self, wave: asyncio.Future[None]) -> None:
-        self._wave = None
-        wave.set_result(None)
-
-    async def _settle(self, settlement: Any, fence: Fence) -> None:
-        """Record the outcome; keep trying while the bucket is ours, else the next owner redoes."""
-        while True:
-            try:
-                await self._writer.submit(self._source.settle, settlement)
-            except Unavailable:
-                await asyncio.sleep(SETTLE_RETRY_S)
-                if fence.bucket not in self._leases.buckets():
-                    return
-            else:
-                return

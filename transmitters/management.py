@@ -53,7 +53,8 @@ from transmitters.service import publish
 from transmitters.store import Connection
 from transmitters.upkeep.activity import restart_timer
 
-TOPICS: Final = ("deliveries", "polls")
+#: whom a change of a stream concerns: its SETs go out otherwise, or not at all
+TOPICS: Final = ("deliveries", "polls", "config")
 
 log = structlog.get_logger()
 
@@ -220,8 +221,8 @@ async def delete_stream(stream_id: str, *, caller: Caller, deps: TransmitterDeps
             connection, caller.tenant_id, stream_id=stream_id, now=deps.clock.now()
         )
         await bump(connection, caller.tenant_id, "streams")
-    # Its waiting polls find out now instead of at their next look.
-    deps.notifier.wake("polls")
+    # Its waiting polls and its pushes find out now instead of at their next look.
+    deps.notifier.wake_all(TOPICS)
     log.info(
         "stream.deleted", tenant_id=caller.tenant_id, stream_id=stream_id, dropped_count=dropped
     )

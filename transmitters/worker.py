@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter as Tally
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
 from runtime.clock import Clock
 from runtime.database import Database
 from runtime.errors import AddressBlocked, NotFound, Unavailable
+from runtime.lanes import Busy
 from runtime.outbound import Outbound, OutboundRequest
 from runtime.queue import Fence, Suspended, nobody_suspended
 from runtime.secrets import SecretBox
@@ -33,7 +33,6 @@ from ssf.push import (
 from transmitters.delivery import store
 from transmitters.delivery.model import (
     PUSH_TIMEOUT_S,
-    STREAM_WINDOW,
     PushSettlement,
     PushTarget,
     PushWork,
@@ -44,17 +43,30 @@ from transmitters.metrics import attempts_total
 from transmitters.model import (
     Addressing,
 )
+from transmitters.selection import (
+    AHEAD_MAX,
+    Places,
+    ReadAhead,
+    Selection,
+    share_of_search,
+    stream_of,
+)
 from transmitters.store import Connection
 
 #: streams looked at together, and how often one search goes on to the next ones
 TARGETS_PAGE: Final = 64
-#: the first of them: often it has all that there is room for
+#: the first of them: often it has all that there is room for; each next page is twice as large
 TARGETS_PAGE_MIN: Final = 8
 PAGES_MAX: Final = 8
 #: failures that somebody has to look at
 _ALERTING: Final = frozenset(
     {PushClass.CREDENTIALS, PushClass.KEY_PROBLEM, PushClass.STREAM_MISCONFIGURED}
 )
+
+_SAYS_NOTHING_OF_THE_STREAM: Final = frozenset({PushClass.DELIVERED, PushClass.PERMANENT})
+
+#: (tenant, stream), None before the first
+_Place: TypeAlias = tuple[str, str] | None
 
 log = structlog.get_logger()
 
@@ -70,7 +82,7 @@ class _Attempt:
 
 
 class PushSource:
-    """Implements `runtime.queue.LaneSource` for push streams."""
+    """Implements `runtime.lanes.LaneSource` for push streams."""
 
     kind: str = "deliveries"
     settle: Operation[PushSettlement, bool] = SETTLE
@@ -85,7 +97,9 @@ class PushSource:
         clock: Clock,
         issuer: Callable[[str], str],
         suspended: Suspended = nobody_suspended,
+        mark: Callable[[], int] = int,
     ) -> None:
+        """mark: changes whenever the configuration does, as far as this process was told."""
         self._database = database
         self._suspended = suspended
         self._outbound = outbound
@@ -93,8 +107,11 @@ class PushSource:
         self._box = box
         self._clock = clock
         self._issuer = issuer
+        self._mark = mark
+        self._ahead = ReadAhead(mark)
+        self._told_suspended: Collection[str] = ()
         #: the (tenant, stream) served last: the next search goes on behind it
-        self._served: tuple[str, str] | None = None
+        self._served: _Place = None
 
     def lane(self, work: PushWork) -> str:
         """Return the unit of order: one ordering key of one stream."""
@@ -104,27 +121,48 @@ class PushSource:
         """Return the bucket of the stream."""
         return work.target.bucket
 
+    def at_hand(self, now: datetime, limit: int, busy: Busy) -> Sequence[PushWork]:
+        """Return what an earlier search found and may go out now, from memory."""
+        return self._go(limit, now=now, busy=busy)
+
     async def due(
-        self, buckets: Collection[int], now: datetime, limit: int, busy: Collection[str]
+        self, buckets: Collection[int], now: datetime, limit: int, busy: Busy
     ) -> Sequence[PushWork]:
         """Return SETs to push now, at most `limit`, none of a lane in `busy`.
 
         Goes round over the streams, and takes from none more than its window, so that neither a
-        long queue nor a slow receiver keeps the others waiting.
+        long queue nor a slow receiver keeps the others waiting. What it finds beyond `limit` is at
+        hand for a moment.
         """
-        chosen = _Selection(limit=limit, busy=busy, suspended=await self._suspended())
+        self._told_suspended = await self._suspended()
+        places = Places(busy, suspended=self._told_suspended)
+        chosen = Selection(limit=limit + AHEAD_MAX, busy=busy, places=places)
+        mark = self._mark()
+        after = await self._look(chosen, buckets=buckets, now=now, share=share_of_search(busy))
+        self._ahead.keep(chosen.works, read_at=now, mark=mark)
+        works = self._go(limit, now=now, busy=busy)
+        if not works:
+            # Behind many streams of suspended tenants there may be others.
+            self._served = after
+        return works
+
+    def _go(self, limit: int, *, now: datetime, busy: Busy) -> list[PushWork]:
+        places = Places(busy, suspended=self._told_suspended)
+        works = self._ahead.take(limit, now=now, busy=busy, places=places)
+        if works:
+            self._served = stream_of(works[-1].target)
+        return works
+
+    async def _look(
+        self, chosen: Selection, *, buckets: Collection[int], now: datetime, share: int
+    ) -> _Place:
+        """Go round once, from behind the stream served last; return where the round ended."""
         after, wrapped = self._served, self._served is None
-        page = max(TARGETS_PAGE_MIN, min(limit, TARGETS_PAGE))
+        page = TARGETS_PAGE_MIN
         async with self._database.snapshot() as connection:
             for _ in range(PAGES_MAX):
                 targets = await store.system_push_targets(
-                    connection,
-                    buckets=buckets,
-                    now=now,
-                    limit=page,
-                    # SETs under way are still due in the table, so twice the window is looked at.
-                    share=2 * STREAM_WINDOW,
-                    after=after,
+                    connection, buckets=buckets, now=now, limit=page, share=share, after=after
                 )
                 await _choose(connection, targets, chosen, now)
                 if chosen.is_full() or (wrapped and len(targets) < page):
@@ -132,14 +170,10 @@ class PushSource:
                 if len(targets) < page:
                     wrapped, after = True, None
                 else:
-                    after = (targets[-1].tenant_id, targets[-1].stream_id)
+                    after = stream_of(targets[-1])
                 # Streams whose window is full must not hide those behind them.
-                page = TARGETS_PAGE
-        works = chosen.works
-        last = works[-1].target if works else None
-        # Behind many streams of suspended tenants there may be others.
-        self._served = after if last is None else (last.tenant_id, last.stream_id)
-        return works
+                page = min(2 * page, TARGETS_PAGE)
+        return after
 
     async def perform(self, work: PushWork, fence: Fence) -> PushSettlement:
         """Push one SET once and say what came of it. Raises nothing that can be foreseen.
@@ -149,6 +183,8 @@ class PushSource:
         attempt = await self._attempt(work)
         outcome, attempts = attempt.outcome, work.pending.attempts + 1
         now = self._clock.now()
+        if outcome.klass not in _SAYS_NOTHING_OF_THE_STREAM:
+            self._ahead.forget_stream(stream_of(work.target))
         attempts_total.labels("push", outcome.klass.value).inc()
         write = log.error if outcome.klass in _ALERTING else log.info
         write(
@@ -181,6 +217,13 @@ class PushSource:
             jitter=random.random(),  # noqa: S311 - spreads retries, keeps no secret
             at=now,
         )
+
+    def makes_room(self, settlement: PushSettlement) -> bool:
+        """Tell whether the stream may have its next SET: yes when it took this one, as always.
+
+        While anything is wrong, attempts stay within the window until it is known what follows.
+        """
+        return settlement.klass == PushClass.DELIVERED and not settlement.stream_failures
 
     async def _attempt(self, work: PushWork) -> _Attempt:
         addressing = Addressing(
@@ -240,47 +283,11 @@ class PushSource:
         )
 
 
-class _Selection:
-    """Chooses among due SETs: no busy lane, no lane twice, no stream beyond its window."""
-
-    def __init__(
-        self, *, limit: int, busy: Collection[str], suspended: Collection[str] = ()
-    ) -> None:
-        self._suspended = suspended
-        self.works: list[PushWork] = []
-        self._limit = limit
-        self._busy_count = len(busy)
-        self._lanes = set(busy)
-        self._under_way = Tally(lane.partition("|")[0] for lane in busy)
-
-    def is_full(self) -> bool:
-        return len(self.works) >= self._limit
-
-    def has_room_for(self, target: PushTarget) -> bool:
-        if target.tenant_id in self._suspended:
-            return False
-        return self._under_way[target.stream_id] < target.window
-
-    def rows_needed(self) -> int:
-        """As many as are wanted, and those that turn out to be under way."""
-        return self._limit + self._busy_count
-
-    def take(self, due: Sequence[PushWork]) -> None:
-        for work in due:
-            if self.is_full():
-                return
-            if work.lane in self._lanes or not self.has_room_for(work.target):
-                continue
-            self._lanes.add(work.lane)
-            self._under_way[work.target.stream_id] += 1
-            self.works.append(work)
-
-
 async def _choose(
-    connection: Connection, targets: Sequence[PushTarget], chosen: _Selection, now: datetime
+    connection: Connection, targets: Sequence[PushTarget], chosen: Selection, now: datetime
 ) -> None:
     """Read small streams together, and a stream with much to send by itself."""
-    waiting = [target for target in targets if chosen.has_room_for(target)]
+    waiting = [target for target in targets if chosen.wants(target)]
     for (tenant_id, _), group in itertools.groupby(waiting, key=_read_together):
         if chosen.is_full():
             return

@@ -45,6 +45,7 @@ from receivers.upstreams.polling import Poller
 from runtime.clock import Clock
 from runtime.database import Database
 from runtime.errors import Unavailable
+from runtime.lanes import Forgetful
 from runtime.queue import Fence, LeaseKeeper, Suspended, nobody_suspended
 from runtime.writer import Operation, Writer
 
@@ -87,8 +88,8 @@ class UpstreamWork:
         return f"{self.upstream.tenant_id}|{self.upstream.upstream_id}|{kind}"
 
 
-class UpstreamSource:
-    """Implements `runtime.queue.LaneSource` for upstreams."""
+class UpstreamSource(Forgetful):
+    """Implements `runtime.lanes.LaneSource` for upstreams."""
 
     kind: str = "upstreams"
 

@@ -14,8 +14,9 @@ from actions.model import (
 )
 from actions.performing import Work
 from runtime.clock import SystemClock
+from runtime.lanes import Lanes
 from runtime.notify import Notifier
-from runtime.queue import Lanes, LeaseKeeper
+from runtime.queue import LeaseKeeper
 from runtime.writer import LocalWriter
 from tests.actions import kit
 from tests.actions.conftest import Hub, contained, pick

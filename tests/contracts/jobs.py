@@ -10,9 +10,11 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from runtime.clock import from_epoch_s
 from runtime.database import Database, UTCDateTime, chunks
+from runtime.lanes import Forgetful
 from runtime.queue import Fence, bucket_of, fences_valid
 from runtime.writer import Operation
 
@@ -96,7 +98,7 @@ class Journal:
         return [job.number for job in self.started if job.lane == lane]
 
 
-class JobSource:
+class JobSource(Forgetful):
     """One worker's view of the jobs. A lane in `gates` waits there before its job is done."""
 
     kind = KIND
@@ -109,6 +111,7 @@ class JobSource:
         self.gates: dict[str, asyncio.Event] = {}
         self.failures: dict[str, list[Exception]] = {}
         self.due_failures: list[Exception] = []
+        self.leaves_early = False
 
     async def due(
         self, buckets: Collection[int], now: datetime, limit: int, busy: Collection[str]
@@ -144,6 +147,11 @@ class JobSource:
     def bucket(self, work: Job) -> int:
         """Return the bucket of a job."""
         return work.bucket
+
+    @override
+    def makes_room(self, _settlement: Settlement) -> bool:
+        """Return what the test wants."""
+        return self.leaves_early
 
     async def perform(self, work: Job, fence: Fence) -> Settlement:
         """Do the job: wait at its gate, or raise what the test wants."""

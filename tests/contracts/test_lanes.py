@@ -16,8 +16,9 @@ from structlog.typing import EventDict
 from runtime.clock import FixedClock, from_epoch_s
 from runtime.database import Database
 from runtime.errors import Unavailable
+from runtime.lanes import CROWD, UNSETTLED_MAX, WINDOW, Lanes, LaneSource
 from runtime.notify import Notifier
-from runtime.queue import CROWD, LEASE_S, Lanes, LaneSource, LeaseKeeper
+from runtime.queue import LEASE_S, LeaseKeeper
 from runtime.writer import ItemT, LocalWriter, Operation, ResultT, Writer
 from tests.contracts import jobs
 from tests.contracts.jobs import KIND, SETTLE, Job, JobSource, Journal, Settlement
@@ -58,7 +59,12 @@ class World:
 
     @asynccontextmanager
     async def working(
-        self, source: JobSource, *, window: int = 64, writer: Writer | None = None
+        self,
+        source: JobSource,
+        *,
+        window: int = WINDOW,
+        unsettled_max: int = UNSETTLED_MAX,
+        writer: Writer | None = None,
     ) -> AsyncIterator[asyncio.Task[None]]:
         """Run the lanes of a worker beside the body, which has a time limit."""
         typed: LaneSource[Job, Settlement] = source  # the protocol fits a source as written
@@ -69,7 +75,10 @@ class World:
             notifier=self.notifier,
             clock=self.clock,
         )
-        async with running(lanes.run(window=window)) as (task,), asyncio.timeout(LIMIT_S):
+        async with (
+            running(lanes.run(window=window, unsettled_max=unsettled_max)) as (task,),
+            asyncio.timeout(LIMIT_S),
+        ):
             yield task
 
     async def all_settled(self, made: list[Job]) -> dict[int, tuple[str, int]]:
@@ -137,6 +146,40 @@ async def test_lanes_run_in_parallel_up_to_the_window(world: World) -> None:
         gate.set()
         await world.all_settled(made)
     assert world.journal.under_way_max == 4
+
+
+async def test_a_place_is_free_when_the_work_is_done_and_its_lane_when_that_is_committed(
+    world: World,
+) -> None:
+    lanes = [f"lane-{number}" for number in range(12)]
+    made = await jobs.add(world.database, *(lanes * 2))
+    source = world.source()
+    source.leaves_early = True
+    link = Link(world.writer)
+    link.down_for = {SETTLE.name}
+    async with world.working(source, window=3, writer=link):
+        await until(lambda: len(world.journal.finished) == 12)
+        await until(lambda: link.refused >= 24)
+        assert [job.lane for job in world.journal.started] == lanes
+        assert world.journal.under_way_max <= 3
+        link.down_for.clear()
+        found = await world.all_settled(made)
+    assert set(found.values()) == {("worker", 1)}
+    for lane in lanes:
+        assert world.journal.numbers(lane) == [job.number for job in made if job.lane == lane]
+
+
+async def test_nothing_is_begun_while_too_many_outcomes_cannot_be_committed(world: World) -> None:
+    made = await jobs.add(world.database, *(f"lane-{number}" for number in range(40)))
+    source = world.source()
+    source.leaves_early = True
+    link = Link(world.writer)
+    link.down_for = {SETTLE.name}
+    async with world.working(source, window=4, unsettled_max=10, writer=link):
+        await until(lambda: link.refused >= 50)
+        assert 10 <= len(world.journal.started) < 10 + 4
+        link.down_for.clear()
+        assert set((await world.all_settled(made)).values()) == {("worker", 1)}
 
 
 async def test_a_slow_lane_delays_nobody_else(world: World) -> None:

@@ -152,7 +152,7 @@ class Hub:
         worked = False
         for source in sources(self.node, self.outside):
             keeper = await self._keeper(source.kind)
-            for work in await source.due(range(BUCKETS), self.clock.now(), 64, ()):
+            for work in await source.due(range(BUCKETS), self.clock.now(), 64, {}):
                 fence = keeper.fence(source.bucket(work))
                 settlement = await source.perform(work, fence)
                 await self.node.writer.submit(source.settle, settlement)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +17,12 @@ import sqlalchemy as sa
 from aiohttp import web
 
 from runtime.clock import Clock, SystemClock
+from runtime.lanes import Lanes
 from runtime.outbound import EgressRules, Outbound, StreamingOutbound
-from runtime.queue import BUCKETS, Fence, Lanes, LeaseKeeper, bucket_of
+from runtime.queue import BUCKETS, Fence, LeaseKeeper, bucket_of
 from ssf.jose import split_jws
+from ssf.stream import DeliveryMethod, StreamStatus, parse_patch
+from ssf.stream_requests import StatusUpdate
 from tests.transmitters.conftest import (
     NOW_S,
     ONE_ENGINE,
@@ -40,6 +43,7 @@ from transmitters.delivery.model import (
 )
 from transmitters.health import store as health_store
 from transmitters.receipts import store as receipts_store
+from transmitters.selection import AHEAD_MAX, AHEAD_S
 from transmitters.worker import PushSource
 
 pytestmark = pytest.mark.anyio
@@ -104,7 +108,11 @@ class Pusher:
     leases: LeaseKeeper
 
     async def due(self, *, limit: int = 64, busy: tuple[str, ...] = ()) -> list[PushWork]:
-        return list(await self.source.due(ALL_BUCKETS, self.world.clock.now(), limit, busy))
+        lanes = dict.fromkeys(busy, True)
+        return list(await self.source.due(ALL_BUCKETS, self.world.clock.now(), limit, lanes))
+
+    def at_hand(self, *, limit: int, busy: Sequence[str] = ()) -> list[PushWork]:
+        return list(self.source.at_hand(self.world.clock.now(), limit, dict.fromkeys(busy, True)))
 
     def fence(self, work: PushWork) -> Fence:
         return self.leases.fence(work.target.bucket)
@@ -130,7 +138,13 @@ async def outbound() -> AsyncIterator[StreamingOutbound]:
 
 def source_of(world: World, outbound: Outbound, clock: Clock) -> PushSource:
     return PushSource(
-        world.db, outbound, keys=world.keys, box=world.box, clock=clock, issuer=issuer_of
+        world.db,
+        outbound,
+        keys=world.keys,
+        box=world.box,
+        clock=clock,
+        issuer=issuer_of,
+        mark=lambda: world.notifier.count("config"),
     )
 
 
@@ -363,8 +377,8 @@ async def test_work_is_only_taken_from_the_buckets_asked_for(world: World, pushe
     bucket = bucket_of(TENANT, stream.stream_id)
     others = [number for number in ALL_BUCKETS if number != bucket]
     now = world.clock.now()
-    assert await pusher.source.due(others, now, 64, ()) == []
-    (work,) = await pusher.source.due([bucket], now, 64, ())
+    assert await pusher.source.due(others, now, 64, {}) == []
+    (work,) = await pusher.source.due([bucket], now, 64, {})
     assert (pusher.source.bucket(work), pusher.source.lane(work)) == (bucket, work.lane)
 
 
@@ -374,19 +388,93 @@ async def test_a_search_reads_small_streams_together_and_a_long_queue_by_its_sha
     small = [await world.push_stream("http://127.0.0.1:1/ssf") for _ in range(3)]
     await world.publish(event())
     long = await world.push_stream("http://127.0.0.1:1/ssf")
-    queued = [event(f"usr_{n}", only_stream_id=long.stream_id) for n in range(3 * STREAM_WINDOW)]
+    queued = [event(f"usr_{n}", only_stream_id=long.stream_id) for n in range(2 * AHEAD_MAX)]
     await world.publish(*queued)
+    statements = counted_statements(world)
+    works = await pusher.due()
+    taken = Tally(work.target.stream_id for work in works)
+    assert taken == {long.stream_id: STREAM_WINDOW, **{one.stream_id: 1 for one in small}}
+    # One for the streams, one for the small ones, one for the long one.
+    assert len([statement for statement in statements if "SELECT" in statement]) == 3
+
+
+def counted_statements(world: World) -> list[str]:
     statements: list[str] = []
     sa.event.listen(
         world.db.reader.sync_engine,
         "before_cursor_execute",
         lambda _c, _cur, statement, *_: statements.append(statement),
     )
-    works = await pusher.due()
-    taken = Tally(work.target.stream_id for work in works)
-    assert taken == {long.stream_id: STREAM_WINDOW, **{one.stream_id: 1 for one in small}}
-    # One for the streams, one for the small ones, one for the long one.
-    assert len([statement for statement in statements if "SELECT" in statement]) == 3
+    return statements
+
+
+async def test_what_a_search_found_beyond_the_free_places_is_at_hand_for_the_next_ones(
+    world: World, pusher: Pusher
+) -> None:
+    await world.push_stream("http://127.0.0.1:1/ssf")
+    published = await world.publish(*(event(f"usr_{n}") for n in range(6)))
+    first = await pusher.due(limit=2)
+    statements = counted_statements(world)
+    second = pusher.at_hand(limit=3, busy=[work.lane for work in first])
+    third = pusher.at_hand(limit=3, busy=[work.lane for work in (*first, *second)])
+    found = [work.pending.jti for work in (*first, *second, *third)]
+    assert found == [one.jti for one in published]
+    assert not statements
+    assert pusher.at_hand(limit=3) == []
+
+
+async def test_what_is_at_hand_stays_within_the_window_of_its_stream(
+    world: World, pusher: Pusher
+) -> None:
+    await world.push_stream("http://127.0.0.1:1/ssf")
+    await world.publish(*(event(f"usr_{n}") for n in range(2 * STREAM_WINDOW)))
+    first = [work.lane for work in await pusher.due(limit=STREAM_WINDOW)]
+    assert pusher.at_hand(limit=64, busy=first) == []
+    uncommitted = dict.fromkeys(first[:5], False) | dict.fromkeys(first[5:], True)
+    now = world.clock.now()
+    assert len(pusher.source.at_hand(now, 64, uncommitted)) == 5
+
+
+@pytest.mark.parametrize("event_between", ["time", "paused", "disabled", "deleted", "endpoint"])
+@pytest.mark.requirement("SSF-STAT-4", "SSF-OP-41")
+async def test_what_is_at_hand_is_forgotten_soon_and_at_once_when_streams_change(
+    world: World, pusher: Pusher, event_between: str
+) -> None:
+    stream = await world.push_stream("http://127.0.0.1:1/ssf")
+    await world.publish(*(event(f"usr_{n}") for n in range(3)))
+    assert len(await pusher.due(limit=1)) == 1
+    by: dict[str, Any] = {"caller": PAYROLL, "deps": world.deps}
+    match event_between:
+        case "time":
+            world.clock.advance(2 * AHEAD_S)
+        case "deleted":
+            await management.delete_stream(stream.stream_id, **by)
+        case "endpoint":
+            delivery = {"method": DeliveryMethod.PUSH.value, "endpoint_url": "http://127.0.0.1:2/x"}
+            change = {"stream_id": stream.stream_id, "delivery": delivery}
+            parsed = parse_patch(msgspec.json.encode(change), allow_http=True)
+            await management.change_stream(parsed, **by)
+        case status:
+            update = StatusUpdate(
+                stream_id=stream.stream_id, status=StreamStatus(status), reason=None
+            )
+            await management.set_status(update, **by)
+    assert pusher.at_hand(limit=3) == []
+
+
+async def test_a_stream_in_trouble_gets_nothing_more_from_memory(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    sick = await world.push_stream(receiver.url)
+    well = await world.push_stream("http://127.0.0.1:1/ssf")
+    await world.publish(*(event(f"usr_{n}") for n in range(3)))
+    receiver.answer = lambda: web.Response(status=503)
+    (work,) = await pusher.due(limit=1)
+    assert work.target.stream_id == sick.stream_id
+    settlement = await pusher.perform(work)
+    assert not pusher.source.makes_room(settlement)
+    left = pusher.at_hand(limit=9)
+    assert [one.target.stream_id for one in left] == [well.stream_id] * 3
 
 
 @pytest.mark.requirement("SSF-STAT-4", "SSF-OP-41")

@@ -1,0 +1,242 @@
+"""The loop that works durable work off, lane by lane.
+
+A lane is the unit of order: at most one piece of work per lane is under way, oldest first.
+
+    leases ─▶ due(buckets) ─▶ perform(work)  outbound, in parallel over lanes
+                                   │
+                     settle ◀──────┘  one batch per commit, fenced
+
+Work under way has a place in the window. Its lane is busy until the outcome is committed, but work
+that went well leaves its place when the other side has answered: so a slow commit holds up lanes,
+never the window. A process that is killed in between leaves work that is done but not settled;
+whoever owns the lane next does it again (at least once), and nothing of the lane has overtaken it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+import structlog
+
+from runtime.clock import Clock
+from runtime.errors import Unavailable
+from runtime.notify import Notifier
+from runtime.queue import SETTLE_RETRY_S, Fence, LeaseKeeper
+from runtime.writer import Operation, Writer
+
+LOOK_AGAIN_S: Final = 0.25
+WINDOW: Final = 64
+#: lanes whose outcome waits for its commit; at this many nothing is begun until some are committed
+UNSETTLED_MAX: Final = 1_024
+#: a search that found little is repeated after this pause at the earliest, and after a multiple of
+#: the time it took: looking must not take the time that the work needs
+SEARCH_REST_MIN_S: Final = 0.005
+SEARCH_REST_MAX_S: Final = 0.02
+SEARCH_REST_FACTOR: Final = 4
+#: with this many lanes under way outcomes are settled in waves, each gathered for a moment:
+#: one commit then serves many lanes
+CROWD: Final = 16
+GATHER_S: Final = 0.005
+
+WorkT = TypeVar("WorkT")
+SettlementT = TypeVar("SettlementT")
+
+#: lanes at work, and whether each has its place still: without one its outcome is being committed
+Busy: TypeAlias = Mapping[str, bool]
+
+log = structlog.get_logger()
+
+
+class LaneSource(Protocol[WorkT, SettlementT]):
+    """What a feature gives: where its work is, how it is done, how it is settled."""
+
+    kind: str
+    settle: Operation[SettlementT, bool]
+
+    async def due(
+        self, buckets: Collection[int], now: datetime, limit: int, busy: Busy
+    ) -> Sequence[WorkT]:
+        """Return heads of lanes that are due, at most `limit`, none of a lane in `busy`."""
+        ...
+
+    def at_hand(self, now: datetime, limit: int, busy: Busy) -> Sequence[WorkT]:
+        """Return the same from memory, as far as an earlier search found it."""
+        ...
+
+    def lane(self, work: WorkT) -> str:
+        """Return the lane of `work`."""
+        ...
+
+    def bucket(self, work: WorkT) -> int:
+        """Return the bucket of `work`."""
+        ...
+
+    async def perform(self, work: WorkT, fence: Fence) -> SettlementT:
+        """Do it, outside any transaction; failures are settlements, never exceptions."""
+        ...
+
+    def makes_room(self, settlement: SettlementT) -> bool:
+        """Tell whether others may have the place of this work before its outcome is committed."""
+        ...
+
+
+class Forgetful:
+    """Base of sources that search anew each time, and keep a place until the commit."""
+
+    def at_hand(self, _now: datetime, _limit: int, _busy: Busy) -> Sequence[Any]:
+        """Return nothing."""
+        return ()
+
+    def makes_room(self, _settlement: Any) -> bool:
+        """Return False."""
+        return False
+
+
+class Lanes:
+    """Works off one source: claims, performs up to `window` lanes in parallel, settles."""
+
+    def __init__(
+        self,
+        source: LaneSource[Any, Any],
+        *,
+        leases: LeaseKeeper,
+        writer: Writer,
+        notifier: Notifier,
+        clock: Clock,
+    ) -> None:
+        self._source = source
+        self._leases = leases
+        self._writer = writer
+        self._notifier = notifier
+        self._clock = clock
+        self._busy: dict[str, bool] = {}
+        self._placed = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._something_changed = asyncio.Event()
+        self._unsettled_max = UNSETTLED_MAX
+        self._is_finishing = False
+        #: ends the pause between two searches, None when there is none
+        self._pause: asyncio.TimerHandle | None = None
+        #: released when the wave that is being gathered goes to the writer
+        self._wave: list[asyncio.Future[None]] = []
+
+    async def run(self, *, window: int = WINDOW, unsettled_max: int = UNSETTLED_MAX) -> None:
+        """Work until cancelled; what is under way is finished by whoever owns the lane next."""
+        self._unsettled_max = unsettled_max
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._leases.run(self._something_changed))
+            group.create_task(self._pass_wakes_on())
+            while True:
+                self._something_changed.clear()
+                try:
+                    await self._start_due(group, window)
+                except Exception:
+                    log.warning("lanes.claim_failed", kind=self._source.kind, exc_info=True)
+                await self._something_changed.wait()
+
+    async def finish(self, timeout_s: float) -> None:
+        """Begin nothing more, and wait for what is under way; what takes longer is left behind.
+
+        `run` goes on, because what ends has to be settled under leases that hold.
+        """
+        self._is_finishing = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
+    async def _pass_wakes_on(self) -> None:
+        while True:
+            seen = self._notifier.count(self._source.kind)
+            await self._notifier.wait(self._source.kind, LOOK_AGAIN_S, since=seen)
+            self._something_changed.set()
+
+    def _free(self, window: int) -> int:
+        if self._is_finishing or not self._leases.buckets():
+            return 0
+        uncommitted = len(self._busy) - self._placed
+        return window - self._placed if uncommitted < self._unsettled_max else 0
+
+    async def _start_due(self, group: asyncio.TaskGroup, window: int) -> None:
+        free = self._free(window)
+        if free > 0:
+            self._start(group, self._source.at_hand(self._clock.now(), free, self._busy))
+            free = self._free(window)
+        if free <= 0 or self._pause is not None:
+            return
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        # Copied: a lane that is settled while the search reads may still be found in it.
+        works = await self._source.due(
+            tuple(self._leases.buckets()), self._clock.now(), free, dict(self._busy)
+        )
+        self._start(group, works)
+        if len(works) < min(free, CROWD):
+            rest_s = max(SEARCH_REST_MIN_S, SEARCH_REST_FACTOR * (loop.time() - began_s))
+            self._pause = loop.call_later(min(rest_s, SEARCH_REST_MAX_S), self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._pause = None
+        self._something_changed.set()
+
+    def _start(self, group: asyncio.TaskGroup, works: Sequence[Any]) -> None:
+        for work in works:
+            lane, bucket = self._source.lane(work), self._source.bucket(work)
+            # All of this may have changed while the work was looked up.
+            if self._is_finishing or lane in self._busy or bucket not in self._leases.buckets():
+                continue
+            task = group.create_task(self._work_off(work, lane, self._leases.fence(bucket)))
+            self._busy[lane] = True
+            self._placed += 1
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _work_off(self, work: Any, lane: str, fence: Fence) -> None:
+        try:
+            settlement = await self._source.perform(work, fence)
+            if self._source.makes_room(settlement):
+                self._leave_place(lane)
+            if len(self._busy) >= CROWD:
+                await self._join_wave()
+            await self._settle(settlement, fence)
+        except Exception:
+            log.exception("lanes.work_failed", kind=self._source.kind)
+            await asyncio.sleep(1.0 + random.random())  # noqa: S311 - jitter, not a secret
+        finally:
+            self._leave_place(lane)
+            del self._busy[lane]
+
+    def _leave_place(self, lane: str) -> None:
+        if self._busy[lane]:
+            self._busy[lane] = False
+            self._placed -= 1
+        self._something_changed.set()
+
+    async def _join_wave(self) -> None:
+        """Wait until the present wave leaves, at most GATHER_S."""
+        loop = asyncio.get_running_loop()
+        if not self._wave:
+            loop.call_later(GATHER_S, self._send_wave)
+        place: asyncio.Future[None] = loop.create_future()
+        self._wave.append(place)
+        await place
+
+    def _send_wave(self) -> None:
+        wave, self._wave = self._wave, []
+        for place in wave:
+            if not place.done():
+                place.set_result(None)
+
+    async def _settle(self, settlement: Any, fence: Fence) -> None:
+        """Record the outcome; keep trying while the bucket is ours, else the next owner redoes."""
+        while True:
+            try:
+                await self._writer.submit(self._source.settle, settlement)
+            except Unavailable:
+                await asyncio.sleep(SETTLE_RETRY_S)
+                if fence.bucket not in self._leases.buckets():
+                    return
+            else:
+                return

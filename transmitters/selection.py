@@ -1,0 +1,151 @@
+"""Which SETs are pushed next: fair over streams, within their windows, one per lane.
+
+    search ─▶ Selection ─▶ ReadAhead ─▶ at most a window of each stream
+                             └─ the rest is kept a moment for the next places that become free
+
+What is kept in memory was due when it was read, and whoever reads it owns its bucket. It is let
+go soon, because streams are paused, changed and deleted by others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from runtime.lanes import Busy
+from transmitters.delivery.model import STREAM_WINDOW, PushTarget, PushWork
+
+#: SETs that a search reads beyond those that there are places for
+AHEAD_MAX: Final = 128
+#: how long they are good for; as long as other processes may go by configuration they remember
+AHEAD_S: Final = 0.25
+
+_Stream = tuple[str, str]
+
+
+def stream_of(target: PushTarget) -> _Stream:
+    """Return what names the stream of a target."""
+    return target.tenant_id, target.stream_id
+
+
+class Places:
+    """Places that streams have left in their windows.
+
+    busy: lanes under way (see `runtime.lanes.Busy`); the stream is the first part of a lane.
+    """
+
+    def __init__(self, busy: Busy, *, suspended: Collection[str] = ()) -> None:
+        self._suspended = suspended
+        self._taken = Tally(_stream_id(lane) for lane, has_place in busy.items() if has_place)
+
+    def has_room(self, target: PushTarget) -> bool:
+        """Tell whether one more SET may go out over the stream."""
+        if target.tenant_id in self._suspended:
+            return False
+        return self._taken[target.stream_id] < target.window
+
+    def take(self, target: PushTarget) -> None:
+        """Give a place of the stream away."""
+        self._taken[target.stream_id] += 1
+
+
+class Selection:
+    """Gathers what a search finds: no busy lane, no lane twice, little of each stream."""
+
+    def __init__(self, *, limit: int, busy: Collection[str], places: Places) -> None:
+        self.works: list[PushWork] = []
+        self._limit = limit
+        self._busy_count = len(busy)
+        self._lanes = set(busy)
+        self._places = places
+        self._of_stream: Tally[str] = Tally()
+
+    def is_full(self) -> bool:
+        """Tell whether enough was found."""
+        return len(self.works) >= self._limit
+
+    def wants(self, target: PushTarget) -> bool:
+        """Tell whether SETs of the stream are of use: it has a place, and not enough was found."""
+        return self._places.has_room(target) and not self._has_share(target)
+
+    def rows_needed(self) -> int:
+        """As many as are wanted, and those that turn out to be under way."""
+        return self._limit + self._busy_count
+
+    def take(self, due: Sequence[PushWork]) -> None:
+        """Take those that may go out now or soon."""
+        for work in due:
+            if self.is_full():
+                return
+            if work.lane in self._lanes or not self.wants(work.target):
+                continue
+            self._lanes.add(work.lane)
+            self._of_stream[work.target.stream_id] += 1
+            self.works.append(work)
+
+    def _has_share(self, target: PushTarget) -> bool:
+        # A stream that fails is probed; what would follow is not worth remembering.
+        share = target.window if target.failures else AHEAD_MAX
+        return self._of_stream[target.stream_id] >= share
+
+
+class ReadAhead:
+    """SETs that were found due and have not been started.
+
+    mark: changes when any configuration did; then nothing that was read before is good.
+    """
+
+    def __init__(self, mark: Callable[[], int]) -> None:
+        self._mark = mark
+        self._works: list[PushWork] = []
+        self._read_at: datetime | None = None
+        self._read_under = mark()
+
+    def keep(self, found: Sequence[PushWork], *, read_at: datetime, mark: int) -> None:
+        """Remember what a search found, in place of what was remembered before."""
+        self._works, self._read_at, self._read_under = list(found), read_at, mark
+
+    def forget_stream(self, stream: _Stream) -> None:
+        """Let go of what is remembered of one stream, because it is in trouble."""
+        self._works = [work for work in self._works if stream_of(work.target) != stream]
+
+    def take(self, limit: int, *, now: datetime, busy: Busy, places: Places) -> list[PushWork]:
+        """Return what may go out now, at most `limit`, and remember the others."""
+        if not self._works or not self._is_good(now):
+            self._works = []
+            return []
+        taken: list[PushWork] = []
+        left: list[PushWork] = []
+        for place, work in enumerate(self._works):
+            if len(taken) >= limit:
+                left += self._works[place:]
+                break
+            if work.lane in busy:
+                continue
+            if places.has_room(work.target):
+                places.take(work.target)
+                taken.append(work)
+            else:
+                left.append(work)
+        self._works = left
+        return taken
+
+    def _is_good(self, now: datetime) -> bool:
+        if self._read_at is None or self._read_under != self._mark():
+            return False
+        return timedelta(0) <= now - self._read_at <= timedelta(seconds=AHEAD_S)
+
+
+def share_of_search(busy: Busy) -> int:
+    """Return how many SETs of one stream a search has to look at.
+
+    SETs under way are still due in the table, so those of the busiest stream come on top.
+    """
+    of_streams = Tally(map(_stream_id, busy))
+    return STREAM_WINDOW + AHEAD_MAX + max(of_streams.values(), default=0)
+
+
+def _stream_id(lane: str) -> str:
+    return lane.partition("|")[0]
