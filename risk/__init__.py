@@ -17,14 +17,30 @@ turns into containments and events; risk itself acts on nobody::
     service.reassess_due       expiry, the end of a pin, a new session or owner: the same way
     service.set_user_risk      an administrator's word: the same way
 
-Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, each with a `store.py`.
+Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, `baselines`, each with a
+`store.py`.
 """
 
+from risk.baselines.service import RECORD_GOOD, WITHDRAW_SESSION
 from risk.inline.service import SETTLE
 from risk.ips.service import REPORT_IPS
 from risk.sessions.service import END_SESSION, PUT_SESSION
 
-__all__ = ["END_SESSION", "OPERATIONS", "PUT_SESSION", "REPORT_IPS"]
+__all__ = [
+    "END_SESSION",
+    "OPERATIONS",
+    "PUT_SESSION",
+    "RECORD_GOOD",
+    "REPORT_IPS",
+    "WITHDRAW_SESSION",
+]
 
 #: hot writes that the core process executes for the others
-OPERATIONS = (PUT_SESSION, END_SESSION, REPORT_IPS, SETTLE)
+OPERATIONS = (
+    PUT_SESSION,
+    END_SESSION,
+    REPORT_IPS,
+    SETTLE,
+    RECORD_GOOD,
+    WITHDRAW_SESSION,
+)

@@ -4,11 +4,12 @@ The tables and their queries live with what they are about:
 entities, aliases, links (`risk.entities.store`); sessions (`risk.sessions.store`); detections,
 clearances (`risk.findings.store`); levels, level_history, pins, reassessments
 (`risk.levels.store`); policies (`risk.policies.store`); mappings (`risk.mappings.store`);
-ip_claims, ip_report_windows (`risk.ips.store`).
+ip_claims, ip_report_windows (`risk.ips.store`); baselines, org_values (`risk.baselines.store`).
 """
 
 from __future__ import annotations
 
+from risk.baselines.store import baselines, org_values
 from risk.entities.store import aliases, entities, links
 from risk.findings.store import clearances, detections
 from risk.ips.store import ip_claims, ip_report_windows
@@ -19,6 +20,7 @@ from risk.sessions.store import sessions
 
 __all__ = [
     "aliases",
+    "baselines",
     "clearances",
     "detections",
     "entities",
@@ -28,6 +30,7 @@ __all__ = [
     "levels",
     "links",
     "mappings",
+    "org_values",
     "pins",
     "policies",
     "reassessments",

@@ -51,12 +51,13 @@ CHANGES: Final = MappingProxyType(
         "os": (3.5, DEVICE, "The session moved to another operating system."),
         "device": (3.5, DEVICE, "The session moved to another device."),
         "binding_lost": (3.5, DEVICE, "The session lost the proof of its key."),
-        "signal_loss": (1.5, DEVICE, "The device stopped reporting its state."),
+        "fork": (3.5, DEVICE, "Two clients use the session in turns."),
+        "signal_loss": (3.0, DEVICE, "The device stopped reporting its state."),
         "posture": (1.5, DEVICE, "The state of the device changed."),
     }
 )
 #: INVARIANT: each of these alone is at least MEDIUM (threat model §2.3)
-SEVERE: Final = frozenset({"user_agent", "os", "device", "binding_lost"})
+SEVERE: Final = frozenset({"user_agent", "os", "device", "fork", "binding_lost", "signal_loss"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

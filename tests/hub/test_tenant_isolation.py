@@ -39,6 +39,7 @@ SYSTEM_FUNCTIONS = {
     "receivers.store._system_waiting_tenants",
     "receivers.refusals.store.system_purge_errors",
     "risk.levels.store.system_due_tenants",
+    "risk.baselines.store.system_purge_org_values",
     "risk.ips.store.system_purge_claims",
     "risk.inline.store.system_purge_stands",
     "actions.store.system_count_enforced",
@@ -50,7 +51,12 @@ SYSTEM_FUNCTIONS = {
     "receivers.upstreams.store.system_due_upstreams",
 }
 #: The only indexes that do not begin with the tenant: what system functions alone read by.
-SYSTEM_INDEXES = {"ix_changes_at", "ix_ip_claims_expires_at", "ix_session_stands_at"}
+SYSTEM_INDEXES = {
+    "ix_changes_at",
+    "ix_ip_claims_expires_at",
+    "ix_org_values_last_at",
+    "ix_session_stands_at",
+}
 
 
 # --- the schema ---------------------------------------------------------------------------------
