@@ -58,6 +58,7 @@ from risk.deps import RiskDeps
 from risk.ips.memory import IPClaims
 from risk.ips.model import Reporter
 from risk.model import Assessment, Level, SignalMode
+from risk.policies.sessions import policies_cache
 from risk.policy import PolicyMode
 from runtime.caller import Caller
 from runtime.errors import NotFound
@@ -181,6 +182,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         refusals=refusals,
     )
     app.state.policy_modes = ConfigCache(node.feed, "policies", partial(_load_policy_mode, node))
+    app.state.session_policies = policies_cache(node.feed, node.database)
     app.state.inline = Evaluator(
         node,
         denied_users=app.state.denied_users,

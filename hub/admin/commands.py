@@ -169,7 +169,9 @@ def _add_action(group: typer.Typer, kind: Kind, action: Action) -> None:
         token: TOKEN = None,
         tenant: TENANT = DEFAULT_TENANT,
     ) -> None:
-        # What is done to a kind has no id: the first word is a member already.
+        # What is done to a kind has no id: the first word is a file with the body, or a member.
+        if action.on_kind and object_id and "=" not in object_id:
+            body_file, object_id = Path(object_id), ""
         given = [word for word in (object_id, *(fields or [])) if word]
         given = given if action.on_kind else fields or []
         document = parse_fields(action.body, given, body_file) if action.body else None

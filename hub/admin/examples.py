@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hub.admin.examples_hub import OF_THE_HUB
+from hub.admin.examples_policies import POLICY_ANSWERS
 from hub.admin.examples_relay import ANSWERS as RELAY_ANSWERS
 from hub.admin.examples_signals import SIGNAL_ANSWERS
 
 ANSWERS: Final[dict[str, dict[str, Any]]] = {
     **RELAY_ANSWERS,
     **OF_THE_HUB,
+    **POLICY_ANSWERS,
     **SIGNAL_ANSWERS,
     "clients": {
         "id": "cli_01KJQ2M8000ZC4T9W6YR0QXN1E",
@@ -135,28 +137,6 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "status": "active",
         "created_at": "2026-03-02T16:35:00Z",
         "secret": "whsec_c2hvd24gb25jZSwgbmV2ZXIgYWdhaW4u",
-    },
-    "policies": {
-        "id": "entity-risk",
-        "mode": "enforce",
-        "rules": [
-            {
-                "name": "high-contain",
-                "priority": 10,
-                "level": "HIGH",
-                "actions": ["NOTIFY", "QUARANTINE", "UNIVERSAL_LOGOUT"],
-            },
-            {
-                "name": "medium-step-up",
-                "priority": 20,
-                "level": "MEDIUM",
-                "actions": ["NOTIFY", "REQUIRE_STEP_UP_NEXT"],
-            },
-            {"name": "low-log", "priority": 30, "level": "LOW", "actions": ["LOG"]},
-            {"name": "catch-all", "priority": 99, "level": "ANY", "actions": ["LOG"]},
-        ],
-        "version": 1,
-        "skipped": [],
     },
     "users": {
         "id": "usr_01KJQ2M8904ZC4T9W6YR0QXN1E",

@@ -1,4 +1,4 @@
-"""The entity risk policy: one per tenant, with ordered rules."""
+"""Policies: entity risk, global session, session protection, and sign-in policies of apps."""
 
 from __future__ import annotations
 
@@ -6,20 +6,64 @@ from typing import Any, Final
 
 from pydantic import Field
 
+import actions.registry.service as apps_service
 import risk.policies.service as policies_service
-from hub.admin.bodies import Body
+from hub.admin.bodies import Body, Name
+from hub.admin.examples_policies import POLICY_EXAMPLE
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing
-from risk.policy import PolicyMode, render_policy
-from runtime.errors import NotFound
+from risk.policies import sessions
+from risk.policies.documents import (
+    GLOBAL_SESSION_ID,
+    SESSION_PROTECTION_ID,
+    PolicyKind,
+    render_policy,
+)
+from risk.policies.model import StoredPolicy, StoredSessionPolicy
+from risk.policies.review import References, warnings
+from risk.policy import PolicyMode
+from risk.policy import render_policy as render_entity_policy
+from risk.sql.store import Connection
+from runtime.errors import Invalid, NotFound
 
 POLICY_ID: Final = "entity-risk"
+ENTITY_RISK: Final = "entity_risk"
+RULES_MAX: Final = 100
+APPS_PAGE: Final = 200
+_OF_ENTITY: Final = frozenset({"type", "mode", "rules"})
+#: members that every policy shows; None where its kind has none
+_SHOWN: Final = ("type", "name", "apps", "mode", "fallback", "rules", "detection", "enforcement")
+#: types of which a tenant has one -> its id
+SINGLETONS: Final = {
+    ENTITY_RISK: POLICY_ID,
+    PolicyKind.GLOBAL_SESSION.value: GLOBAL_SESSION_ID,
+    PolicyKind.SESSION_PROTECTION.value: SESSION_PROTECTION_ID,
+}
 
 
-class PolicyChange(Body):
-    """The whole policy anew: its mode and all its rules, the catch-all is ours."""
+class PolicyBody(Body):
+    """A policy; which members it has depends on its type. The catch-all is ours.
 
-    mode: str
-    rules: list[dict[str, Any]] = Field(max_length=100)
+    What a change leaves out stays; what a replacement leaves out falls back to its default.
+    """
+
+    type: str | None = None
+    name: Name | None = None
+    apps: list[str] | None = Field(default=None, max_length=200)
+    mode: str | None = None
+    fallback: str | None = None
+    rules: list[dict[str, Any]] | None = Field(default=None, max_length=RULES_MAX)
+    detection: dict[str, Any] | None = None
+    enforcement: dict[str, Any] | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the members that are there."""
+        return {name: getattr(self, name) for name in _SHOWN if getattr(self, name) is not None}
+
+
+class AppliedPolicy(PolicyBody):
+    """A policy to be there, whether it is new or not: named by its id, its type or its name."""
+
+    id: str | None = None
 
 
 class PresetBody(Body):
@@ -30,58 +74,174 @@ class PresetBody(Body):
 
 
 async def list_policies(admin: Admin, listing: Listing) -> list[Document]:
-    """Return the policies: there is one."""
-    return [] if listing.after >= POLICY_ID else [await read_policy(admin, POLICY_ID)]
+    """Return the policies by id; those that nobody stored as their defaults."""
+    async with admin.node.database.snapshot() as connection:
+        stored = await policies_service.get_policy(connection, admin.tenant_id)
+        others = await sessions.list_policies(connection, admin.tenant_id)
+    shown = sorted([_entity(stored), *map(show_policy, others)], key=lambda each: str(each["id"]))
+    return [each for each in shown if each["id"] > listing.after][: listing.limit]
 
 
 async def read_policy(admin: Admin, policy_id: str) -> Document:
-    """Return the entity risk policy."""
-    if policy_id != POLICY_ID:
-        raise NotFound("No such policy.")
+    """Return one policy."""
     async with admin.node.database.snapshot() as connection:
-        stored = await policies_service.get_policy(connection, admin.tenant_id)
-    return _policy(stored)
+        if policy_id == POLICY_ID:
+            return _entity(await policies_service.get_policy(connection, admin.tenant_id))
+        return show_policy(await sessions.get_policy(connection, admin.tenant_id, policy_id))
 
 
-async def change_policy(admin: Admin, policy_id: str, body: PolicyChange) -> Document:
-    """Replace the rules; they apply from the next assessment on."""
-    if policy_id != POLICY_ID:
-        raise NotFound("No such policy.")
-    async with admin.node.database.transaction() as connection:
-        stored = await policies_service.set_policy(
-            connection, admin.tenant_id, body.model_dump(), now=admin.now
+async def create_policy(admin: Admin, body: PolicyBody) -> Document:
+    """Add a policy for apps; of the other types each tenant has its one already."""
+    given = body.given()
+    if given.setdefault("type", PolicyKind.APP_SIGN_IN.value) != PolicyKind.APP_SIGN_IN.value:
+        raise Invalid(
+            "A tenant has one policy of this type: change that.",
+            pointers=(("/type", PolicyKind.APP_SIGN_IN.value),),
         )
-    return _policy(stored)
+    if "name" not in given:
+        raise Invalid("A policy needs a name.", pointers=(("/name", "a string"),))
+    async with admin.node.database.transaction() as connection:
+        there = await references_of(connection, admin.tenant_id)
+        made = await sessions.add_app_policy(
+            connection, admin.tenant_id, given, there=there, now=admin.now
+        )
+    return show_policy(made)
+
+
+async def change_policy(admin: Admin, policy_id: str, body: PolicyBody) -> Document:
+    """Change members of a policy; a list of rules is replaced as a whole."""
+    current = {
+        name: value
+        for name, value in (await read_policy(admin, policy_id)).items()
+        if name in _SHOWN and value is not None
+    }
+    if policy_id == POLICY_ID:
+        current = {name: value for name, value in current.items() if name in _OF_ENTITY}
+    return await _set(admin, policy_id, current | body.given())
+
+
+async def replace_policy(admin: Admin, policy_id: str, body: PolicyBody) -> Document:
+    """Replace a policy; it applies from the next assessment or request on."""
+    return await _set(admin, policy_id, body.given())
+
+
+async def apply_policy(admin: Admin, _id: str, body: AppliedPolicy) -> Document:
+    """Add or replace a policy, whichever it takes."""
+    policy_id = body.id or SINGLETONS.get(body.type or "")
+    if policy_id is None:
+        async with admin.node.database.snapshot() as connection:
+            found = await sessions.list_policies(connection, admin.tenant_id)
+        named = [
+            each.policy.policy_id
+            for each in found
+            if each.policy.kind is PolicyKind.APP_SIGN_IN and each.policy.name == body.name
+        ]
+        if not named:
+            return await create_policy(admin, body)
+        policy_id = named[0]
+    return await _set(admin, policy_id, body.given())
+
+
+async def delete_policy(admin: Admin, policy_id: str) -> None:
+    """Delete a policy for apps: they fall back to the default."""
+    async with admin.node.database.transaction() as connection:
+        if policy_id == POLICY_ID:
+            raise Invalid("Every tenant has this policy; change it, or apply a preset.")
+        await sessions.delete_policy(connection, admin.tenant_id, policy_id)
 
 
 async def apply_preset(admin: Admin, _id: str, body: PresetBody) -> Document:
-    """Replace the rules by a preset."""
+    """Replace the rules by a preset: entity risk, global session and session protection."""
     async with admin.node.database.transaction() as connection:
         stored = await policies_service.apply_preset(
             connection, admin.tenant_id, body.name, mode=body.mode, now=admin.now
         )
-    return _policy(stored)
+        others = await sessions.apply_preset(
+            connection, admin.tenant_id, body.name, mode=body.mode, now=admin.now
+        )
+    return {**_entity(stored), "session_policies": [show_policy(each) for each in others]}
 
 
-def _policy(stored: Any) -> Document:
+async def _set(admin: Admin, policy_id: str, given: dict[str, Any]) -> Document:
+    async with admin.node.database.transaction() as connection:
+        if policy_id != POLICY_ID:
+            there = await references_of(connection, admin.tenant_id)
+            made = await sessions.set_policy(
+                connection, admin.tenant_id, policy_id, given, there=there, now=admin.now
+            )
+            return show_policy(made)
+        if given.pop("type", ENTITY_RISK) != ENTITY_RISK:
+            raise Invalid("It keeps its type.", pointers=(("/type", ENTITY_RISK),))
+        return _entity(
+            await policies_service.set_policy(connection, admin.tenant_id, given, now=admin.now)
+        )
+
+
+async def references_of(connection: Connection, tenant_id: str) -> References:
+    """Return what policies of a tenant may refer to."""
+    app_ids: list[str] = []
+    while True:
+        page = await apps_service.list_apps(
+            connection, tenant_id, after=app_ids[-1] if app_ids else "", limit=APPS_PAGE
+        )
+        app_ids += [app.app_id for app in page]
+        if len(page) < APPS_PAGE:  # the number of apps is limited
+            return References(apps=frozenset(app_ids))
+
+
+def show_policy(stored: StoredSessionPolicy) -> Document:
+    """Return a policy of sessions or sign-ins as it is shown."""
+    return _shown(
+        stored.policy.policy_id,
+        render_policy(stored.policy),
+        version=stored.policy.version,
+        skipped=stored.skipped,
+        warned=warnings(stored.policy),
+    )
+
+
+def _entity(stored: StoredPolicy) -> Document:
+    rendered = {"type": ENTITY_RISK, "name": POLICY_ID, **render_entity_policy(stored.policy)}
+    return _shown(POLICY_ID, rendered, version=stored.version, skipped=stored.skipped, warned=[])
+
+
+def _shown(
+    policy_id: str,
+    rendered: dict[str, object],
+    *,
+    version: int,
+    skipped: tuple[str, ...],
+    warned: list[str],
+) -> Document:
     return {
-        "id": POLICY_ID,
-        **render_policy(stored.policy),
-        "version": stored.version,
-        "skipped": list(stored.skipped),
+        "id": policy_id,
+        **{name: rendered.get(name) for name in _SHOWN},
+        "version": version,
+        "skipped": list(skipped),
+        "warnings": warned,
     }
+
+
+def check_known(policy_id: str) -> None:
+    """Raise NotFound for the entity risk policy where only others can be meant."""
+    if policy_id == POLICY_ID:
+        raise NotFound("The entity risk policy is not asked about requests.")
 
 
 KINDS: Final = (
     Kind(
         name="policies",
         item="policy",
-        summary="the entity risk policy: ordered rules, the first match decides",
+        summary="policies of entity risk, sessions and sign-ins: first match decides",
         list_page=list_policies,
         read=read_policy,
+        create=create_policy,
+        create_body=PolicyBody,
         change=change_policy,
-        change_body=PolicyChange,
-        replace=change_policy,
+        change_body=PolicyBody,
+        replace=replace_policy,
+        delete=delete_policy,
+        example=POLICY_EXAMPLE,
         actions=(
             Action(
                 name="preset",
@@ -90,6 +250,14 @@ KINDS: Final = (
                 body=PresetBody,
                 on_kind=True,
                 example={"name": "standard", "mode": "enforce"},
+            ),
+            Action(
+                name="apply",
+                summary="Add a policy, or replace the one of this id, type or name.",
+                perform=apply_policy,
+                body=AppliedPolicy,
+                on_kind=True,
+                example=POLICY_EXAMPLE,
             ),
         ),
     ),

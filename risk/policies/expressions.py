@@ -24,6 +24,8 @@ DEPTH_MAX: Final = 24
 #: nodes that one evaluation visits at most; a node inside a macro counts once per element
 COST_MAX: Final = 10_000
 MESSAGE_CHARS_MAX: Final = 300
+#: checked expressions that are remembered: reading a policy again compiles nothing
+KEPT_MAX: Final = 4_096
 #: functions of the language that are refused: compiling a pattern has no useful limit
 REFUSED_FUNCTIONS: Final = frozenset({"matches"})
 
@@ -94,6 +96,7 @@ class Expression:
         raise ExpressionError(_short(value))
 
 
+@functools.lru_cache(maxsize=KEPT_MAX)
 def check(source: str) -> Expression:
     """Compile an expression. Raises ExpressionError: syntax, types, a limit, a refused function."""
     if not 0 < len(source) <= CHARS_MAX:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from risk.policies.documents import SessionPolicy
 from risk.policy import Policy
 
 
@@ -17,4 +18,12 @@ class StoredPolicy:
 
     policy: Policy
     version: int
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSessionPolicy:
+    """A policy of sessions or sign-ins. skipped: what is wrong with rules that cannot be read."""
+
+    policy: SessionPolicy
     skipped: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Use cases of the entity risk policy: read, replace, apply a preset."""
+"""Use cases of the entity risk policy: read, replace, apply a preset. The others: `sessions`."""
 
 from __future__ import annotations
 

@@ -216,6 +216,7 @@ async def test_replacing_falls_back_to_defaults(admin: httpx2.AsyncClient, kind:
             "jwks_uri": "https://bare.example/jwks",
         },
         "relays": {"name": "bare"},
+        "policies": {"name": "bare"},
         "mappings": {"name": "bare", "event_type": "https://bare.example/event", "rules": []},
     }
     needed = bodies[kind.name]

@@ -65,6 +65,22 @@ def test_the_preset_is_applied_to_watch_or_to_act(shell: Shell) -> None:
     assert "standard" in unknown.err
 
 
+def test_a_policy_in_a_file_is_applied_and_shown(shell: Shell) -> None:
+    file = shell.folder / "strict.json"
+    rule = {"name": "new", "priority": 1, "when": {"level": "HIGH"}, "then": {"decision": "DENY"}}
+    file.write_text(json.dumps({"name": "strict", "mode": "enforce", "rules": [rule]}))
+    made = shell.good("policy", "apply", str(file))
+
+    assert shell.good("policy", "apply", str(file)) == made
+    assert shell.good("policy", "show", made["id"]) == made
+    assert made["id"] in shell.run("policy", "list").out
+    file.write_text(json.dumps({"name": "strict", "rules": [{**rule, "then": {}}]}))
+    refused = shell.run("policy", "apply", str(file))
+    assert refused.code == 2
+    assert "/rules/0/then/decision" in refused.err
+    assert shell.run("policy", "apply", str(file) + ".none").code == 2
+
+
 def test_users_are_shown_by_any_of_their_names(shell: Shell) -> None:
     sub = {"format": "iss_sub", "iss": "https://login.example", "sub": "a/b"}
     user = shell.good("user", "add", f"identifiers={json.dumps([sub])}", "external_id=u 1")
