@@ -21,6 +21,7 @@ import actions.registry.service
 import receivers.registry.service
 import receivers.routes
 import receivers.webhooks.routes
+import risk.inline.routes
 import risk.ips.routes
 import risk.policies.service
 import risk.routes
@@ -115,6 +116,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *authzen.ROUTES,
             *revocation.ROUTES,
             *signals.ROUTES,
+            *risk.inline.routes.ROUTES,
             *risk.routes.ROUTES,
             *risk.ips.routes.ROUTES,
             *admin_routes.ROUTES,

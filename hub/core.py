@@ -21,6 +21,7 @@ import hub.guard.service
 import hub.guard.store
 import receivers.store
 import risk.baselines.service
+import risk.contexts.service
 import risk.inline.service
 import risk.ips.service
 import risk.service
@@ -267,6 +268,7 @@ class Core:
             await runtime.changes.purge_changes(connection)
             await system_purge_revoked(connection, before=self._node.clock.now())
             await risk.ips.service.purge(connection, now=self._node.clock.now())
+            await risk.contexts.service.purge(connection, now=self._node.clock.now())
             await risk.inline.service.purge(connection, now=self._node.clock.now())
             await risk.baselines.service.purge(connection, now=self._node.clock.now())
             await system_purge_assertions(connection, before=self._node.clock.now())

@@ -20,6 +20,7 @@ from actions.messages import Event
 from hub.pipeline import lock_tenants
 from receivers.upstreams.model import Settlement as UpstreamSettlement
 from receivers.upstreams.store import get_upstream
+from risk.inline.service import register_contexts
 from risk.sessions.model import PutSession, PutSessionResult
 from runtime.ids import new_id
 from runtime.writer import Operation
@@ -35,6 +36,7 @@ async def _put_sessions(
     """
     await lock_tenants(connection, {item.tenant_id for item in items})
     results = await risk.PUT_SESSION.handle(connection, items)
+    await register_contexts(connection, items, results)
     for item, result in zip(items, results, strict=True):
         if result.new_alias_keys:
             await receivers.inbox.store.requeue_unmatched(

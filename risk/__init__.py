@@ -22,7 +22,8 @@ Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, `basel
 """
 
 from risk.baselines.service import RECORD_GOOD, WITHDRAW_SESSION
-from risk.inline.service import SETTLE
+from risk.contexts.service import RECORD
+from risk.inline.service import SETTLE, SETTLE_STEP_UP
 from risk.ips.service import REPORT_IPS
 from risk.sessions.service import END_SESSION, PUT_SESSION
 
@@ -30,8 +31,11 @@ __all__ = [
     "END_SESSION",
     "OPERATIONS",
     "PUT_SESSION",
+    "RECORD",
     "RECORD_GOOD",
     "REPORT_IPS",
+    "SETTLE",
+    "SETTLE_STEP_UP",
     "WITHDRAW_SESSION",
 ]
 
@@ -41,6 +45,8 @@ OPERATIONS = (
     END_SESSION,
     REPORT_IPS,
     SETTLE,
+    SETTLE_STEP_UP,
+    RECORD,
     RECORD_GOOD,
     WITHDRAW_SESSION,
 )

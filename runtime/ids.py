@@ -56,6 +56,7 @@ PREFIXES: Final = frozenset(
         "bgl",
         "sil",
         "sup",
+        "ctx",
     ]
 )
 

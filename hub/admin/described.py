@@ -252,6 +252,28 @@ _SESSIONS: Final = (
         answers={204: "ended", **_RISK_ERRORS, 404: "no such session"},
     ),
     Described(
+        path="/v1/sessions/{sid}/step-ups/{step_up_id}",
+        method="POST",
+        operation_id="settle_step_up",
+        summary="Say how a step-up ended. Passed: the context is accepted. Refused: the end.",
+        tag="sessions",
+        scopes=("sessions.write",),
+        body=ANY_OBJECT,
+        example={
+            "iss": "https://login.customer.example",
+            "outcome": "passed",
+            "auth_time": "2026-03-02T16:20:00Z",
+            "acr": "urn:customer:acr:mfa",
+            "amr": ["pwd", "hwk"],
+        },
+        answers={
+            204: "heard",
+            **_RISK_ERRORS,
+            404: "no such step-up",
+            409: "over before, or nothing that was asked for was proven",
+        },
+    ),
+    Described(
         path="/v1/sessions",
         method="GET",
         operation_id="list_sessions",

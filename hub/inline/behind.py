@@ -10,8 +10,10 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
+from risk.contexts.service import RECORD
 from risk.inline.model import Settled, Stand
 from risk.inline.service import SETTLE
+from risk.policies.recorded import RecordedContext
 from runtime.errors import Refused, Unavailable
 from runtime.writer import Writer
 
@@ -27,20 +29,20 @@ _lost_total = Counter(
 
 
 class Behind:
-    """Writes stands behind the answers that made them."""
+    """Writes stands and records of contexts behind the answers that made them."""
 
     def __init__(self, writer: Writer, written: Callable[[Stand, Settled | None], None]) -> None:
-        """written: hears what became of each, None when it could not be written."""
+        """written: hears what became of each stand, None when it could not be written."""
         self._writer = writer
         self._written = written
-        self._waiting: deque[Stand] = deque()
+        self._waiting: deque[Stand | RecordedContext] = deque()
 
-    def note(self, stand: Stand) -> None:
-        """Write a stand soon. Raises nothing."""
+    def note(self, item: Stand | RecordedContext) -> None:
+        """Write a stand or a record soon. Raises nothing."""
         if len(self._waiting) >= WAITING_MAX:
             self._waiting.popleft()
             _lost_total.inc()
-        self._waiting.append(stand)
+        self._waiting.append(item)
 
     async def run(self) -> None:
         """Write what waits, again and again, until cancelled."""
@@ -52,11 +54,10 @@ class Behind:
         """Write what waits now; return after the commit. Raises nothing."""
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
-            results = await asyncio.gather(
-                *(self._writer.submit(SETTLE, stand) for stand in batch), return_exceptions=True
-            )
-            for stand, result in zip(batch, results, strict=True):
-                self._written(stand, result if isinstance(result, Settled) else None)
+            results = await asyncio.gather(*map(self._write, batch), return_exceptions=True)
+            for item, result in zip(batch, results, strict=True):
+                if isinstance(item, Stand):
+                    self._written(item, result if isinstance(result, Settled) else None)
             failed = [each for each in results if isinstance(each, BaseException)]
             for each in failed:
                 if not isinstance(each, Refused | Unavailable):
@@ -65,3 +66,8 @@ class Behind:
                 _lost_total.inc(len(failed))
                 log.warning("contexts.lost", count=len(failed), error=type(failed[0]).__name__)
                 return
+
+    async def _write(self, item: Stand | RecordedContext) -> Settled | bool:
+        if isinstance(item, Stand):
+            return await self._writer.submit(SETTLE, item)
+        return await self._writer.submit(RECORD, item)

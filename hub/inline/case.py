@@ -13,6 +13,7 @@ from risk.contexts.parsing import bounded
 from risk.contexts.stored import render_context
 from risk.inline.memory import Live
 from risk.inline.model import Judged, Situation, Stand, StandState, Trail, worst_level
+from risk.policies.recorded import RecordedContext, encode
 from risk.verdict import Decision, Verdict
 from runtime.caller import Caller
 from runtime.ids import new_id
@@ -37,11 +38,32 @@ class Case:
     judged: Judged
 
     @property
+    def is_first(self) -> bool:
+        """Whether this context was never judged for this app, as far as this process knows."""
+        asked = (self.key, self.situation.facts.app_id)
+        return self.situation.here is not None and asked not in self.live.noted
+
+    @property
     def is_told(self) -> bool:
         """Whether there is anything to tell apart from "as before"."""
         verdict = self.judged.verdict
         is_quiet = verdict.decision is Decision.ALLOW and verdict.would_have is None
         return bool(self.judged.changes) or not is_quiet
+
+
+def recorded_of(case: Case) -> RecordedContext:
+    """Return a judged case as it is kept for trying policies on it. Raises nothing."""
+    session, situation = case.live.session, case.situation
+    case.live.noted.add((case.key, situation.facts.app_id))
+    return RecordedContext(
+        tenant_id=session.tenant_id,
+        context_id=new_id("ctx"),
+        user_id=session.user_id,
+        session_id=session.session_id,
+        at=situation.now,
+        facts=encode(case.judged.facts, tuple(sorted(case.live.apps))),
+        decision=case.judged.verdict.would_have or case.judged.verdict.decision,
+    )
 
 
 def asked_of(caller: Caller, question: SessionQuestion) -> Asked:

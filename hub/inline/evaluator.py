@@ -30,6 +30,7 @@ from hub.inline.case import (
     hour_of_week,
     nowhere,
     plain_answer,
+    recorded_of,
     stand_of,
     trail_of,
 )
@@ -246,13 +247,16 @@ class Evaluator:
             posture=question.signals,
             amr=session.amr,
             acr=session.acr,
+            auth_age_s=(
+                None if session.auth_time is None else (now - session.auth_time).total_seconds()
+            ),
             issuer=session.iss,
             exempt=place.is_exempt,
         )
         situation = Situation(
             now=now,
             facts=facts,
-            app_ids=tuple(sorted(live.apps)),
+            other_apps=tuple(sorted(live.apps - {app_id})),
             here=here,
             accepted=live.accepted,
             stand=live.stands.get(key),
@@ -279,6 +283,8 @@ class Evaluator:
     async def _conclude(self, case: Case) -> Answer:
         verdict = case.judged.verdict
         answer = answer_of(case, new_id("chg") if case.is_told else verdict.trace_id)
+        if case.is_first:
+            self.behind.note(recorded_of(case))
         if verdict.decision is Decision.ALLOW:
             if case.judged.accepts and case.situation.stand is None and case.situation.here:
                 state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED

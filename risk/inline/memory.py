@@ -28,6 +28,8 @@ FEED_AGE_MAX_S: Final = 2.0
 HELD_MAX: Final = 100_000
 #: answers held of one session: contexts and apps take turns
 ANSWERS_MAX: Final = 8
+#: contexts of one session that are known to be recorded
+NOTED_MAX: Final = 256
 #: a session that was found by its cookie or its bare id is looked up anew after a while: another
 #: one may have the same name by then
 ALIAS_LIFE_S: Final = 30.0
@@ -39,7 +41,8 @@ Key = tuple[str, str, str]
 class Live:
     """One session. stands: by context key. answers: the last ones, by what was asked.
 
-    pending: keys of stands that are being written behind their answers.
+    pending: keys of stands that are being written behind their answers. noted: (context, app) that
+    were recorded.
     """
 
     session: Session
@@ -49,6 +52,7 @@ class Live:
     trail: Trail | None = None
     apps: frozenset[str] = frozenset()
     pending: set[str] = field(default_factory=set)
+    noted: set[tuple[str, str | None]] = field(default_factory=set)
     asked_last: Hashable = None
     is_stale: bool = False
 
@@ -210,6 +214,7 @@ def _made(session: Session, found: Sequence[Stand], before: Live | None) -> Live
         return made
     # What was seen of its use is in this process only, and what is being written is not read yet.
     made.trail, made.apps = before.trail, made.apps | before.apps
+    made.noted = before.noted if len(before.noted) < NOTED_MAX else set()
     for key in before.pending - made.stands.keys():
         made.pending.add(key)
         made.stands[key] = before.stands[key]

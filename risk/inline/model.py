@@ -191,14 +191,15 @@ class Situation:
     """Everything that is known when a request of a live session is judged.
 
     facts: for the policies; level and changes are filled in here. features: for the scorer, the
-    same way. app_ids: of the session. here: None when the caller says nothing about the request.
+    same way. other_apps: of the session, besides
+    the one that is asked for. here: None when the caller says nothing about the request.
     accepted: contexts the session was accepted in. stand: what was settled about this context.
     fork, binding_lost: what the session's use over time says. blocked_by: name of a zone.
     """
 
     now: datetime
     facts: RequestFacts
-    app_ids: tuple[str, ...] = ()
+    other_apps: tuple[str, ...] = ()
     here: Context | None = None
     accepted: Collection[Context] = ()
     stand: Stand | None = None
@@ -243,10 +244,11 @@ def judge(situation: Situation, policies: SessionPolicies, scorer: Scorer) -> Ju
     score, level = _scored(situation, scorer, changes)
     named = tuple(each.value for each in changes)
     facts = replace(situation.facts, level=level, changes=named)
-    verdicts = [policies.judge_session(facts, situation.app_ids)]
+    verdicts = [policies.judge_session(facts, (facts.app_id,) if facts.app_id else ())]
     if situation.blocked_by is not None:
         verdicts.append(_blocked(situation.blocked_by))
     verdict = _with_stand(strongest(verdicts), situation.stand, facts)
+    verdict = _with_other_apps(verdict, situation, facts, policies)
     if changes and verdict.decision is not Decision.ALLOW:
         told = dict.fromkeys((*verdict.reasons, *(f"{name}_changed" for name in named)))
         verdict = replace(verdict, reasons=tuple(told)[:REASONS_MAX])
@@ -328,6 +330,20 @@ def _with_stand(verdict: Verdict, stand: Stand | None, facts: RequestFacts) -> V
     if is_passed and verdict.would_have is Decision.STEP_UP:
         return replace(verdict, would_have=None)
     return verdict
+
+
+def _with_other_apps(
+    verdict: Verdict, situation: Situation, facts: RequestFacts, policies: SessionPolicies
+) -> Verdict:
+    """Return the verdict with what fails at the session's other apps: told, and of no effect here.
+
+    A strict app prompts when it is asked for itself; a lax one beside it does not.
+    """
+    if not facts.changes or not situation.other_apps:
+        return verdict
+    others = policies.judge_session(replace(facts, app_id=None), situation.other_apps)
+    elsewhere = tuple(each for each in others.violations if each.app_ids)
+    return replace(verdict, violations=(*verdict.violations, *elsewhere)) if elsewhere else verdict
 
 
 def worst_level(facts: RequestFacts) -> Level:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
 
+from risk.contexts.stored import restore_context
 from risk.inline import store
 from risk.inline.model import Settled, Stand, StandState, settle
+from risk.inline.step_ups import StepUp, answered
+from risk.model import Level
 from risk.sessions import service as sessions
-from risk.sessions.model import SESSIONS_KIND, EndSession
+from risk.sessions import store as sessions_store
+from risk.sessions.model import SESSIONS_KIND, EndSession, PutSession, PutSessionResult
 from risk.sql.store import Connection
 from runtime.changes import note_changes
 from runtime.database import serialize
 from runtime.writer import Operation
 
+#: how long ago a proof may be that answers for a context
+FRESH: Final = timedelta(minutes=5)
 #: longer than sessions live
 LIFE: Final = timedelta(days=30)
 
@@ -71,6 +78,80 @@ def _end_of(stand: Stand) -> EndSession:
     return EndSession(tenant_id=stand.tenant_id, iss=iss, sid=sid, at=stand.at)
 
 
+async def register_contexts(
+    connection: Connection, items: Sequence[PutSession], results: Sequence[PutSessionResult]
+) -> None:
+    """Note in which contexts users proved themselves, as identity providers say of sessions.
+
+    The first one of a session is its anchor. A later one, with a fresh `auth_time`, answers the
+    step-up that was asked for in the same context, and joins what is accepted in any case.
+    """
+    wanted = [
+        _registered(item, result)
+        for item, result in zip(items, results, strict=True)
+        if item.context is not None and not result.refusal
+    ]
+    await settle_stands(connection, [each for each in wanted if each is not None])
+
+
+def _registered(item: PutSession, result: PutSessionResult) -> Stand | None:
+    is_fresh = item.auth_time is not None and item.now - item.auth_time <= FRESH
+    if not result.created and not is_fresh:
+        # A refresh proves nothing: whoever holds the cookie can cause one.
+        return None
+    stored = {**(item.context or {}), "told_by": item.told_by}
+    return Stand(
+        tenant_id=item.tenant_id,
+        session_id=result.session_id,
+        context_key=restore_context(stored, item.now).key(),
+        state=StandState.ANCHOR if result.created else StandState.PASSED,
+        # Somebody who proves themselves anew is as good as at the beginning.
+        level=Level.LOW.name if result.created else Level.MEDIUM.name,
+        decision="ALLOW",
+        scope="session",
+        at=item.now,
+        since=item.now,
+        context=stored,
+    )
+
+
+async def settle_step_ups(connection: Connection, items: Sequence[StepUp]) -> list[str]:
+    """Note how step-ups ended; return for each "" or a key of STEP_UP_REFUSALS."""
+    return [await _settle_step_up(connection, item) for item in items]
+
+
+async def _settle_step_up(connection: Connection, item: StepUp) -> str:
+    key = (item.iss, item.sid)
+    session = (await sessions_store.find_sessions(connection, item.tenant_id, keys={key})).get(key)
+    if session is None:
+        return "unknown"
+    await serialize(connection, "stands", item.tenant_id, session.session_id)
+    stands = await store.stands_of(connection, item.tenant_id, session_ids=[session.session_id])
+    stand = next((each for each in stands.values() if each.step_up_id == item.step_up_id), None)
+    if stand is None or session.ended_at is not None:
+        return "unknown" if stand is None else "ended"
+    outcome = answered(stand, item)
+    if isinstance(outcome, str):
+        return outcome
+    if outcome == stand:
+        return ""
+    await store.write_stands(connection, [outcome])
+    if outcome.state == StandState.REFUSED:
+        end = EndSession(tenant_id=item.tenant_id, iss=item.iss, sid=item.sid, at=item.at)
+        await sessions.end_sessions(connection, [end])
+    else:
+        proven = replace(
+            session,
+            auth_time=item.auth_time or item.at,
+            acr=item.acr or session.acr,
+            amr=item.amr or session.amr,
+            updated_at=item.at,
+        )
+        await sessions_store.write_sessions(connection, [proven])
+    await note_changes(connection, SESSIONS_KIND, [(item.tenant_id, session.session_id)])
+    return ""
+
+
 async def purge(connection: Connection, *, now: datetime) -> int:
     """Forget what was settled about sessions that are over, a bounded number; return how many."""
     return await store.system_purge_stands(connection, before=now - LIFE)
@@ -81,5 +162,12 @@ SETTLE: Final = Operation(
     item=Stand,
     result=Settled,
     handle=settle_stands,
+    wakes=("changes",),
+)
+SETTLE_STEP_UP: Final = Operation(
+    name="risk.settle_step_up",
+    item=StepUp,
+    result=str,
+    handle=settle_step_ups,
     wakes=("changes",),
 )

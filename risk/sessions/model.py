@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from risk.entities.model import parse_identifiers, parse_reference
+from risk.sessions import anchor
 from runtime.errors import Conflict, Invalid, NotFound, Refused
 from ssf.errors import SubjectError
 from ssf.subject import SimpleSubject, opaque, render_subject
@@ -28,7 +29,11 @@ EPOCH_S_MAX: Final = 253_402_300_799
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One session in the index. expires_at, ended_at: None while unknown or live."""
+    """One session in the index. expires_at, ended_at: None while unknown or live.
+
+    auth_time: when the user last proved themselves, None when nobody said so. binding: the public
+    key (JWK) that requests of the session prove to hold, None without.
+    """
 
     tenant_id: str
     iss: str
@@ -46,6 +51,8 @@ class Session:
     cookie_sha256: str | None
     created_at: datetime
     updated_at: datetime
+    auth_time: datetime | None = None
+    binding: dict[str, str] | None = None
 
     @property
     def ends_at(self) -> datetime | None:
@@ -62,7 +69,8 @@ class PutSession(msgspec.Struct, frozen=True, kw_only=True):
     """One wanted session, as it travels to the writer. Made by `parse_session`.
 
     user, device: a reference, or subject identifiers of one principal as JSON objects.
-    now: when it was asked for.
+    now: when it was asked for. context: where the user proved themselves, as stored contexts are.
+    told_by: the client that says all this.
     """
 
     tenant_id: str
@@ -78,6 +86,10 @@ class PutSession(msgspec.Struct, frozen=True, kw_only=True):
     acr: str | None = None
     expires_at: datetime | None = None
     cookie_sha256: str | None = None
+    auth_time: datetime | None = None
+    binding: dict[str, str] | None = None
+    context: dict[str, Any] | None = None
+    told_by: str = ""
 
 
 class PutSessionResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +142,8 @@ def put(known: Session | None, wanted: Session) -> Session | str:
         device_id=wanted.device_id or known.device_id,
         started_at=min(known.started_at, wanted.started_at),
         created_at=known.created_at,
+        auth_time=wanted.auth_time or known.auth_time,
+        binding=wanted.binding or known.binding,
     )
 
 
@@ -171,9 +185,10 @@ def check_key(iss: str, sid: str) -> None:
 def parse_session(body: object, *, tenant_id: str, iss: str, sid: str, now: datetime) -> PutSession:
     """Read the body of `PUT /v1/sessions/{sid}`. Raises Invalid with pointers.
 
-    `{user, device?, app?, client?, amr?, acr?, started_at?, expires_at?, cookie_sha256?}`; times
-    are seconds since 1970 or RFC 3339; user is a reference or a subject identifier; device is an
-    opaque id or a subject identifier. Unknown members are ignored.
+    `{user, device?, app?, client?, amr?, acr?, started_at?, expires_at?, cookie_sha256?,
+    auth_time?, binding?, context?}`; times are seconds since 1970 or RFC 3339; user is a reference
+    or a subject identifier; device is an opaque id or a subject identifier; binding and context are
+    read by `risk.sessions.anchor`. Unknown members are ignored.
     """
     if not isinstance(body, dict):
         raise _invalid("", "an object")
@@ -182,6 +197,7 @@ def parse_session(body: object, *, tenant_id: str, iss: str, sid: str, now: date
     expires_at = parse_moment(body.get("expires_at"), "/expires_at")
     if expires_at is not None and expires_at <= started_at:
         raise _invalid("/expires_at", "later than started_at")
+    auth_time = parse_moment(body.get("auth_time"), "/auth_time")
     cookie_sha256 = body.get("cookie_sha256")
     if cookie_sha256 is not None and not (
         isinstance(cookie_sha256, str) and _COOKIE_SHA256.fullmatch(cookie_sha256)
@@ -202,6 +218,9 @@ def parse_session(body: object, *, tenant_id: str, iss: str, sid: str, now: date
         acr=_text(body.get("acr"), "/acr"),
         expires_at=expires_at,
         cookie_sha256=cookie_sha256,
+        auth_time=None if auth_time is None else min(auth_time, now),
+        binding=anchor.parse_binding(body.get("binding")),
+        context=anchor.parse_context(body.get("context")),
     )
 
 
@@ -220,6 +239,8 @@ def render_session(session: Session, now: datetime) -> dict[str, object]:
         "started_at": session.started_at.isoformat(),
         "expires_at": session.expires_at and session.expires_at.isoformat(),
         "ended_at": session.ended_at and session.ended_at.isoformat(),
+        "auth_time": session.auth_time and session.auth_time.isoformat(),
+        "key_bound": True if session.binding else None,
         "live": session.is_live(now),
     }
     return {name: value for name, value in rendered.items() if value is not None}

@@ -236,6 +236,8 @@ def _wanted(item: PutSession, named: _Named, position: int) -> Session | str:
         cookie_sha256=item.cookie_sha256,
         created_at=item.now,
         updated_at=item.now,
+        auth_time=item.auth_time,
+        binding=item.binding,
     )
 
 

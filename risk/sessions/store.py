@@ -42,6 +42,8 @@ sessions: Final = sa.Table(
     sa.Column("cookie_sha256", sa.String(64)),
     sa.Column("created_at", UTCDateTime, nullable=False),
     sa.Column("updated_at", UTCDateTime, nullable=False),
+    sa.Column("auth_time", UTCDateTime),
+    sa.Column("binding", JSONDocument),
 )
 sa.Index("ix_sessions_user_id", sessions.c.tenant_id, sessions.c.user_id, sessions.c.session_id)
 sa.Index("ix_sessions_device_id", sessions.c.tenant_id, sessions.c.device_id, sessions.c.user_id)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -17,6 +18,8 @@ import sqlalchemy as sa
 from hub.app import make_app
 from hub.inline.evaluator import Evaluator
 from hub.node import open_node
+from risk.contexts.store import read_recorded
+from risk.policies.recorded import decode
 from runtime.database import Database
 from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub, config_for
 from tests.hub.story import IDP, ROSA, Story, begin
@@ -27,6 +30,7 @@ HOME = "198.51.100.7"
 OFFICE = "203.0.113.9"
 LAPTOP = "a" * 64
 THIEF = "b" * 64
+EC_KEY = {"kty": "EC", "crv": "P-256", "x": "x", "y": "y"}
 OF_FEEDS = re.compile(r"^(BEGIN|COMMIT|ROLLBACK)|FROM (changes|config_versions)\b")
 
 
@@ -197,6 +201,154 @@ async def test_two_machines_in_turns_are_a_fork(gateway: Gateway) -> None:
     assert decided["decision"] == "TERMINATE"
     assert "fork" in decided["changed"]["classes"]
     assert await gateway.decision(request_from(HOME)) == "ALLOW"
+
+
+# --- step-ups -----------------------------------------------------------------------------------
+
+
+async def asked(gateway: Gateway) -> str:
+    """Bring Rosa to the office, where she is asked for a step-up; return its id."""
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    return str((await gateway.ask(request_from(OFFICE)))["step_up"]["id"])
+
+
+async def answer(
+    gateway: Gateway, step_up_id: str, outcome: str = "passed", **others: Any
+) -> httpx2.Response:
+    return await gateway.story.admin.post(
+        f"/v1/sessions/{SID}/step-ups/{step_up_id}",
+        json={"iss": IDP, "outcome": outcome, **others},
+    )
+
+
+async def test_row_11_after_the_step_up_the_office_is_quiet(gateway: Gateway) -> None:
+    step_up_id = await asked(gateway)
+    for _ in range(2):  # a repeat is heard again and changes nothing
+        assert (await answer(gateway, step_up_id, acr="mfa", amr=["hwk"])).status_code == 204
+    await gateway.settle()
+
+    decided = await gateway.ask(request_from(OFFICE))
+    assert (decided["decision"], decided["reasons"]) == ("ALLOW", [])
+    assert "changed" not in decided
+    # What is near the office is near what was accepted.
+    near = await gateway.ask(request_from("203.0.113.77"))
+    assert (near["decision"], near["changed"]["classes"]) == ("ALLOW", ["minor"])
+    # Nobody else profits: the thief is not the one who proved anything.
+    assert await gateway.decision(STOLEN) == "TERMINATE"
+    session = await gateway.story.get(f"/v1/sessions/{SID}?iss={IDP}")
+    assert (session["acr"], session["amr"]) == ("mfa", ["hwk"])
+    assert session["auth_time"]
+
+
+async def test_row_11_refusing_the_prompt_ends_the_session(gateway: Gateway) -> None:
+    step_up_id = await asked(gateway)
+    assert (await answer(gateway, step_up_id, "refused")).status_code == 204
+    await gateway.settle()
+    for body in (request_from(OFFICE), request_from(HOME)):
+        assert await gateway.decision(body) == "TERMINATE"
+    assert (await answer(gateway, step_up_id)).status_code == 409
+
+
+async def test_the_identity_provider_may_say_it_with_a_refresh(gateway: Gateway) -> None:
+    await asked(gateway)
+    now = gateway.story.hub.clock.now()
+    refresh: dict[str, Any] = {"iss": IDP, "user": f"email:{ROSA}"}
+    context = {"ip": OFFICE, "ua": CHROME, "device": {"token_hash": LAPTOP}}
+    path = f"/v1/sessions/{SID}"
+    # A refresh without a fresh proof is no proof: whoever holds the cookie can cause one.
+    assert (await gateway.story.admin.put(path, json={**refresh, "context": context})).is_success
+    await gateway.settle()
+    assert await gateway.decision(request_from(OFFICE)) == "STEP_UP"
+
+    fresh = {**refresh, "context": context, "auth_time": now.isoformat()}
+    assert (await gateway.story.admin.put(path, json=fresh)).is_success
+    await gateway.settle()
+    assert await gateway.decision(request_from(OFFICE)) == "ALLOW"
+    assert await gateway.decision(STOLEN) == "TERMINATE"
+
+
+async def test_the_context_of_the_registration_is_the_anchor(gateway: Gateway) -> None:
+    body = {
+        "iss": IDP,
+        "user": f"email:{ROSA}",
+        "context": {"ip": HOME, "ua": CHROME, "device": {"token_hash": LAPTOP}},
+    }
+    assert (await gateway.story.admin.put("/v1/sessions/new", json=body)).status_code == 201
+    assert await gateway.decision(STOLEN, "new") == "TERMINATE"
+    assert await gateway.decision(request_from(HOME), "new") == "ALLOW"
+
+
+@ONE_ENGINE
+async def test_the_word_on_a_step_up_is_checked(gateway: Gateway) -> None:
+    step_up_id = await asked(gateway)
+    assert (await answer(gateway, "sup_unknown")).status_code == 404
+    assert (await answer(gateway, step_up_id, "maybe")).status_code == 400
+    assert (await answer(gateway, step_up_id, acr=7)).status_code == 400
+    assert (await answer(gateway, step_up_id, amr=["x"] * 99)).status_code == 400
+    before = await answer(gateway, step_up_id, auth_time="2020-01-01T00:00:00Z")
+    assert before.status_code == 409
+    hub = gateway.story.hub
+    path = f"/v1/sessions/{SID}/step-ups/{step_up_id}"
+    # A gateway asks; only who registers sessions may say how a step-up ended.
+    assert (await gateway.http.post(path, json={"iss": IDP})).status_code == 403
+    await hub.add_tenant("blue")
+    token = await hub.token("sessions.write", tenant="blue")
+    async with hub.client(token, tenant="blue") as foreign:
+        said = await foreign.post(path, json={"iss": IDP, "outcome": "passed"})
+    assert said.status_code == 404
+    assert await gateway.decision(request_from(OFFICE)) == "STEP_UP"
+
+
+@ONE_ENGINE
+@pytest.mark.parametrize(
+    ("member", "value", "pointer"),
+    [
+        ("context", [], "/context"),
+        ("context", {}, "/context/ip"),
+        ("context", {"ip": HOME, "device": {"signals": 7}}, "/device/signals"),
+        ("auth_time", "noon", "/auth_time"),
+        ("binding", {}, "/binding/jwk"),
+        ("binding", {"jwk": {"kty": "oct", "k": "AAAA"}}, "/binding/jwk"),
+        (
+            "binding",
+            {"jwk": {"kty": "EC", "crv": "P-256", "x": "x", "y": "y", "d": "d"}},
+            "/binding/jwk",
+        ),
+        ("binding", {"jwk": {"kty": "EC", "crv": "P-521", "x": "x", "y": "y"}}, "/binding/jwk/crv"),
+    ],
+)
+async def test_a_wrong_registration_is_told_what_is_wrong(
+    gateway: Gateway, member: str, value: object, pointer: str
+) -> None:
+    body = {"iss": IDP, "user": f"email:{ROSA}", member: value}
+    refused = await gateway.story.admin.put("/v1/sessions/new", json=body)
+    assert refused.status_code == 400
+    assert [each["pointer"] for each in refused.json()["errors"]] == [pointer]
+
+
+# --- records ------------------------------------------------------------------------------------
+
+
+async def test_contexts_are_recorded_once_and_policies_can_be_tried_on_them(
+    gateway: Gateway,
+) -> None:
+    for body in (request_from(HOME), request_from(HOME), request_from(OFFICE), STOLEN, STOLEN):
+        await gateway.ask(body)
+    await gateway.settle()
+    now = gateway.story.hub.clock.now()
+    async with gateway.story.hub.database.snapshot() as connection:
+        found = await read_recorded(
+            connection,
+            "default",
+            since=now - timedelta(hours=1),
+            until=now + timedelta(hours=1),
+            after=None,
+            limit=10,
+        )
+    assert [each.decision.name for each in found] == ["ALLOW", "STEP_UP", "TERMINATE"]
+    facts, _ = decode(found[1].facts)
+    assert (facts.kind, facts.level.name, facts.changes) == ("session", "MEDIUM", ("asn",))
 
 
 # --- levels -------------------------------------------------------------------------------------
