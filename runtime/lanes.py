@@ -121,6 +121,8 @@ class Lanes:
         self._is_finishing = False
         #: ends the pause between two searches, None when there is none
         self._pause: asyncio.TimerHandle | None = None
+        #: whether anything changed within that pause; else its end is no reason to search
+        self._is_search_wanted = False
         #: released when the wave that is being gathered goes to the writer
         self._wave: list[asyncio.Future[None]] = []
 
@@ -164,8 +166,12 @@ class Lanes:
         if free > 0:
             self._start(group, self._source.at_hand(self._clock.now(), free, self._busy))
             free = self._free(window)
-        if free <= 0 or self._pause is not None:
+        if self._pause is not None:
+            self._is_search_wanted = True
             return
+        if free <= 0:
+            return
+        self._is_search_wanted = False
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         # Copied: a lane that is settled while the search reads may still be found in it.
@@ -179,7 +185,8 @@ class Lanes:
 
     def _end_pause(self) -> None:
         self._pause = None
-        self._something_changed.set()
+        if self._is_search_wanted:
+            self._something_changed.set()
 
     def _start(self, group: asyncio.TaskGroup, works: Sequence[Any]) -> None:
         for work in works:

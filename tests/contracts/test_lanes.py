@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from typing_extensions import override
 
 from runtime.clock import FixedClock, from_epoch_s
 from runtime.database import Database
 from runtime.errors import Unavailable
-from runtime.lanes import CROWD, UNSETTLED_MAX, WINDOW, Lanes, LaneSource
+from runtime.lanes import CROWD, LOOK_AGAIN_S, UNSETTLED_MAX, WINDOW, Lanes, LaneSource
 from runtime.notify import Notifier
 from runtime.queue import LEASE_S, LeaseKeeper
 from runtime.writer import ItemT, LocalWriter, Operation, ResultT, Writer
@@ -195,6 +196,30 @@ async def test_a_slow_lane_delays_nobody_else(world: World) -> None:
         source.gates["slow"].set()
         await world.all_settled(slow)
     assert world.journal.numbers("slow") == [job.number for job in slow]
+
+
+class Idle(JobSource):
+    """Its tests add no work; it notes when it was asked for some."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.database, world.journal, name="worker")
+        self.asked_at: list[float] = []
+
+    @override
+    async def due(
+        self, buckets: Collection[int], now: datetime, limit: int, busy: Collection[str]
+    ) -> Sequence[Job]:
+        """Look, and find nothing."""
+        self.asked_at.append(asyncio.get_running_loop().time())
+        return await super().due(buckets, now, limit, busy)
+
+
+async def test_where_nothing_happens_nobody_searches(world: World) -> None:
+    """The end of the pause after a search was taken for news: an idle hub searched all the time."""
+    source = Idle(world)
+    async with world.working(source):
+        await until(lambda: len(source.asked_at) >= 4)
+    assert source.asked_at[3] - source.asked_at[1] >= LOOK_AGAIN_S
 
 
 async def test_new_work_is_found_without_a_wake_up(world: World) -> None:
