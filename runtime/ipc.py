@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from runtime import errors
 from runtime.errors import Refused, Unavailable
-from runtime.notify import Notifier
+from runtime.notify import CORE_TOPICS, Notifier
 from runtime.writer import ItemT, LocalWriter, Operation, ResultT
 
 FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -233,6 +233,9 @@ class CoreServer:
         self._spread(topic, came_from=came_from)
 
     def _spread(self, topic: str, *, came_from: _FrameProtocol | None) -> None:
+        if topic in CORE_TOPICS:
+            # Every commit of an intake wakes the inbox: a frame to each process, and nobody there.
+            return
         for peer in self.peers:
             if peer is not came_from:
                 wakes = peer.outgoing().wakes

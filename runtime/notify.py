@@ -14,6 +14,8 @@ from typing import Final
 TOPICS: Final = frozenset(
     {"signals", "tasks", "deliveries", "polls", "upstreams", "config", "changes"}
 )
+#: only core processes wait for these
+CORE_TOPICS: Final = frozenset({"signals"})
 
 
 class Notifier:
