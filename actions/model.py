@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from actions.fronting import ForwardAuthSetting
 from ssf.profile import FINAL
 
 #: a stage waits for the one before it, but never longer than this (contracts §6)
@@ -157,7 +158,8 @@ class SCIMSetting:
 class App:
     """A party we log users out of; an IdP is an app of kind `idp`. Holds no secret.
 
-    stream_profile: what its new streams begin with, a name of `ssf.profile.PROFILES`.
+    stream_profile: what its new streams begin with, a name of `ssf.profile.PROFILES`. forward_auth:
+    how gateways guard it.
     """
 
     tenant_id: str
@@ -176,6 +178,7 @@ class App:
     created_at: datetime
     updated_at: datetime
     stream_profile: str = FINAL.name
+    forward_auth: ForwardAuthSetting | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from hub.admin import openapi
 from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
 from hub.denied import DeniedUsers
-from hub.doors import authzen, native
+from hub.doors import authzen, forward_auth, native
 from hub.doors.apps import app_cache
 from hub.errors import ErrorBoundary, render_exception
 from hub.inline.evaluator import Evaluator
@@ -114,6 +114,7 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *decisions.ROUTES,
             *native.ROUTES,
             *authzen.ROUTES,
+            *forward_auth.ROUTES,
             *revocation.ROUTES,
             *signals.ROUTES,
             *risk.inline.routes.ROUTES,

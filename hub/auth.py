@@ -22,7 +22,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
-from hub.errors import response_of
+from hub.errors import FORWARD_AUTH_PREFIX, response_of
 from hub.oauth.certificates import thumbprint_of
 from hub.oauth.resources import Presented
 from runtime.caller import Caller
@@ -34,8 +34,7 @@ DOTS_OF_A_JWT: Final = 2
 OWN_CREDENTIALS_PREFIXES: Final = ("/receivers/", "/v1/signals/webhook/")
 #: where a client may send its id and secret itself, for callers that know no tokens
 BASIC_PREFIX: Final = "/access/v1/"
-#: where a gateway asks, and how it proves who it is
-FORWARD_AUTH_PREFIX: Final = "/v1/forward-auth"
+#: how a gateway proves who it is
 GATEWAY_AUTHORIZATION: Final = b"x-signalhub-authorization"
 #: of one client, in one process
 REQUESTS_PER_S: Final = 1_000.0

@@ -31,6 +31,9 @@ PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 UUID_URN: Final = "urn:uuid:"
 #: errors below it are plain text, but for those of our own that AuthZEN does not name
 AUTHZEN_PREFIX: Final = "/access/"
+FORWARD_AUTH_PREFIX: Final = "/v1/forward-auth"
+FORBIDDEN: Final = 403
+TOO_MANY: Final = 429
 AUTHZEN_PROBLEMS: Final = frozenset({413, 429})
 _VISIBLE_ASCII: Final = re.compile(r"[!-~]{1,200}")
 BAD_REQUEST: Final = 400
@@ -102,6 +105,8 @@ def problem_response(
     pointers: tuple[tuple[str, str], ...] = (),
 ) -> Response:
     """Return a problem+json answer to a request. Source: RFC 9457; requirements PD-1 to PD-5."""
+    if scope["path"].startswith(FORWARD_AUTH_PREFIX):
+        return _gateway_response(status)
     if scope["path"].startswith(AUTHZEN_PREFIX) and status not in AUTHZEN_PROBLEMS:
         return _plain_response(scope, status, detail, headers or {})
     slug = SLUGS.get(status, "invalid-request" if status < INTERNAL_ERROR else "internal")
@@ -141,6 +146,22 @@ def request_id_of(scope: Scope) -> str | None:
             text: str = value.decode("latin-1")
             return text if _VISIBLE_ASCII.fullmatch(text) else None
     return str(uuid.UUID(ids.new_uuid_urn().removeprefix(UUID_URN)))
+
+
+def _gateway_response(status: int) -> Response:
+    """Answer a gateway that could not be served: it keeps people out, and starts no sign-in.
+
+    To gateways 401 means "sign in" and most other statuses are trouble of their own; only what an
+    app's own rule says lets anybody in, and here no app is known. Requirements FWA-21, FWA-35.
+    """
+    is_ours = status >= INTERNAL_ERROR or status == TOO_MANY
+    return Response(
+        status_code=FORBIDDEN,
+        headers={
+            "cache-control": "no-store",
+            "x-signalhub-decision": "FALLBACK" if is_ours else "ERROR",
+        },
+    )
 
 
 def _plain_response(scope: Scope, status: int, detail: str, headers: Mapping[str, str]) -> Response:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+from actions.fronting import ForwardAuthSetting, faults_of
 from actions.messages import Event
 from actions.model import App, AppKind, LogoutMethod, LogoutSetting, SCIMSetting
 from actions.subjects import NAMING_MEMBER, SCIM_ATTRIBUTE_FORMATS
@@ -42,6 +43,7 @@ class WantedApp:
     scim_token: str | None = field(default=None, repr=False)
     status: str = "active"
     stream_profile: str = FINAL.name
+    forward_auth: ForwardAuthSetting | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,7 @@ def wanted_of(app: App) -> WantedApp:
         scim=app.scim,
         status=app.status,
         stream_profile=app.stream_profile,
+        forward_auth=app.forward_auth,
     )
 
 
@@ -82,6 +85,9 @@ def check_app(wanted: WantedApp, *, has_scim_token: bool = False) -> None:
     profiles = " or ".join(PROFILES)
     problems.unless(wanted.stream_profile in PROFILES, "/stream_profile", profiles)
     _check_logout(wanted, problems)
+    if wanted.forward_auth is not None:
+        for pointer, rule in faults_of(wanted.forward_auth):
+            problems.unless(False, pointer, rule)  # noqa: FBT003 - it is a fault already
     if wanted.scim is not None:
         _check_scim(wanted, wanted.scim, problems, has_token=has_scim_token)
     problems.raise_if_any("The app is not acceptable.")

@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from actions.fronting import ForwardAuthSetting
 from actions.model import App, AppKind, LogoutSetting, SCIMSetting, Webhook
 from actions.registry.model import WantedApp
 from runtime.database import JSONDocument, UTCDateTime, id_column, metadata, tenant_column
@@ -37,6 +38,7 @@ apps: Final = sa.Table(
     sa.Column("created_at", UTCDateTime, nullable=False),
     sa.Column("updated_at", UTCDateTime, nullable=False),
     sa.Column("stream_profile", sa.String(16), nullable=False, server_default="final"),
+    sa.Column("forward_auth", JSONDocument),
     sa.UniqueConstraint("tenant_id", "name"),
 )
 
@@ -241,6 +243,7 @@ def new_app(wanted: WantedApp, *, tenant_id: str, app_id: str, now: datetime) ->
         has_scim_token=wanted.scim_token is not None,
         status=wanted.status,
         stream_profile=wanted.stream_profile,
+        forward_auth=wanted.forward_auth,
         created_at=now,
         updated_at=now,
     )
@@ -259,6 +262,7 @@ def _app_row(app: App) -> dict[str, Any]:
         "scim": msgspec.to_builtins(app.scim) if app.scim else None,
         "status": app.status,
         "stream_profile": app.stream_profile,
+        "forward_auth": msgspec.to_builtins(app.forward_auth) if app.forward_auth else None,
         "updated_at": app.updated_at,
     }
 
@@ -279,6 +283,11 @@ def _app(row: sa.Row[Any]) -> App:
         has_scim_token=row.scim_token_sealed is not None,
         status=row.status,
         stream_profile=row.stream_profile,
+        forward_auth=(
+            msgspec.convert(row.forward_auth, ForwardAuthSetting)
+            if row.forward_auth is not None
+            else None
+        ),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any, Final, Literal
 
+from pydantic import Field
+
 import actions.registry.service as apps_service
+from actions.fronting import Fallback, ForwardAuthSetting, SessionHeader, UnknownSession
 from actions.model import (
     App,
     AppKind,
@@ -37,6 +40,23 @@ class SCIMBody(Body):
     user_attribute: str = "userName"
 
 
+class ForwardAuthBody(Body):
+    """How the app is guarded at a gateway; what is left out has its default."""
+
+    cookies: list[str] = Field(default_factory=list)
+    origins: list[str] = Field(default_factory=list)
+    sign_in_url: URL | None = None
+    sign_out_url: URL | None = None
+    step_up_url: URL | None = None
+    return_parameter: str = "return_to"
+    unknown_session: UnknownSession = UnknownSession.DENY
+    fallback: Fallback = Fallback.DENY
+    session_header: SessionHeader = SessionHeader.IGNORED
+    clears_cookie: bool = True
+    cookie_domain: str | None = None
+    tells_user: bool = False
+
+
 class AppChange(Body):
     """What can be changed of an app; members that are left out stay."""
 
@@ -51,6 +71,7 @@ class AppChange(Body):
     scim: SCIMBody | None = None
     status: Literal["active", "inactive"] | None = None
     stream_profile: Literal["final", "sse"] | None = None
+    forward_auth: ForwardAuthBody | None = None
 
 
 class AppBody(AppChange):
@@ -137,7 +158,16 @@ def _app_members(body: AppChange) -> dict[str, Any]:
             user_attribute=scim.user_attribute,
         )
         members["scim_token"] = scim.token
-    optional = {"subject_issuer", "client_id_at_app", "issuer", "scim"}
+    if members.get("forward_auth") is not None:
+        setting: ForwardAuthBody = members["forward_auth"]
+        members["forward_auth"] = ForwardAuthSetting(
+            **{
+                **dict(setting),
+                "cookies": tuple(setting.cookies),
+                "origins": tuple(setting.origins),
+            }
+        )
+    optional = {"subject_issuer", "client_id_at_app", "issuer", "scim", "forward_auth"}
     return {name: value for name, value in members.items() if value is not None or name in optional}
 
 
@@ -157,6 +187,7 @@ def _app(app: App) -> Document:
         "scim": None if app.scim is None else {**asdict(app.scim), "has_token": app.has_scim_token},
         "status": app.status,
         "stream_profile": app.stream_profile,
+        "forward_auth": None if app.forward_auth is None else asdict(app.forward_auth),
         "created_at": app.created_at,
         "updated_at": app.updated_at,
     }

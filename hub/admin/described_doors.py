@@ -1,4 +1,4 @@
-"""Descriptions of the front doors that others prescribe: AuthZEN."""
+"""Descriptions of the front doors that others prescribe: AuthZEN, and gateways."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ _ERRORS: Final = {
     403: "the scope is missing, or the app is another's",
     413: "too large",
 }
+_GATEWAY: Final = {
+    200: "let it pass",
+    302: "send the browser there",
+    401: "sign in, or step up: WWW-Authenticate says which",
+    403: "keep it out; X-Signalhub-Decision says why",
+    503: "undecided, where the app leaves that to Envoy",
+}
 _PLAIN: Final = frozenset({400, 401, 403})
 _SESSION: Final = {"type": "session", "id": "sess-31b9"}
 _ACCESS: Final = {"name": "access"}
@@ -98,5 +105,28 @@ DOORS: Final = (
         summary="Metadata of the policy decision point (AuthZEN).",
         tag="decisions",
         answers={200: "the metadata"},
+    ),
+    Described(
+        path="/v1/forward-auth",
+        method="GET",
+        operation_id="forward_auth",
+        summary="A gateway asks about the request it holds; any method. See integrate-gateway.md.",
+        tag="decisions",
+        scopes=("sessions.evaluate",),
+        query=("dialect", "app"),
+        answers=_GATEWAY,
+        answer_type=None,
+        plain=frozenset({401, 403, 503}),
+    ),
+    Described(
+        path="/v1/forward-auth/{tail}",
+        method="GET",
+        operation_id="forward_auth_below",
+        summary="The same for Envoy, with the original path behind and app and dialect in headers.",
+        tag="decisions",
+        scopes=("sessions.evaluate",),
+        answers=_GATEWAY,
+        answer_type=None,
+        plain=frozenset({401, 403, 503}),
     ),
 )

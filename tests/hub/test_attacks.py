@@ -27,10 +27,13 @@ from tests.hub.commands import LIMIT_S, Served
 from tests.hub.conftest import ALL_SCOPES, ONE_ENGINE, Hub
 from tests.hub.story import HUB_AUDIENCE, begin, sign
 
+#: answers in the form gateways understand, to any method: attacked in test_forward_auth.py
+GATEWAYS = "/v1/forward-auth"
 OPERATIONS = [
     (method.upper(), path)
     for path, operations in document()["paths"].items()
     for method in operations
+    if not path.startswith(GATEWAYS)
 ]
 JSON = {"content-type": "application/json"}
 #: per operation and engine
