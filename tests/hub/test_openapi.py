@@ -110,7 +110,8 @@ async def test_the_documented_scopes_are_the_ones_that_open_an_operation(hub: Hu
     }
     for path, operations in document()["paths"].items():
         for method, operation in operations.items():
-            if "security" not in operation:
+            # Gateways get 403 for whatever they do wrong (test_forward_auth.py).
+            if "security" not in operation or path.startswith("/v1/forward-auth"):
                 continue
             allowed = set(operation["security"][0]["bearer"])
             # Who may write may read as well.
