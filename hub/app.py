@@ -61,6 +61,7 @@ from risk.ips.model import Reporter
 from risk.model import Assessment, Level, SignalMode
 from risk.policies.sessions import policies_cache
 from risk.policy import PolicyMode
+from risk.zones.service import Zones
 from runtime.caller import Caller
 from runtime.errors import NotFound
 from runtime.feed import ConfigCache
@@ -183,6 +184,14 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         writer=node.writer,
         clock=node.clock,
         refusals=refusals,
+    )
+    app.state.networks = node.networks
+    app.state.zones = Zones(
+        node.database,
+        node.feed,
+        networks=node.networks,
+        clock=node.clock,
+        trusted_proxies=node.config.trusted_proxies,
     )
     app.state.policy_modes = ConfigCache(node.feed, "policies", partial(_load_policy_mode, node))
     app.state.session_policies = policies_cache(node.feed, node.database)

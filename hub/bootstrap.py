@@ -211,6 +211,7 @@ def process_configs(
             client_requests_per_s=settings.client_requests_per_s,
             trusted_proxies=settings.trusted_proxies,
             client_cert_header=settings.client_cert_header,
+            data_dir=str(settings.data_dir),
             scorer=settings.scorer,
             evaluate_deadline_ms=settings.evaluate_deadline_ms,
         )

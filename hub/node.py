@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from hub.tls import CertificateFiles
+from risk.networks.service import FOLDER, Networks
 from runtime.changes import ChangeFeed
 from runtime.clock import Clock, system_clock
 from runtime.database import Database
@@ -25,6 +26,8 @@ from runtime.secrets import SecretBox
 from runtime.writer import LocalWriter, Operation, Writer, index_operations
 
 CORE_WAIT_S: Final = 10.0
+#: a test's or a command's process does everything
+NETWORKS_ROLES: Final = frozenset({"api", "all", "cli"})
 
 
 class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +54,7 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     client_requests_per_s: float = 1_000.0
     trusted_proxies: tuple[str, ...] = ()
     client_cert_header: str | None = None
+    data_dir: str | None = None
     scorer: str = "rules"
     evaluate_deadline_ms: float = 20.0
 
@@ -64,6 +68,11 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Whether clients can prove themselves by a certificate."""
         own = self.tls is not None and self.tls.client_authority is not None
         return own or self.client_cert_header is not None
+
+    @property
+    def networks_dir(self) -> Path | None:
+        """Where feeds and the table of addresses lie; None for a process that has no files."""
+        return Path(self.data_dir) / FOLDER if self.data_dir else None
 
     def egress_rules(self) -> EgressRules:
         """Return who may be called from here."""
@@ -91,6 +100,7 @@ class Node:
     writer: Writer
     spawn: Spawn
     stopping: asyncio.Event
+    networks: Networks
 
 
 @asynccontextmanager
@@ -118,10 +128,12 @@ async def open_node(
             await feed.refresh()
             spawn(feed.run())
             spawn(changes.run())
+            clock = system_clock(dev_insecure=config.dev_insecure)
+            networks = await _open_networks(config, clock, notifier, spawn)
             writer = await _open_writer(config, database, notifier, operations, spawn)
             yield Node(
                 config=config,
-                clock=system_clock(dev_insecure=config.dev_insecure),
+                clock=clock,
                 database=database,
                 notifier=notifier,
                 feed=feed,
@@ -131,11 +143,22 @@ async def open_node(
                 writer=writer,
                 spawn=spawn,
                 stopping=asyncio.Event(),
+                networks=networks,
             )
             for task in reversed(tasks):
                 task.cancel()
     finally:
         await database.close()
+
+
+async def _open_networks(
+    config: ProcessConfig, clock: Clock, notifier: Notifier, spawn: Spawn
+) -> Networks:
+    """Return what is known of addresses; only processes that decide about requests hold it."""
+    networks = Networks(config.networks_dir if config.role in NETWORKS_ROLES else None, clock)
+    await networks.refresh()
+    spawn(networks.follow(notifier))
+    return networks
 
 
 async def _open_writer(

@@ -4,7 +4,8 @@ The tables and their queries live with what they are about:
 entities, aliases, links (`risk.entities.store`); sessions (`risk.sessions.store`); detections,
 clearances (`risk.findings.store`); levels, level_history, pins, reassessments
 (`risk.levels.store`); policies (`risk.policies.store`); mappings (`risk.mappings.store`);
-ip_claims, ip_report_windows (`risk.ips.store`); baselines, org_values (`risk.baselines.store`).
+ip_claims, ip_report_windows (`risk.ips.store`); baselines, org_values (`risk.baselines.store`);
+zones (`risk.zones.store`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from risk.levels.store import level_history, levels, pins, reassessments
 from risk.mappings.store import mappings
 from risk.policies.store import policies
 from risk.sessions.store import sessions
+from risk.zones.store import zones
 
 __all__ = [
     "aliases",
@@ -35,4 +37,5 @@ __all__ = [
     "policies",
     "reassessments",
     "sessions",
+    "zones",
 ]

@@ -345,6 +345,7 @@ async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIt
         egress_allow=settings.egress_allow,
         extra_ca=str(settings.extra_ca) if settings.extra_ca else None,
         log_level="error",
+        data_dir=str(settings.data_dir),
     )
     for line in made_up.lines:
         typer.echo(f"made up: {line}", err=True)

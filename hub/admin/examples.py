@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from hub.admin.examples_hub import OF_THE_HUB
 from hub.admin.examples_policies import POLICY_ANSWERS
+from hub.admin.examples_networks import NETWORK_ANSWERS
 from hub.admin.examples_relay import ANSWERS as RELAY_ANSWERS
 from hub.admin.examples_signals import SIGNAL_ANSWERS
 
@@ -17,6 +18,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
     **OF_THE_HUB,
     **POLICY_ANSWERS,
     **SIGNAL_ANSWERS,
+    **NETWORK_ANSWERS,
     "clients": {
         "id": "cli_01KJQ2M8000ZC4T9W6YR0QXN1E",
         "name": "payroll stream",

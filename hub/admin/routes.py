@@ -22,6 +22,7 @@ from hub.admin import (
     streams,
     tenants,
     upstreams,
+    zones,
 )
 from hub.admin.kinds import Kind, routes_of
 
@@ -33,6 +34,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *upstreams.KINDS,
     *apps.KINDS,
     *policies.KINDS,
+    *zones.KINDS,
     *mappings.KINDS,
     *people.KINDS,
     *streams.KINDS,

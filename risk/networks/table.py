@@ -25,8 +25,8 @@ from risk.networks.model import (
     unpacked,
 )
 
-#: merged answers kept by a view, of a few kilobytes each; the oldest goes first
-MERGED_MAX: Final = 8_192
+#: merged answers kept by a view; the oldest goes first. More would be a burden to free at once.
+MERGED_MAX: Final = 1_024
 _LOW: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 

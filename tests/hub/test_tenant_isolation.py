@@ -323,6 +323,15 @@ NAMED_BY: dict[str, str] = {
     "/v1/sessions/{sid}": "private session",
     "/v1/sessions/{sid}/evaluate": "private session",
     "/admin/v1/mappings/{id}": "mapping",
+    **dict.fromkeys(
+        (
+            "/admin/v1/zones/{id}",
+            "/admin/v1/zones/{id}/activate",
+            "/admin/v1/zones/{id}/deactivate",
+            "/admin/v1/zones/{id}/explain",
+        ),
+        "zone",
+    ),
     "/admin/v1/keys/{id}/activate": "signing key",
     "/admin/v1/keys/{id}/withdraw": "signing key",
     "/admin/v1/tasks/{id}/retry": "task",
@@ -475,6 +484,8 @@ async def _two_full_tenants(hub: Hub) -> tuple[Story, Story]:
         await hub.settle()
         mapping = {"name": "odd", "event_type": "https://vendor.example/odd", "rules": []}
         story.ids["mapping"] = (await story.post("/admin/v1/mappings", mapping))["id"]
+        zone = {"name": "office", "type": "IP", "gateways": [{"value": "192.0.2.0/24"}]}
+        story.ids["zone"] = (await story.post("/admin/v1/zones", zone))["id"]
         story.ids["private session"] = f"only-{tenant}"
         async with hub.client(story.tokens["idp"], tenant=tenant) as idp:
             body = {"user": story.ids["tim"], "device": "PH-0042-01"}
