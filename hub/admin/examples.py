@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hub.admin.examples_hub import OF_THE_HUB
-from hub.admin.examples_policies import POLICY_ANSWERS
 from hub.admin.examples_networks import NETWORK_ANSWERS
+from hub.admin.examples_policies import POLICY_ANSWERS
 from hub.admin.examples_relay import ANSWERS as RELAY_ANSWERS
 from hub.admin.examples_signals import SIGNAL_ANSWERS
 
