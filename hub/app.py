@@ -21,8 +21,10 @@ import actions.registry.service
 import receivers.registry.service
 import receivers.routes
 import receivers.webhooks.routes
+import risk.feedback.routes
 import risk.inline.routes
 import risk.ips.routes
+import risk.lookups.routes
 import risk.policies.service
 import risk.routes
 import transmitters.routes
@@ -120,6 +122,8 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
             *signals.ROUTES,
             *risk.inline.routes.ROUTES,
             *risk.routes.ROUTES,
+            *risk.feedback.routes.ROUTES,
+            *risk.lookups.routes.ROUTES,
             *risk.ips.routes.ROUTES,
             *admin_routes.ROUTES,
             *oauth_routes.ROUTES,
@@ -231,6 +235,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         add_audit=store.add_audit,
         responded=partial(node.notifier.wake_all, pipeline.TOPICS),
         app_issuer=partial(_app_issuer, node),
+        has_app=partial(_has_app, node),
         ip_claims=IPClaims(node.database, node.changes),
         reporter_of=partial(_reporter_of, app.state.receivers.profiles),
         put_session=PUT_SESSION,
@@ -259,6 +264,10 @@ async def _stream_defaults(node: Node, tenant_id: str, app_id: str) -> StreamDef
 async def _app_issuer(node: Node, tenant_id: str, app_id: str) -> str | None:
     app = await _find_app(node, tenant_id, app_id)
     return app.issuer if app else None
+
+
+async def _has_app(node: Node, tenant_id: str, app_id: str) -> bool:
+    return await _find_app(node, tenant_id, app_id) is not None
 
 
 async def _find_app(node: Node, tenant_id: str, app_id: str) -> App | None:

@@ -198,7 +198,8 @@ def closed_by_admin(
             state_by=word.by,
         )
         for each in active
-        if each.issuer == ADMIN_ISSUER
+        # What an analyst confirmed is no level that was set: feedback takes it back.
+        if each.issuer == ADMIN_ISSUER and each.name == catalogue.ADMIN_REPORTED
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from risk.ips.memory import IPClaims
 from risk.ips.model import Reporter
 from risk.ips.throttle import Refusals
+from risk.lookups.service import HasApp
 from risk.model import Assessment, Level
 from risk.sessions.model import PutSession, PutSessionResult
 from risk.sessions.service import PUT_SESSION
@@ -37,9 +38,10 @@ class RiskDeps:
     lock: excludes other changes of risk in these tenants until the transaction ends. caps:
     (tenant, issuer) to the highest level, for these tenants. responded: called after the commit of
     a response. app_issuer: (tenant, app id) to the issuer of the app's sessions, None if it has
-    none. ip_claims: what is said of addresses. reporter_of: (tenant, client id) to what the
-    client's word about addresses counts. put_session: writes a session; whoever replaces it does so
-    to let signals that wait for `new_alias_keys` be assessed in the same transaction.
+    none. has_app: whether an app of this id exists. ip_claims: what is said of addresses.
+    reporter_of: (tenant, client id) to what the client's word about addresses counts. put_session:
+    writes a session; whoever replaces it does so to let signals that wait for `new_alias_keys` be
+    assessed in the same transaction.
     """
 
     db: Database
@@ -51,6 +53,7 @@ class RiskDeps:
     add_audit: AddAudit
     responded: Callable[[], None]
     app_issuer: Callable[[str, str], Awaitable[str | None]]
+    has_app: HasApp
     ip_claims: IPClaims
     reporter_of: Callable[[str, str], Awaitable[Reporter]]
     ip_refusals: Refusals = field(default_factory=Refusals)

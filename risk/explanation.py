@@ -12,7 +12,6 @@ from risk import level as levels
 from risk.assessment import Judgement
 from risk.entities import service as entities
 from risk.entities.model import Link
-from risk.findings import store as findings_store
 from risk.levels import service as levels_service
 from risk.levels import store as levels_store
 from risk.levels.model import LevelChange, LevelRecord
@@ -60,16 +59,6 @@ class Explanation:
     evidence: tuple[Evidence, ...]
     remedies: tuple[Clearance, ...]
     pin: Pin | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetectionQuery:
-    """Which detections to list, newest first. before: a detection id to go on below."""
-
-    entity_id: str | None = None
-    state: DetectionState | None = None
-    before: str = ""
-    limit: int = 50
 
 
 async def user_risk(connection: Connection, tenant_id: str, user: str) -> UserRisk:
@@ -144,20 +133,6 @@ async def explain(
         ),
         remedies=tuple(facts.clearances),
         pin=facts.people[user_id].pin,
-    )
-
-
-async def list_detections(
-    connection: Connection, tenant_id: str, query: DetectionQuery
-) -> list[Detection]:
-    """Return detections as they stand, newest first, at most 200."""
-    return await findings_store.list_detections(
-        connection,
-        tenant_id,
-        entity_id=query.entity_id,
-        state=query.state,
-        before=query.before,
-        limit=min(query.limit, PAGE_MAX),
     )
 
 

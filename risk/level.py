@@ -8,12 +8,10 @@ stays.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import combinations
-from types import MappingProxyType
 from typing import Final
 
 from risk import catalogue
@@ -28,17 +26,9 @@ from risk.model import (
     Pin,
     SignalMode,
 )
+from risk.ranking import PRIOR_LOG_ODDS, SCORE_DIGITS, claimed_score
 
 CLASSES_FOR_MEDIUM: Final = 3
-PRIOR: Final = 0.002
-#: weight of a finding by claimed level, before reliability is learned from feedback
-SEVERITY: Final[Mapping[Level, float]] = MappingProxyType(
-    {Level.LOW: 1.5, Level.MEDIUM: 3.5, Level.HIGH: 7.0}
-)
-HALF_LIFE: Final[Mapping[Level, timedelta]] = MappingProxyType(
-    {Level.LOW: timedelta(days=1), Level.MEDIUM: timedelta(days=3), Level.HIGH: timedelta(days=7)}
-)
-SCORE_DIGITS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +47,9 @@ class LevelResult:
     pinned: bool = False
 
 
-_PRIOR_LOG_ODDS: Final = math.log(PRIOR / (1 - PRIOR))
 _NOTHING_KNOWN: Final = LevelResult(
     level=Level.LOW,
-    score=round(_PRIOR_LOG_ODDS, SCORE_DIGITS),
+    score=round(PRIOR_LOG_ODDS, SCORE_DIGITS),
     reasons=(),
     cause_ids=(),
     next_change_at=None,
@@ -106,7 +95,9 @@ def level(
     pin = _pin_in_force(pins, now)
     result = LevelResult(
         level=computed,
-        score=_score(counted, now),
+        # As the issuers claim. Whoever shows the score weighs them by what people said of them; the
+        # level does not depend on it, and here nobody waits for a look at the feedback.
+        score=claimed_score([(each.detection, each.level) for each in counted], now),
         reasons=tuple(reasons[:REASONS_MAX]),
         cause_ids=tuple(sorted(causes)),
         next_change_at=_next_change_at(open_now, pin),
@@ -135,7 +126,8 @@ def settle(detection: Detection, clearances: Iterable[Clearance], *, now: dateti
             return replace(
                 detection,
                 state=_state_after(remedy),
-                state_at=remedy.occurred_at,
+                # A person's word may reach into the future; what it closes is closed now.
+                state_at=min(remedy.occurred_at, now),
                 state_by=remedy.signal_id,
             )
         detection = replace(detection, sightings=kept)
@@ -366,20 +358,3 @@ def _next_change_at(open_now: Iterable[Detection], pin: Pin | None) -> datetime 
     if pin is not None and pin.until is not None:
         moments.append(pin.until)
     return min(moments, default=None)
-
-
-def _score(counted: Sequence[_Counted], now: datetime) -> float:
-    """Add up decayed evidence, the strongest of each source class, on top of the prior."""
-    strongest: dict[str, float] = {}
-    for each in counted:
-        detection = each.detection
-        weight = SEVERITY[each.level] * detection.confidence * _decay(each, now)
-        strongest[detection.source_class] = max(strongest.get(detection.source_class, 0.0), weight)
-    return round(math.fsum([_PRIOR_LOG_ODDS, *strongest.values()]), SCORE_DIGITS)
-
-
-def _decay(each: _Counted, now: datetime) -> float:
-    if catalogue.finding_type(each.detection.name).floor:
-        return 1.0
-    age = max(now - each.detection.occurred_at, timedelta())
-    return float(0.5 ** (age / HALF_LIFE[each.level]))

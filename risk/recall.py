@@ -60,7 +60,7 @@ async def dismiss_issuer(
         for each in active
         if each.issuer == issuer
     ]
-    await findings_store.write_detections(connection, dismissed)
+    await findings_store.write_detections(connection, dismissed, now=now)
 
 
 async def schedule_users(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from risk import catalogue
 from risk.assessment import Judgement
+from risk.entities.model import Link
 from risk.explanation import Evidence, Explanation, UserRisk
 from risk.levels.model import LevelChange
 from risk.model import Assessment, Cause, Clearance, Detection, Pin
@@ -87,6 +88,9 @@ def render_detection(detection: Detection) -> dict[str, object]:
         "revision": detection.revision,
         "name": detection.name,
         "title": finding.title,
+        "timing": finding.timing.value,
+        "tactics": list(finding.tactics),
+        "suggested": finding.suggested,
         "mitre": list(finding.mitre),
         "level": detection.level.name,
         "confidence": detection.confidence,
@@ -132,6 +136,17 @@ def render_pin(pin: Pin) -> dict[str, object]:
     }
 
 
+def render_link(link: Link) -> dict[str, object]:
+    """Render a link from a device to its user."""
+    return {
+        "device_id": link.device_id,
+        "kind": link.kind.value,
+        "source": link.source,
+        "since": link.since.isoformat(),
+        "until": link.until.isoformat() if link.until else None,
+    }
+
+
 def _render_judgement(judgement: Judgement) -> dict[str, object]:
     result = judgement.result
     return {
@@ -154,16 +169,7 @@ def _render_evidence(evidence: Evidence) -> dict[str, object]:
         **render_detection(evidence.detection),
         "counts_as": evidence.counts_as.name if evidence.counts_as else None,
         "is_cause": evidence.is_cause,
-        "via": [
-            {
-                "device_id": link.device_id,
-                "kind": link.kind.value,
-                "source": link.source,
-                "since": link.since.isoformat(),
-                "until": link.until.isoformat() if link.until else None,
-            }
-            for link in evidence.via
-        ],
+        "via": [render_link(link) for link in evidence.via],
         "expires_at": evidence.expires_at.isoformat() if evidence.expires_at else None,
     }
 

@@ -1,4 +1,4 @@
-"""HTTP of risk: a user's level, its history and explanation, detections, sessions.
+"""HTTP of risk: a user's level in the short form, and sessions.
 
 Scopes: `risk.read` to look, `risk.write` to set, `sessions.write` for sessions (contracts §8, §9).
 Errors are raised and rendered by hub; `request.scope["tenant"]` is of no concern here, because the
@@ -17,15 +17,12 @@ from starlette.routing import Route
 
 from risk import explanation, rendering, service
 from risk.deps import RiskDeps
-from risk.entities import service as entities
-from risk.explanation import DetectionQuery
-from risk.model import AdminWord, DetectionState, EntityKind, parse_level, parse_risk_reason
+from risk.model import AdminWord, parse_level, parse_risk_reason
 from risk.sessions import service as sessions
 from risk.sessions.model import (
     REFUSALS,
     EndSession,
     check_key,
-    parse_moment,
     parse_session,
     render_session,
 )
@@ -36,7 +33,17 @@ from runtime.paging import page_limit
 from ssf.errors import RemoteProtocolError
 from ssf.strict_json import parse_object
 
-__all__ = ["ROUTES", "RiskDeps", "json_object", "session_issuer"]
+__all__ = [
+    "ROUTES",
+    "RiskDeps",
+    "entered",
+    "json_answer",
+    "json_object",
+    "listed",
+    "page_of",
+    "session_issuer",
+    "user_of",
+]
 
 READ_SCOPES: Final = ("risk.read", "risk.write")
 WRITE_SCOPES: Final = ("risk.write",)
@@ -64,10 +71,10 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 
 async def get_short_risk(request: Request) -> Response:
     """Answer the level of a user in the short, familiar form."""
-    caller, deps = _entered(request, READ_SCOPES)
+    caller, deps = entered(request, READ_SCOPES)
     async with deps.db.snapshot() as connection:
-        found = await explanation.user_risk(connection, caller.tenant_id, _user(request))
-    return _json(rendering.render_short(found))
+        found = await explanation.user_risk(connection, caller.tenant_id, user_of(request))
+    return json_answer(rendering.render_short(found))
 
 
 async def put_short_risk(request: Request) -> Response:
@@ -76,7 +83,7 @@ async def put_short_risk(request: Request) -> Response:
     Body `{riskLevel: LOW|MEDIUM|HIGH, riskReason?: at most 500 characters}`; the answer shows the
     effective level, which may differ, and why. Source: contracts §6.
     """
-    caller, deps = _entered(request, WRITE_SCOPES)
+    caller, deps = entered(request, WRITE_SCOPES)
     body = await json_object(request)
     word = AdminWord(
         level=parse_level(body.get("riskLevel")),
@@ -89,7 +96,7 @@ async def put_short_risk(request: Request) -> Response:
         tenant_id=caller.tenant_id,
         actor=caller.client_id,
         action="user.risk",
-        ref=_user(request)[:REF_CHARS_MAX],
+        ref=user_of(request)[:REF_CHARS_MAX],
         detail={"riskLevel": word.level.name, "riskReason": word.reason},
     )
     async with deps.db.transaction() as connection:
@@ -97,73 +104,11 @@ async def put_short_risk(request: Request) -> Response:
         await deps.lock(connection, tenant_ids)
         caps = await deps.caps(connection, tenant_ids)
         made, created = await service.set_user_risk(
-            connection, caller.tenant_id, _user(request), word, caps=caps, now=now
+            connection, caller.tenant_id, user_of(request), word, caps=caps, now=now
         )
         await deps.respond(connection, [made], now=now)
     deps.responded()
-    return _json(rendering.render_set(made), status=CREATED if created else OK)
-
-
-async def get_risk(request: Request) -> Response:
-    """Answer the level of a user with reasons and causes."""
-    caller, deps = _entered(request, READ_SCOPES)
-    async with deps.db.snapshot() as connection:
-        found = await explanation.user_risk(connection, caller.tenant_id, _user(request))
-    return _json(rendering.render_user(found))
-
-
-async def list_risks(request: Request) -> Response:
-    """List users by level: `?level=&since=&cursor=&limit=`."""
-    caller, deps = _entered(request, READ_SCOPES)
-    wanted = request.query_params.get("level")
-    level = None if wanted is None else parse_level(wanted)
-    since = parse_moment(request.query_params.get("since"), "since")
-    cursor, limit = _page(request)
-    async with deps.db.snapshot() as connection:
-        found = await explanation.list_user_risks(
-            connection, caller.tenant_id, level=level, since=since, after=cursor, limit=limit
-        )
-    items = [rendering.render_user(each) for each in found]
-    return _listed(items, limit, [each.user_id for each in found])
-
-
-async def get_history(request: Request) -> Response:
-    """List how a user's level changed, newest first."""
-    caller, deps = _entered(request, READ_SCOPES)
-    cursor, limit = _page(request)
-    async with deps.db.snapshot() as connection:
-        found = await explanation.history(
-            connection, caller.tenant_id, _user(request), before=cursor, limit=limit
-        )
-    items = [rendering.render_change(each) for each in found]
-    return _listed(items, limit, [each.history_id for each in found])
-
-
-async def get_explanation(request: Request) -> Response:
-    """Explain a user's level: the evidence, what counts, what would end each finding."""
-    caller, deps = _entered(request, READ_SCOPES)
-    async with deps.db.snapshot() as connection:
-        caps = await deps.caps(connection, {caller.tenant_id})
-        found = await explanation.explain(
-            connection, caller.tenant_id, _user(request), caps=caps, now=deps.clock.now()
-        )
-    return _json(rendering.render_explanation(found))
-
-
-async def list_detections(request: Request) -> Response:
-    """List detections, newest first: `?user=|device=&state=&cursor=&limit=`."""
-    caller, deps = _entered(request, READ_SCOPES)
-    cursor, limit = _page(request)
-    async with deps.db.snapshot() as connection:
-        query = DetectionQuery(
-            entity_id=await _entity_id(request, connection, caller.tenant_id),
-            state=_state(request),
-            before=cursor,
-            limit=limit,
-        )
-        found = await explanation.list_detections(connection, caller.tenant_id, query)
-    items = [rendering.render_detection(each) for each in found]
-    return _listed(items, limit, [each.detection_id for each in found])
+    return json_answer(rendering.render_set(made), status=CREATED if created else OK)
 
 
 # --- sessions -----------------------------------------------------------------------------------
@@ -174,7 +119,7 @@ async def put_session(request: Request) -> Response:
 
     The issuer is that of the caller's app; a caller without an app names it in `iss`.
     """
-    caller, deps = _entered(request, SESSION_SCOPES)
+    caller, deps = entered(request, SESSION_SCOPES)
     body = await json_object(request)
     iss = await session_issuer(caller, deps, body.get("iss"))
     item = parse_session(
@@ -196,24 +141,24 @@ async def put_session(request: Request) -> Response:
     }
     if result.device_id:
         shown["device_id"] = result.device_id
-    return _json(shown, status=CREATED if result.created else OK)
+    return json_answer(shown, status=CREATED if result.created else OK)
 
 
 async def get_session(request: Request) -> Response:
     """Answer one session; `?iss=` when the caller has no app."""
-    caller, deps = _entered(request, SESSION_READ_SCOPES)
+    caller, deps = entered(request, SESSION_READ_SCOPES)
     iss = await session_issuer(caller, deps, request.query_params.get("iss"))
     check_key(iss, request.path_params["sid"])
     async with deps.db.snapshot() as connection:
         found = await sessions.get_session(
             connection, caller.tenant_id, iss=iss, sid=request.path_params["sid"]
         )
-    return _json(render_session(found, deps.clock.now()))
+    return json_answer(render_session(found, deps.clock.now()))
 
 
 async def delete_session(request: Request) -> Response:
     """End a session; 204, also when it had ended before."""
-    caller, deps = _entered(request, SESSION_SCOPES)
+    caller, deps = entered(request, SESSION_SCOPES)
     iss = await session_issuer(caller, deps, request.query_params.get("iss"))
     check_key(iss, request.path_params["sid"])
     item = EndSession(
@@ -229,8 +174,8 @@ async def delete_session(request: Request) -> Response:
 
 async def list_sessions(request: Request) -> Response:
     """List the sessions of a user, newest first: `?user=&cursor=&limit=`."""
-    caller, deps = _entered(request, SESSION_READ_SCOPES)
-    cursor, limit = _page(request)
+    caller, deps = entered(request, SESSION_READ_SCOPES)
+    cursor, limit = page_of(request)
     async with deps.db.snapshot() as connection:
         found = await sessions.list_sessions(
             connection,
@@ -241,20 +186,22 @@ async def list_sessions(request: Request) -> Response:
         )
     now = deps.clock.now()
     items = [render_session(each, now) for each in found]
-    return _listed(items, limit, [each.session_id for each in found])
+    return listed(items, limit, [each.session_id for each in found])
 
 
 # --- reading requests, writing answers ----------------------------------------------------------
 
 
-def _entered(request: Request, scopes: Sequence[str]) -> tuple[Caller, RiskDeps]:
+def entered(request: Request, scopes: Sequence[str]) -> tuple[Caller, RiskDeps]:
+    """Return who asks, and what the routes need. Raises Unauthorized, Forbidden."""
     caller: Caller = request.state.caller
     caller.require(*scopes)
     deps: RiskDeps = request.app.state.risk
     return caller, deps
 
 
-def _user(request: Request) -> str:
+def user_of(request: Request) -> str:
+    """Return the reference that the address holds."""
     user: str = request.path_params["user"]
     return user
 
@@ -274,23 +221,6 @@ async def session_issuer(caller: Caller, deps: RiskDeps, said: object) -> str:
     return said
 
 
-async def _entity_id(request: Request, connection: Any, tenant_id: str) -> str | None:
-    for kind in (EntityKind.USER, EntityKind.DEVICE):
-        if reference := request.query_params.get(kind.value):
-            return await entities.resolve(connection, tenant_id, reference, kind=kind)
-    return None
-
-
-def _state(request: Request) -> DetectionState | None:
-    wanted = request.query_params.get("state")
-    if wanted is None:
-        return None
-    if wanted not in set(DetectionState):
-        known = ", ".join(DetectionState)
-        raise Invalid(f"state is one of {known}.", pointers=(("state", "unknown"),))
-    return DetectionState(wanted)
-
-
 async def json_object(request: Request) -> dict[str, Any]:
     """Return the body, read as strictly as a SET. Raises Invalid."""
     try:
@@ -303,7 +233,8 @@ def _unacceptable(description: str) -> RemoteProtocolError:
     return RemoteProtocolError("invalid_request", description, requirement="PD-3")
 
 
-def _page(request: Request) -> tuple[str, int]:
+def page_of(request: Request) -> tuple[str, int]:
+    """Return cursor and limit of a list. Raises Invalid."""
     cursor = request.query_params.get("cursor", "")
     if len(cursor) > CURSOR_CHARS_MAX or not cursor.isprintable():
         raise Invalid("The cursor is not one of ours.", pointers=(("cursor", "unreadable"),))
@@ -311,14 +242,16 @@ def _page(request: Request) -> tuple[str, int]:
     return cursor, page_limit(wanted, most=PAGE_MAX)
 
 
-def _listed(items: Sequence[object], limit: int, cursors: Sequence[str]) -> Response:
+def listed(items: Sequence[object], limit: int, cursors: Sequence[str]) -> Response:
+    """Answer a page; a full one says where to go on."""
     page: dict[str, object] = {"items": items}
     if len(items) == limit:
         page["next_cursor"] = cursors[-1]
-    return _json(page)
+    return json_answer(page)
 
 
-def _json(body: object, *, status: int = OK) -> Response:
+def json_answer(body: object, *, status: int = OK) -> Response:
+    """Answer a JSON document that nobody keeps."""
     return Response(
         msgspec.json.encode(body),
         status_code=status,
@@ -354,9 +287,4 @@ ROUTES: Final = (
     Route("/v1/sessions/{sid:path}", session, methods=["PUT", "GET", "DELETE"]),
     Route("/v1/sessions", list_sessions, methods=["GET"]),
     Route("/api/v1/users/{user:path}/risk", short_risk, methods=["GET", "PUT"]),
-    Route("/v1/risk/users/{user:path}/history", get_history, methods=["GET"]),
-    Route("/v1/risk/users/{user:path}/explain", get_explanation, methods=["GET"]),
-    Route("/v1/risk/users/{user:path}", get_risk, methods=["GET"]),
-    Route("/v1/risk/users", list_risks, methods=["GET"]),
-    Route("/v1/detections", list_detections, methods=["GET"]),
 )

@@ -20,6 +20,7 @@ from risk.drafts import ClearanceDraft, DetectionDraft
 from risk.entities import service as entities
 from risk.entities import store as entities_store
 from risk.entities.model import SOURCE_CHARS_MAX, Link, LinkKind, owner_changes
+from risk.feedback import service as feedback
 from risk.findings import store as findings_store
 from risk.levels import service as levels
 from risk.levels import store as levels_store
@@ -163,7 +164,7 @@ async def set_user_risk(
     before = (await levels_store.read_people(connection, tenant_id, user_ids=[user_id]))[user_id]
     active = await findings_store.active_detections(connection, tenant_id, entity_ids=[user_id])
     await findings_store.write_detections(
-        connection, assessment.closed_by_admin(active, word, now=now)
+        connection, assessment.closed_by_admin(active, word, now=now), now=now
     )
     found: list[Detection] = []
     if word.level is Level.LOW:
@@ -188,6 +189,7 @@ async def set_user_risk(
                 now=now,
             )
         ]
+    await feedback.note_level(connection, tenant_id, user_id, word, now=now)
     trigger = Trigger(trace_id=new_id("chg"), occurred_at=now, received_at=now)
     users = frozenset({user_id})
     (made,) = await levels.recompute(

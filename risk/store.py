@@ -5,13 +5,14 @@ entities, aliases, links (`risk.entities.store`); sessions (`risk.sessions.store
 clearances (`risk.findings.store`); levels, level_history, pins, reassessments
 (`risk.levels.store`); policies (`risk.policies.store`); mappings (`risk.mappings.store`);
 ip_claims, ip_report_windows (`risk.ips.store`); baselines, org_values (`risk.baselines.store`);
-zones (`risk.zones.store`).
+zones (`risk.zones.store`); feedback, labels (`risk.feedback.store`).
 """
 
 from __future__ import annotations
 
 from risk.baselines.store import baselines, org_values
 from risk.entities.store import aliases, entities, links
+from risk.feedback.store import feedback, labels
 from risk.findings.store import clearances, detections
 from risk.ips.store import ip_claims, ip_report_windows
 from risk.levels.store import level_history, levels, pins, reassessments
@@ -26,8 +27,10 @@ __all__ = [
     "clearances",
     "detections",
     "entities",
+    "feedback",
     "ip_claims",
     "ip_report_windows",
+    "labels",
     "level_history",
     "levels",
     "links",

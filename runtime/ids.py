@@ -23,7 +23,7 @@ PREFIXES: Final = frozenset(
     [
         "usr",
         "svc",
-        "vdt",
+        "fbk",
         "dev",
         "ses",
         "app",

@@ -6,7 +6,7 @@ from typing import Final
 
 from hub.admin.described_doors import DOORS
 from hub.admin.described_oauth import OAUTH
-from hub.admin.described_risk import INTAKE
+from hub.admin.described_risk import INTAKE, RISK_OF_ALL
 from hub.admin.described_ssf import SSF
 from hub.admin.operation import ANY_OBJECT, Described
 
@@ -97,16 +97,17 @@ _RISK: Final = (
         summary="Users by level, with reasons.",
         tag="risk",
         scopes=_READ_RISK,
-        query=("level", "since", *_PAGING),
+        query=("level", "since", "order", *_PAGING),
         answers={200: "a page", **_RISK_ERRORS},
     ),
     Described(
         path="/v1/risk/users/{user}",
         method="GET",
         operation_id="read_user_risk_in_full",
-        summary="A user's level with reasons and causes.",
+        summary="A user's level with reasons and causes; asOf: as it was known at a time.",
         tag="risk",
         scopes=_READ_RISK,
+        query=("asOf",),
         answers={200: "the level", **_RISK_ERRORS, **_NO_USER},
     ),
     Described(
@@ -132,11 +133,14 @@ _RISK: Final = (
         path="/v1/detections",
         method="GET",
         operation_id="list_detections",
-        summary="Detections, newest first; of one user or device, in one state.",
+        summary="Detections, newest first; about one entity, of one name, in one state.",
         tag="risk",
         scopes=_READ_RISK,
-        query=("user", "device", "state", *_PAGING),
-        answers={200: "a page", **_RISK_ERRORS, 404: "no such user or device"},
+        query=(
+            *("user", "device", "session", "app", "service_account"),
+            *("name", "timing", "issuer", "state", *_PAGING),
+        ),
+        answers={200: "a page", **_RISK_ERRORS, 404: "names nobody"},
     ),
 )
 
@@ -381,6 +385,7 @@ DESCRIBED: Final = (
     *OAUTH,
     *INTAKE,
     *_RISK,
+    *RISK_OF_ALL,
     *_IPS,
     *_SESSIONS,
     *_DECISIONS,

@@ -77,3 +77,115 @@ INTAKE: Final = (
         answers=_INTAKE_ANSWERS,
     ),
 )
+
+_READ: Final = ("risk.read", "risk.write")
+_PAGING: Final = ("cursor", "limit")
+_WORD_ERRORS: Final = {**_ERRORS, 404: "names nobody"}
+_REASON: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "reason": {"type": "string", "maxLength": 500},
+        "until": {"type": "string", "format": "date-time"},
+    },
+}
+_WORDS: Final = {
+    "confirm-compromised": "Confirm that it is compromised: HIGH at once, and a floor.",
+    "confirm-safe": "Confirm that the findings are false: closed, quiet for a while, learned.",
+    "dismiss": "Dismiss the findings: closed, nothing is learned; a floor stays.",
+    "undo": "Take the newest of these words back.",
+}
+
+
+def _reads_of(plural: str, item: str) -> tuple[Described, ...]:
+    at, name = f"/v1/risk/{plural}", item.replace(" ", "_")
+    missing = {**_ERRORS, 404: f"no such {item}"}
+    return (
+        Described(
+            path=at,
+            method="GET",
+            operation_id=f"list_{name}_risks",
+            summary=f"Every {item} with active findings of its own, with level and score.",
+            tag="risk",
+            scopes=_READ,
+            query=("level", "since", *_PAGING),
+            answers={200: "a page", **_ERRORS},
+        ),
+        Described(
+            path=f"{at}/{{id}}",
+            method="GET",
+            operation_id=f"read_{name}_risk",
+            summary=f"The risk of one {item}; asOf: as it was known at a time.",
+            tag="risk",
+            scopes=_READ,
+            query=("asOf",),
+            answers={200: "the risk", **missing},
+        ),
+        Described(
+            path=f"{at}/{{id}}/history",
+            method="GET",
+            operation_id=f"list_{name}_risk_history",
+            summary="How the level changed, newest first.",
+            tag="risk",
+            scopes=_READ,
+            query=_PAGING,
+            answers={200: "a page", **missing},
+        ),
+        Described(
+            path=f"{at}/{{id}}/explain",
+            method="GET",
+            operation_id=f"explain_{name}_risk",
+            summary="The evidence, what counts, what would end it, what people said.",
+            tag="risk",
+            scopes=_READ,
+            answers={200: "the explanation", **missing},
+        ),
+    )
+
+
+def _words_of(at: str, name: str) -> tuple[Described, ...]:
+    return tuple(
+        Described(
+            path=f"{at}/{word}",
+            method="POST",
+            operation_id=f"{word.replace('-', '_')}_{name}",
+            summary=summary,
+            tag="risk",
+            scopes=("risk.write",),
+            body=None if word == "undo" else _REASON,
+            example=None if word == "undo" else {"reason": "Known test of the red team."},
+            answers={
+                200: "what came of it",
+                **_WORD_ERRORS,
+                **({409: "nobody said anything"} if word == "undo" else {}),
+            },
+        )
+        for word, summary in _WORDS.items()
+    )
+
+
+RISK_OF_ALL: Final = (
+    *_words_of("/v1/risk/users/{user}", "user"),
+    *(
+        described
+        for plural, item in (
+            ("devices", "device"),
+            ("sessions", "session"),
+            ("apps", "app"),
+            ("service-accounts", "service account"),
+        )
+        for described in (
+            *_reads_of(plural, item),
+            *_words_of(f"/v1/risk/{plural}/{{id}}", item.replace(" ", "_")),
+        )
+    ),
+    Described(
+        path="/v1/detections/{detection}",
+        method="GET",
+        operation_id="read_detection",
+        summary="One detection as it stands.",
+        tag="risk",
+        scopes=_READ,
+        answers={200: "the detection", **_ERRORS, 404: "no such detection"},
+    ),
+    *_words_of("/v1/detections/{detection}", "detection"),
+)

@@ -60,6 +60,8 @@ detections: Final = sa.Table(
     sa.Column("state", sa.String(24), nullable=False),
     sa.Column("state_at", UTCDateTime, nullable=False),
     sa.Column("state_by", sa.String(200), nullable=False),
+    # When this revision was written; null in rows older than the column.
+    sa.Column("recorded_at", UTCDateTime),
 )
 #: the same text in index and query, or SQLite would not use the partial index
 IS_ACTIVE: Final = sa.text("is_latest AND state = 'active'")
@@ -95,11 +97,15 @@ clearances: Final = sa.Table(
 
 # --- detections ---------------------------------------------------------------------------------
 
-_DETECTION_COLUMNS: Final = tuple(
+_NOT_READ: Final = frozenset(
+    {"tenant_id", "is_latest", "occurred_at", "expires_at", "mitre", "recorded_at"}
+)
+#: what `detection` takes
+DETECTION_COLUMNS: Final = tuple(
     column
     for column in detections.columns
     # What the others tell already is not read: it is stored for queries and for people.
-    if column.name not in {"tenant_id", "is_latest", "occurred_at", "expires_at", "mitre"}
+    if column.name not in _NOT_READ
 )
 
 
@@ -122,7 +128,7 @@ def _of_active(*columns: sa.Column[Any]) -> Mapping[str, sa.Select[*tuple[Any, .
     }
 
 
-_ACTIVE: Final = _of_active(*_DETECTION_COLUMNS)
+_ACTIVE: Final = _of_active(*DETECTION_COLUMNS)
 _SUSPECTS: Final = _of_active(detections.c.entity_id)
 _FOLLOWED: Final = (
     sa.update(detections)
@@ -142,31 +148,6 @@ async def active_detections(
 ) -> list[Detection]:
     """Return the latest revision of every active detection about the entities."""
     rows = await rows_of(connection, _ACTIVE[connection.dialect.name], tenant_id, entity_ids)
-    return [detection(row, tenant_id) for row in rows]
-
-
-async def list_detections(
-    connection: AsyncConnection,
-    tenant_id: str,
-    *,
-    entity_id: str | None,
-    state: DetectionState | None,
-    before: str,
-    limit: int,
-) -> list[Detection]:
-    """Return up to `limit` latest revisions with an id below `before`, newest first."""
-    statement = sa.select(*_DETECTION_COLUMNS).where(
-        detections.c.tenant_id == tenant_id, sa.text("is_latest")
-    )
-    if entity_id is not None:
-        statement = statement.where(detections.c.entity_id == entity_id)
-    if state is not None:
-        statement = statement.where(detections.c.state == state.value)
-    if before:
-        statement = statement.where(detections.c.detection_id < before)
-    rows = await connection.execute(
-        statement.order_by(detections.c.detection_id.desc()).limit(limit)
-    )
     return [detection(row, tenant_id) for row in rows]
 
 
@@ -190,7 +171,9 @@ async def entities_of_issuer(
     return {row.entity_id: _KINDS[row.entity_kind] for row in rows}
 
 
-async def write_detections(connection: AsyncConnection, written: Sequence[Detection]) -> None:
+async def write_detections(
+    connection: AsyncConnection, written: Sequence[Detection], *, now: datetime
+) -> None:
     """Append revisions; the one before each, if there is one, is the latest no more."""
     if not written:
         return
@@ -200,7 +183,7 @@ async def write_detections(connection: AsyncConnection, written: Sequence[Detect
         if each.revision > 1
     ]
     await _UNFLAG.run(connection, followed)
-    await _APPEND.run(connection, [_detection_row(each) for each in written])
+    await _APPEND.run(connection, [_detection_row(each, now) for each in written])
 
 
 # A look-up costs a tenth of a call of the enumeration, and a batch needs hundreds.
@@ -210,7 +193,7 @@ _STATES: Final = {state.value: state for state in DetectionState}
 
 
 def detection(row: Sequence[Any], tenant_id: str) -> Detection:
-    """Make a detection of the columns of `_DETECTION_COLUMNS`."""
+    """Make a detection of the columns of `DETECTION_COLUMNS`."""
     (
         detection_id,
         revision,
@@ -260,7 +243,7 @@ def detection(row: Sequence[Any], tenant_id: str) -> Detection:
     )
 
 
-def _detection_row(each: Detection) -> dict[str, Any]:
+def _detection_row(each: Detection, now: datetime) -> dict[str, Any]:
     return {
         "tenant_id": each.tenant_id,
         "detection_id": each.detection_id,
@@ -288,6 +271,7 @@ def _detection_row(each: Detection) -> dict[str, Any]:
         "state": each.state._value_,
         "state_at": each.state_at,
         "state_by": each.state_by,
+        "recorded_at": now,
     }
 
 
@@ -330,6 +314,19 @@ async def read_clearances(
             connection, _CLEARANCES, tenant_id, entity_ids
         )
     ]
+
+
+async def forget_clearances(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str], signal_id: str
+) -> None:
+    """Take back the words about these entities that one person's feedback brought."""
+    await connection.execute(
+        sa.delete(clearances).where(
+            clearances.c.tenant_id == tenant_id,
+            clearances.c.entity_id.in_(sorted(entity_ids)),
+            clearances.c.signal_id == signal_id,
+        )
+    )
 
 
 async def write_clearances(connection: AsyncConnection, written: Sequence[Clearance]) -> None:

@@ -136,7 +136,7 @@ async def recompute(
         for user_id, judgement in judgements.items()
         if user_id in news or _moved(facts.people[user_id].record, judgement)
     ]
-    await findings_store.write_detections(connection, appended)
+    await findings_store.write_detections(connection, appended, now=now)
     await findings_store.write_clearances(connection, change.remedied)
     await _write_levels(connection, tenant_id, facts, judgements=judgements, now=now)
     assessments = await _assessments(

@@ -47,6 +47,7 @@ sessions: Final = sa.Table(
 )
 sa.Index("ix_sessions_user_id", sessions.c.tenant_id, sessions.c.user_id, sessions.c.session_id)
 sa.Index("ix_sessions_device_id", sessions.c.tenant_id, sessions.c.device_id, sessions.c.user_id)
+sa.Index("ix_sessions_session_id", sessions.c.tenant_id, sessions.c.session_id)
 sa.Index("ix_sessions_sid", sessions.c.tenant_id, sessions.c.sid)
 sa.Index("ix_sessions_cookie_sha256", sessions.c.tenant_id, sessions.c.cookie_sha256)
 

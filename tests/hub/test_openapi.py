@@ -27,6 +27,9 @@ def routed(app: Any) -> Iterator[tuple[str, str]]:
         )
     for route in app.routes:
         assert isinstance(route, Route)
+        if not route.include_in_schema:
+            # It only says that this method is none of the path's.
+            continue
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
         # A route without methods takes all of them; the document says GET.
         for method in (route.methods or {"GET"}) - IMPLIED_METHODS:

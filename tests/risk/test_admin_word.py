@@ -9,8 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from risk import explanation, service
-from risk.explanation import DetectionQuery, Explanation
+from risk.explanation import Explanation
 from risk.levels.model import LevelChange
+from risk.lookups import service as lookups
+from risk.lookups.service import DetectionQuery
 from risk.model import AdminWord, Assessment, DetectionState, Level, SignalMode
 from risk.policies import service as policies
 from risk.policies.store import policies as table
@@ -164,7 +166,7 @@ async def test_detections_are_listed_as_they_stand(world: World) -> None:
 
     async def listed(**query: Any) -> list[tuple[str, str]]:
         async with world.database.snapshot() as connection:
-            found = await explanation.list_detections(connection, TENANT, DetectionQuery(**query))
+            found = await lookups.list_detections(connection, TENANT, DetectionQuery(**query))
         return [(each.name, each.state.value) for each in found]
 
     both = [("partner_reported_risk", "active"), ("device_compromised", "remediated")]
@@ -172,7 +174,7 @@ async def test_detections_are_listed_as_they_stand(world: World) -> None:
     assert await listed(entity_id=user_id) == [both[0]]
     assert await listed(state=DetectionState.REMEDIATED) == [both[1]]
     async with world.database.snapshot() as connection:
-        first = await explanation.list_detections(connection, TENANT, DetectionQuery(limit=1))
+        first = await lookups.list_detections(connection, TENANT, DetectionQuery(limit=1))
     assert len(await listed(before=first[0].detection_id)) == 1
 
 

@@ -16,11 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from risk import OPERATIONS
+from risk import routes as risk_routes
 from risk.deps import RiskDeps
+from risk.feedback import routes as feedback_routes
 from risk.ips.memory import IPClaims
 from risk.ips.model import Reporter
+from risk.lookups import routes as lookup_routes
 from risk.model import Assessment, Level, SignalMode
-from risk.routes import ROUTES
 from risk.sql.store import Connection
 from runtime.audit import AuditNote
 from runtime.caller import Caller
@@ -123,7 +125,11 @@ async def api(world: World) -> AsyncIterator[Api]:
         assert isinstance(error, Refused)
         return JSONResponse({"detail": error.detail, "at": error.pointers}, error.status)
 
-    app = Starlette(routes=list(ROUTES), exception_handlers={Refused: refused})
+    async def has_app(_tenant_id: str, app_id: str) -> bool:
+        return app_id == "app_idp"
+
+    routes = (*risk_routes.ROUTES, *feedback_routes.ROUTES, *lookup_routes.ROUTES)
+    app = Starlette(routes=list(routes), exception_handlers={Refused: refused})
     app.state.risk = RiskDeps(
         db=world.database,
         writer=DirectWriter(world.database),
@@ -134,6 +140,7 @@ async def api(world: World) -> AsyncIterator[Api]:
         add_audit=spine.add_audit,
         responded=spine.wake,
         app_issuer=app_issuer,
+        has_app=has_app,
         ip_claims=IPClaims(world.database, ChangeFeed(world.database, Notifier())),
         reporter_of=reporter_of,
     )

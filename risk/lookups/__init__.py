@@ -1,0 +1,1 @@
+"""Looking at findings: lists, single ones, and what was known at any time."""
