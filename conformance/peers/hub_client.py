@@ -65,6 +65,7 @@ async def register_session(
     *,
     issuer: str,
     user: dict[str, str],
+    cookie_sha256: str | None = None,
 ) -> bool:
     """Tell the hub about a session: `PUT {hub}/v1/sessions/{sid}`.
 
@@ -78,6 +79,7 @@ async def register_session(
         "user": user,
         "device": session.device,
         "started_at": timestamp(session.started_at_s),
+        "cookie_sha256": cookie_sha256,
     }
     url = f"{options.hub}/v1/sessions/{session.sid}"
     problem: str | None = None
@@ -88,6 +90,42 @@ async def register_session(
         if attempt + 1 < ATTEMPTS_MAX:
             await asyncio.sleep(FIRST_PAUSE_S * 2**attempt)
     raise HubError(f"the hub did not take the session: {problem}")
+
+
+async def end_session(
+    client: httpx2.AsyncClient, options: HubOptions, sid: str, *, issuer: str
+) -> None:
+    """Tell the hub that a session is over. Raises HubError."""
+    if options.hub is not None:
+        await _told(
+            client.delete(
+                f"{options.hub}/v1/sessions/{sid}", params={"iss": issuer}, headers=_bearer(options)
+            )
+        )
+
+
+async def settle_step_up(
+    client: httpx2.AsyncClient,
+    options: HubOptions,
+    sid: str,
+    *,
+    step_up_id: str,
+    body: dict[str, object],
+) -> None:
+    """Tell the hub how a step-up ended. Raises HubError."""
+    if options.hub is not None:
+        url = f"{options.hub}/v1/sessions/{sid}/step-ups/{step_up_id}"
+        await _told(client.post(url, json=body, headers=_bearer(options)))
+
+
+def _bearer(options: HubOptions) -> dict[str, str]:
+    return {"authorization": f"Bearer {options.hub_token}"}
+
+
+async def _told(request: Any) -> None:
+    answer = await _answered(request)
+    if not answer.is_success:
+        raise HubError(f"{answer.request.url}: {answer.status_code} {answer.text[:300]}")
 
 
 async def _put(

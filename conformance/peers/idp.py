@@ -11,10 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import override
 
-from conformance.peers import start
+from conformance.peers import pages, start
 from conformance.peers.errors import HubError
 from conformance.peers.groups import Group
-from conformance.peers.hub_client import register_session
+from conformance.peers.hub_client import end_session, register_session, settle_step_up
 from conformance.peers.ledger import Outcome
 from conformance.peers.options import IdPOptions, UserOptions
 from conformance.peers.peer import Peer, json_response, read_json
@@ -50,6 +50,7 @@ class IdentityProvider(Peer[IdPOptions]):
         super().__init__(options, base_url)
         self._people = Directory(options.users)
         self._book = SessionBook(self.ledger)
+        self._browsers = pages.Browsers()
         self._scim = SCIMServer(base_url=base_url, people=self._people, ledger=self.ledger)
         self._scim.add_group(
             Group(group_id=options.quarantine_group, display_name="Quarantined users")
@@ -74,6 +75,11 @@ class IdentityProvider(Peer[IdPOptions]):
             *self._scim.routes(lambda: self.options.scim_token),
             Route(GTR_PATH, self._revoke, methods=["POST"]),
             Route("/login", self._login, methods=["POST"]),
+            Route("/sign-in", self._show_sign_in),
+            Route("/sign-in", self._sign_in, methods=["POST"]),
+            Route("/step-up", self._show_step_up),
+            Route("/step-up", self._step_up, methods=["POST"]),
+            Route("/sign-out", self._sign_out),
             Route("/sessions", self._list_sessions),
             Route("/control/sessions", self._create_session, methods=["POST"]),
             Route("/control/users", self._add_user, methods=["POST"]),
@@ -117,6 +123,66 @@ class IdentityProvider(Peer[IdPOptions]):
                     {"error": "temporarily_unavailable", "reason": str(problem)}, 502
                 )
         return json_response({**session.render(), "registered": registered}, status)
+
+    async def _show_sign_in(self, request: Request) -> Response:
+        return pages.sign_in_page(request.query_params)
+
+    async def _sign_in(self, request: Request) -> Response:
+        """Open a session for a browser; its cookie is its own, and the hub knows its hash."""
+        fields = await pages.read_form(request)
+        user = self._people.find(fields.get("user", ""))
+        if user is None or self._scim.is_member(self.options.quarantine_group, user.user_id):
+            return json_response({"error": "access_denied"}, 403)
+        session = self._book.open(user, None)
+        signed_in = self._browsers.open(session.sid)
+        try:
+            await register_session(
+                self.client,
+                self.options,
+                session,
+                issuer=self.issuer,
+                user=self._subject_of(user),
+                cookie_sha256=signed_in.cookie_sha256,
+            )
+        except HubError as problem:
+            return json_response({"error": "temporarily_unavailable", "reason": str(problem)}, 502)
+        answer = pages.back(fields, self.options.return_origins, "Signed in")
+        return pages.set_cookie(answer, signed_in)
+
+    async def _show_step_up(self, request: Request) -> Response:
+        if self._browsers.of(request) is None:
+            return pages.sign_in_page({"return_to": request.query_params.get("return_to", "")})
+        return pages.step_up_page(request.query_params)
+
+    async def _step_up(self, request: Request) -> Response:
+        """Take the second factor, or the refusal, and tell the hub."""
+        fields = await pages.read_form(request)
+        signed_in = self._browsers.of(request)
+        if signed_in is None:
+            return json_response({"error": "login_required"}, 401)
+        is_passed = fields.get("outcome") == "passed"
+        body: dict[str, object] = {"iss": self.issuer, "outcome": fields.get("outcome", "refused")}
+        if is_passed:
+            body |= {"acr": pages.reached(fields.get("acr_values", "")), "amr": pages.STRONG_AMR}
+        self.ledger.record("step_up.ended", Outcome.NOTED, sid=signed_in.sid, passed=is_passed)
+        try:
+            await settle_step_up(
+                self.client,
+                self.options,
+                signed_in.sid,
+                step_up_id=fields.get("step_up", ""),
+                body=body,
+            )
+        except HubError as problem:
+            return json_response({"error": "temporarily_unavailable", "reason": str(problem)}, 502)
+        return pages.back(fields, self.options.return_origins, "Confirmed")
+
+    async def _sign_out(self, request: Request) -> Response:
+        signed_in = self._browsers.of(request)
+        if signed_in is not None:
+            self._browsers.forget(signed_in)
+            await end_session(self.client, self.options, signed_in.sid, issuer=self.issuer)
+        return pages.back({}, (), "Signed out")
 
     def _subject_of(self, user: User) -> dict[str, str]:
         if self.options.session_subject == "email" and user.email is not None:

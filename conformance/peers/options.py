@@ -112,7 +112,8 @@ class IdPOptions(HubOptions, frozen=True, kw_only=True):
     """The identity provider.
 
     scim_token: bearer token of its SCIM API, made up when not given. session_subject: how users are
-    named when sessions are registered at the hub.
+    named when sessions are registered at the hub. return_origins: where its pages send browsers
+    back to.
     """
 
     name: str = "idp"
@@ -121,6 +122,7 @@ class IdPOptions(HubOptions, frozen=True, kw_only=True):
     quarantine_group: str = "grp-quarantine"
     session_subject: Literal["email", "iss_sub"] = "email"
     register_sessions: bool = True
+    return_origins: tuple[str, ...] = ()
 
     @override
     def urls(self, base_url: str) -> dict[str, object]:
@@ -133,6 +135,9 @@ class IdPOptions(HubOptions, frozen=True, kw_only=True):
             "quarantine_group": self.quarantine_group,
             "gtr_url": f"{base_url}/global-token-revocation",
             "login_url": f"{base_url}/login",
+            "sign_in_url": f"{base_url}/sign-in",
+            "step_up_url": f"{base_url}/step-up",
+            "sign_out_url": f"{base_url}/sign-out",
         }
 
 

@@ -278,7 +278,11 @@ async def _location(state: State, asked: Asked, name: str, answer: Answer | None
         url, parameter = getattr(found[0], name), found[0].return_parameter
     parameters: dict[str, str | None] = {}
     if name == "step_up_url" and answer is not None:
-        parameters = {"acr_values": acr_values(answer), "max_age": str(max_age(answer))}
+        parameters = {
+            "acr_values": acr_values(answer),
+            "max_age": str(max_age(answer)),
+            "step_up": answer.step_up_id or None,
+        }
     back = return_address(asked.original, asked.setting)
     return with_parameters(url or "", {**parameters, parameter: back})
 

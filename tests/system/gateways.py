@@ -74,14 +74,15 @@ def program(name: str, package: str) -> str:
 
 
 @contextmanager
-def nginx(folder: Path, places: Places) -> Iterator[str]:
-    """Run nginx; yields its address."""
+def nginx(folder: Path, places: Places, behind: str | None = None) -> Iterator[str]:
+    """Run nginx; yields its address. behind: a proxy whose X-Forwarded-For is believed."""
     listen = free_address()
+    proxy = f"set_real_ip_from {behind}; real_ip_header X-Forwarded-For;" if behind else ""
     (folder / "nginx.conf").write_text(
         f"daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
         f"http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n"
         f"fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
-        f"{put_in(block('nginx'), places, listen)}\n}}\n"
+        f"{proxy}\n{put_in(block('nginx'), places, listen)}\n}}\n"
     )
     command = [program("nginx", "nginx-light"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
     with _running(command, listen, folder):
