@@ -18,7 +18,8 @@ HOMES = {
     "alembic": ("hub/migrate.py", "hub/cli.py"),
     "starlette": ("*/routes.py", "hub/**/*.py", "conformance/**/*.py"),
     "uvicorn": ("hub/api.py", "hub/http.py", "conformance/**/*.py"),
-    "httpx2": ("runtime/outbound.py", "conformance/**/*.py"),
+    # The middleware runs in the process of an app, which calls the hub.
+    "httpx2": ("runtime/outbound.py", "hub/middleware.py", "conformance/**/*.py"),
     "aiohttp": ("runtime/outbound.py", "conformance/**/*.py"),
     "jwcrypto": ("ssf/*.py", "runtime/secrets.py", "runtime/keyring.py", "conformance/**/*.py"),
     "pydantic": ("hub/**/*.py",),
