@@ -202,7 +202,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     app.state.inline = Evaluator(
         node,
         denied_users=app.state.denied_users,
-        policy_modes=app.state.policy_modes,
+        policies=app.state.session_policies,
         placing=PlainPlacing(),
     )
     node.spawn(app.state.inline.behind.run())

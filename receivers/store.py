@@ -40,6 +40,8 @@ from runtime.writer import Operation
 from ssf.secevent import CLAIM_CHARS_MAX
 
 LIST_MAX: Final = 500
+#: of signals that no provider sent: the hub saw it in sessions
+OWN_SOURCE_CLASS: Final = "session"
 ALIAS_KEYS_MAX: Final = 64
 #: a normal form of ssf.subject is shorter
 ALIAS_KEY_CHARS_MAX: Final = 640
@@ -208,13 +210,14 @@ _WITH_PROVIDER: Final = sa.select(
     signals.c.received_at,
     signals.c.mode,
     signals.c.hops,
-    providers.c.source_class,
+    sa.func.coalesce(providers.c.source_class, OWN_SOURCE_CLASS),
     providers.c.level_cap,
-    providers.c.legacy_subject,
-    providers.c.mode,
-    providers.c.status,
+    sa.func.coalesce(providers.c.legacy_subject, sa.false()),
+    sa.func.coalesce(providers.c.mode, ProviderMode.ENFORCE.value),
+    sa.func.coalesce(providers.c.status, ProviderStatus.ACTIVE.value),
     providers.c.deleted_at.is_not(None),
-).join(
+).outerjoin(
+    # What the hub says itself has no provider: nobody can switch it off or cap it.
     providers,
     sa.and_(
         providers.c.tenant_id == signals.c.tenant_id,

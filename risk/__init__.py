@@ -23,13 +23,14 @@ Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, `basel
 
 from risk.baselines.service import RECORD_GOOD, WITHDRAW_SESSION
 from risk.contexts.service import RECORD
-from risk.inline.service import SETTLE, SETTLE_STEP_UP
+from risk.inline.service import PROVE, SETTLE, SETTLE_STEP_UP
 from risk.ips.service import REPORT_IPS
 from risk.sessions.service import END_SESSION, PUT_SESSION
 
 __all__ = [
     "END_SESSION",
     "OPERATIONS",
+    "PROVE",
     "PUT_SESSION",
     "RECORD",
     "RECORD_GOOD",
@@ -46,6 +47,7 @@ OPERATIONS = (
     REPORT_IPS,
     SETTLE,
     SETTLE_STEP_UP,
+    PROVE,
     RECORD,
     RECORD_GOOD,
     WITHDRAW_SESSION,

@@ -25,6 +25,9 @@ from risk.routes import json_object, session_issuer
 from risk.sessions.model import check_key, parse_moment
 from runtime.errors import Invalid
 
+#: a signed proof with a sealed challenge in it
+PROOF_CHARACTERS_MAX: Final = 8_192
+
 
 async def evaluate_session(request: Request) -> Response:
     """Decide about a session: `{iss?}`, or no body; unknown members are ignored.
@@ -55,7 +58,7 @@ async def evaluate_session(request: Request) -> Response:
         app=_text(body, "app_id"),
         method=_text(body, "method"),
         path=_text(body, "path_class"),
-        dbsc_proof=_text(dbsc, "proof", "/dbsc"),
+        dbsc_proof=_text(dbsc, "proof", "/dbsc", PROOF_CHARACTERS_MAX),
     )
     return render_answer(await evaluate(state, caller, question))
 
@@ -76,16 +79,17 @@ def render_answer(answer: Answer) -> Response:
             "old": answer.old,
             "new": answer.new,
         }
-    if answer.acr is not None:
-        shown["acr"] = answer.acr
-    if answer.verdict.amr_any_of:
-        shown["amr_any_of"] = answer.verdict.amr_any_of
-    if answer.max_age is not None:
-        shown["max_age"] = answer.max_age
+    asked = {
+        "acr": answer.acr,
+        "amr_any_of": answer.verdict.amr_any_of or None,
+        "max_age": answer.max_age,
+        "trace_id": answer.trace_id or None,
+    }
+    shown |= {name: value for name, value in asked.items() if value is not None}
     if answer.step_up_id:
         shown["step_up"] = {"id": answer.step_up_id, "new": answer.is_first_asked}
-    if answer.trace_id:
-        shown["trace_id"] = answer.trace_id
+    if answer.challenge:
+        shown["dbsc"] = {"challenge": answer.challenge}
     return render_verdict(answer.verdict, shown)
 
 
@@ -110,12 +114,17 @@ def _object(body: Mapping[str, object], name: str) -> Mapping[str, object]:
     return value
 
 
-def _text(body: Mapping[str, object], name: str, inside: str = "") -> str | None:
+def _text(
+    body: Mapping[str, object],
+    name: str,
+    inside: str = "",
+    characters_max: int = TEXT_CHARACTERS_MAX,
+) -> str | None:
     value = body.get(name)
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > TEXT_CHARACTERS_MAX:
-        raise _invalid(f"{inside}/{name}", f"a string of at most {TEXT_CHARACTERS_MAX} characters")
+    if not isinstance(value, str) or len(value) > characters_max:
+        raise _invalid(f"{inside}/{name}", f"a string of at most {characters_max} characters")
     return value
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 from prometheus_client import Counter
 
+from receivers.model import AcceptedSET
+from receivers.store import ACCEPT
 from risk.contexts.service import RECORD
 from risk.inline.model import Settled, Stand
 from risk.inline.service import SETTLE
@@ -28,6 +30,9 @@ _lost_total = Counter(
 )
 
 
+Note: TypeAlias = Stand | RecordedContext | AcceptedSET
+
+
 class Behind:
     """Writes stands and records of contexts behind the answers that made them."""
 
@@ -35,10 +40,10 @@ class Behind:
         """written: hears what became of each stand, None when it could not be written."""
         self._writer = writer
         self._written = written
-        self._waiting: deque[Stand | RecordedContext] = deque()
+        self._waiting: deque[Note] = deque()
 
-    def note(self, item: Stand | RecordedContext) -> None:
-        """Write a stand or a record soon. Raises nothing."""
+    def note(self, item: Note) -> None:
+        """Write a stand, a record or a finding soon. Raises nothing."""
         if len(self._waiting) >= WAITING_MAX:
             self._waiting.popleft()
             _lost_total.inc()
@@ -67,7 +72,9 @@ class Behind:
                 log.warning("contexts.lost", count=len(failed), error=type(failed[0]).__name__)
                 return
 
-    async def _write(self, item: Stand | RecordedContext) -> Settled | bool:
+    async def _write(self, item: Note) -> Settled | bool:
         if isinstance(item, Stand):
             return await self._writer.submit(SETTLE, item)
+        if isinstance(item, AcceptedSET):
+            return await self._writer.submit(ACCEPT, item)
         return await self._writer.submit(RECORD, item)

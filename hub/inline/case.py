@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from hub.inline.model import Answer, Risk, SessionQuestion
-from hub.inline.place import Place
-from risk.contexts.model import NO_RECORD, Change, Context, causes_of, changed_values
-from risk.contexts.parsing import bounded
+from risk.contexts.model import Change, Context, causes_of, changed_values
+from risk.contexts.parsing import bounded, bounded_chain
 from risk.contexts.stored import render_context
 from risk.inline.memory import Live
 from risk.inline.model import Judged, Situation, Stand, StandState, Trail, worst_level
 from risk.policies.recorded import RecordedContext, encode
 from risk.verdict import Decision, Verdict
+from risk.zones.origin import Origin
 from runtime.caller import Caller
 from runtime.ids import new_id
 
@@ -83,7 +83,7 @@ def asked_of(caller: Caller, question: SessionQuestion) -> Asked:
 
 
 def context_of(
-    caller: Caller, question: SessionQuestion, place: Place, at: datetime
+    caller: Caller, question: SessionQuestion, place: Origin, at: datetime
 ) -> Context | None:
     """Return the context of a question; None when it says nothing about it."""
     said = (
@@ -98,8 +98,8 @@ def context_of(
         return None
     return bounded(
         Context(
-            ip=place.ip,
-            chain=place.chain,
+            ip=place.client_ip,
+            chain=bounded_chain(question.chain),
             user_agent=question.user_agent or "",
             ja4=question.ja4 or "",
             accept_language=question.accept_language or "",
@@ -111,7 +111,7 @@ def context_of(
             path_class=question.path or "",
             at=at,
             told_by=caller.client_id,
-            record=place.record or NO_RECORD,
+            record=place.record,
         )
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.datastructures import State
 
 from hub.decisions import count_decision
@@ -18,5 +20,6 @@ async def evaluate(state: State, caller: Caller, question: SessionQuestion) -> A
     """
     evaluator: Evaluator = state.inline
     answer = await evaluator.evaluate(caller, question)
-    count_decision(caller, "session", answer.verdict)
+    told = replace(answer.verdict, trace_id=answer.trace_id)
+    count_decision(caller, "session", told)
     return answer

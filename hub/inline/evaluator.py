@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -21,6 +22,7 @@ from prometheus_client import Counter, Histogram
 from hub.decisions import judge_session
 from hub.denied import DeniedUsers
 from hub.inline.behind import Behind
+from hub.inline.bound import new_challenge, read_proof
 from hub.inline.case import (
     Asked,
     Case,
@@ -34,11 +36,12 @@ from hub.inline.case import (
     stand_of,
     trail_of,
 )
+from hub.inline.finding import finding_of
 from hub.inline.model import Answer, SessionQuestion
-from hub.inline.place import Place, Placing
+from hub.inline.place import Placing
 from hub.node import Node
 from risk.contexts.parsing import believed_at, bounded_chain
-from risk.inline.memory import Live, LiveSessions
+from risk.inline.memory import Live, LiveSessions, is_proven
 from risk.inline.model import (
     STATE_OF,
     Situation,
@@ -47,15 +50,16 @@ from risk.inline.model import (
     judge,
     spot_of,
 )
-from risk.inline.service import SETTLE
-from risk.inline.standard import StandardPolicies
+from risk.inline.proofs import Proof
+from risk.inline.service import PROVE, SETTLE
 from risk.levels.memory import Levels
 from risk.model import Level
+from risk.policies.compiled import CompiledPolicies
 from risk.policies.facts import RequestFacts, RequestKind
-from risk.policy import PolicyMode
-from risk.scoring.model import Features, NoFacts
+from risk.scoring.model import Features
 from risk.scoring.service import scorer_named
 from risk.verdict import Decision, Scope, Verdict, strongest
+from risk.zones.origin import Origin
 from runtime.caller import Caller
 from runtime.errors import Unavailable
 from runtime.feed import ConfigCache
@@ -91,6 +95,11 @@ class _Held:
     answer: Answer
     stamp: Hashable
     spot: Spot | None
+    key: str
+
+    def is_proven(self, live: Live, now: datetime) -> bool:
+        """Return whether the context still holds the session's key."""
+        return is_proven(live, self.key, now)
 
 
 class Evaluator:
@@ -101,12 +110,12 @@ class Evaluator:
         node: Node,
         *,
         denied_users: DeniedUsers,
-        policy_modes: ConfigCache[PolicyMode],
+        policies: ConfigCache[CompiledPolicies],
         placing: Placing,
     ) -> None:
         self._node = node
         self._denied = denied_users
-        self._modes = policy_modes
+        self._policies = policies
         self._placing = placing
         self._scorer = scorer_named(node.config.scorer)
         self._deadline_s = node.config.evaluate_deadline_ms / 1000
@@ -140,6 +149,8 @@ class Evaluator:
         if not session.is_live(now) or question.user_id not in (None, session.user_id):
             return None
         if await self._denied.among(session.tenant_id, (session.user_id,)):
+            return None
+        if session.binding is not None and (question.dbsc_proof or not held.is_proven(live, now)):
             return None
         if held.spot is not None and live.asked_last != asked.context:
             live.asked_last = asked.context
@@ -176,17 +187,30 @@ class Evaluator:
             async with asyncio.timeout(self._deadline_s):
                 case = await self._open(caller, question, asked)
         except TimeoutError:
-            return self._fall_back(question, "deadline")
+            return await self._fall_back(question, "deadline")
         except Unavailable:
-            return self._fall_back(question, "unavailable")
+            return await self._fall_back(question, "unavailable")
         if isinstance(case, Answer):
             return case
         return await self._conclude(case)
 
-    def _fall_back(self, question: SessionQuestion, reason: str) -> Answer:
+    async def _fall_back(self, question: SessionQuestion, reason: str) -> Answer:
+        """Let the policies' fallback decide about a session we know; nobody else goes on.
+
+        Whether a session exists, and whether its user is contained, is not a matter of policy.
+        """
         _fallbacks_total.labels(reason).inc()
         log.warning("decision.fell_back", tenant_id=question.tenant_id, reason=reason)
-        return Answer(verdict=_FALLBACK)
+        live = self.live.peek(
+            question.tenant_id, question.iss, question.sid, question.cookie_sha256
+        )
+        now = self._node.clock.now()
+        if live is None or not live.session.is_live(now):
+            return Answer(verdict=_FALLBACK)
+        policies = await self._policies.get(question.tenant_id)
+        facts = RequestFacts(kind=RequestKind.SESSION, level=Level.LOW, app_id=question.app)
+        app_ids = (question.app,) if question.app else ()
+        return plain_answer(policies.default_verdict(facts, app_ids), live)
 
     async def _open(self, caller: Caller, question: SessionQuestion, asked: Asked) -> Answer | Case:
         """Find the facts; an Answer when they decide by themselves."""
@@ -222,7 +246,7 @@ class Evaluator:
         question: SessionQuestion,
         asked: Asked,
         live: Live,
-        place: Place,
+        place: Origin,
     ) -> Case:
         session, now = live.session, self._node.clock.now()
         here = context_of(caller, question, place, believed_at(question.at, now))
@@ -261,30 +285,63 @@ class Evaluator:
             accepted=live.accepted,
             stand=live.stands.get(key),
             fork=trail.level,
+            binding=await self._binding(question, live, key, now),
             blocked_by=place.blocked_by,
             features=Features(
-                record=place.record or NoFacts(),
+                record=place.record,
                 user_level=facts.user_level,
                 device_level=facts.device_level,
                 hour=hour_of_week(now),
             ),
         )
-        mode = await self._modes.get(session.tenant_id)
+        policies = await self._policies.get(session.tenant_id)
         return Case(
             live=live,
             asked=asked,
             key=key,
             situation=situation,
-            judged=judge(situation, StandardPolicies(mode), self._scorer),
+            judged=judge(situation, policies, self._scorer),
         )
+
+    async def _binding(
+        self, question: SessionQuestion, live: Live, key: str, now: datetime
+    ) -> Level:
+        """Return how bad it is what a key-bound session proves: LOW is well."""
+        jwk = live.session.binding
+        if jwk is None:
+            return Level.LOW
+        if question.dbsc_proof is None:
+            return Level.LOW if is_proven(live, key, now) else Level.MEDIUM
+        proof = read_proof(
+            question.dbsc_proof, jwk, live.session.session_id, self._node.box, now=now
+        )
+        if proof is None:
+            return Level.HIGH
+        item = Proof(
+            tenant_id=question.tenant_id,
+            session_id=live.session.session_id,
+            proof_id=proof,
+            context_key=key,
+            at=now,
+        )
+        if not await self._node.writer.submit(PROVE, item):
+            # Somebody showed this very proof before: one of the two has copied it.
+            return Level.HIGH
+        live.proven[key] = now
+        return Level.LOW
 
     # --- writing and answering ------------------------------------------------------------------
 
     async def _conclude(self, case: Case) -> Answer:
         verdict = case.judged.verdict
         answer = answer_of(case, new_id("chg") if case.is_told else verdict.trace_id)
+        if case.live.session.binding is not None:
+            challenge = new_challenge(case.live.session, self._node.box, case.situation.now)
+            answer = replace(answer, challenge=challenge)
         if case.is_first:
             self.behind.note(recorded_of(case))
+            if case.judged.level is Level.HIGH:
+                self.behind.note(finding_of(case, answer.trace_id))
         if verdict.decision is Decision.ALLOW:
             if case.judged.accepts and case.situation.stand is None and case.situation.here:
                 state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED
@@ -329,4 +386,4 @@ class Evaluator:
 
     def _keep(self, case: Case, answer: Answer) -> None:
         spot = spot_of(case.situation.here) if case.situation.here else None
-        case.live.keep(case.asked, _Held(answer, self._stamp(case.live), spot))
+        case.live.keep(case.asked, _Held(answer, self._stamp(case.live), spot, case.key))

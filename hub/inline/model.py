@@ -65,6 +65,7 @@ class Answer:
     causes, old, new: what changed, by its familiar name, and the values before and after.
     cache_ttl_ms: how long a door may repeat it for the same question; 0 for not at all.
     step_up_id: of the one step-up this context is asked for; is_first_asked: by this very answer.
+    challenge: what the device of a key-bound session has to sign next.
     """
 
     verdict: Verdict
@@ -83,3 +84,4 @@ class Answer:
     new: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     step_up_id: str = ""
     is_first_asked: bool = False
+    challenge: str = ""

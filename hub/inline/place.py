@@ -1,31 +1,19 @@
-"""Where a request comes from: the chain of addresses, judged, and what is known of the client's."""
+"""Where a request comes from: who judges chains of addresses for the evaluator."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from risk.networks.model import IPRecord
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A judged chain. ip: of the client, "" when nobody says. zones: that match it."""
-
-    ip: str
-    chain: tuple[str, ...] = ()
-    record: IPRecord | None = None
-    zones: frozenset[str] = frozenset()
-    is_exempt: bool = False
-    blocked_by: str | None = None
+from risk.zones.origin import Origin
 
 
 class Placing(Protocol):
     """Judges chains of addresses."""
 
-    async def judge(self, tenant_id: str, chain: Sequence[str]) -> Place:
+    async def judge(self, tenant_id: str, chain: Sequence[str]) -> Origin:
         """Return where a request comes from. chain: client first, whoever calls us last."""
         ...
 
@@ -37,9 +25,10 @@ class Placing(Protocol):
 class PlainPlacing:
     """Takes the first hop that is an address for the client, and knows nothing of it."""
 
-    async def judge(self, tenant_id: str, chain: Sequence[str]) -> Place:  # noqa: ARG002 - the seam's signature
+    async def judge(self, tenant_id: str, chain: Sequence[str]) -> Origin:  # noqa: ARG002 - the seam's signature
         """Return the first address of the chain. Raises nothing."""
-        return Place(ip=next(filter(None, map(_address, chain)), ""), chain=tuple(chain))
+        ip = next(filter(None, map(_address, chain)), "")
+        return Origin(client_ip=ip, record=IPRecord(ip=ip, known=False), path=tuple(chain))
 
     def version(self, tenant_id: str) -> object:  # noqa: ARG002 - the seam's signature
         """Return that nothing ever changes."""

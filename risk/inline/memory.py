@@ -11,12 +11,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from risk.contexts.model import Context
 from risk.contexts.stored import restore_context
 from risk.inline import store
-from risk.inline.model import Settled, Stand, Trail
+from risk.inline.model import Settled, Stand, StandState, Trail
+from risk.inline.proofs import PROOF_LIFE
 from risk.sessions import service as sessions
 from risk.sessions.model import SESSIONS_KIND, Session
 from runtime.changes import Change, ChangeFeed
@@ -42,7 +44,7 @@ class Live:
     """One session. stands: by context key. answers: the last ones, by what was asked.
 
     pending: keys of stands that are being written behind their answers. noted: (context, app) that
-    were recorded.
+    were recorded. proven: when the session's key was last shown, by context key.
     """
 
     session: Session
@@ -52,6 +54,7 @@ class Live:
     trail: Trail | None = None
     apps: frozenset[str] = frozenset()
     pending: set[str] = field(default_factory=set)
+    proven: dict[str, datetime] = field(default_factory=dict)
     noted: set[tuple[str, str | None]] = field(default_factory=set)
     asked_last: Hashable = None
     is_stale: bool = False
@@ -131,8 +134,14 @@ class LiveSessions:
             if session is None:
                 return None
             found = await store.newest_stands(connection, tenant_id, session_id=session.session_id)
+            proven = (
+                await store.proven_at(connection, tenant_id, session_id=session.session_id)
+                if session.binding
+                else {}
+            )
         key = (tenant_id, session.iss, session.sid)
         live = _made(session, found, self._held.get(key))
+        live.proven = proven
         if told == self._told and self._changes.age_s <= FEED_AGE_MAX_S:
             self._hold(key, live)
             if iss is None or sid is None:
@@ -188,6 +197,18 @@ class LiveSessions:
         self._aliases.move_to_end(alias)
         if len(self._aliases) > self._held_max:
             self._aliases.popitem(last=False)
+
+
+def is_proven(live: Live, key: str, now: datetime) -> bool:
+    """Return whether a context of a key-bound session is believed to hold the key.
+
+    Where the session began the key was just made, so that counts as a proof.
+    """
+    stand = live.stands.get(key)
+    shown = live.proven.get(key)
+    if shown is None and (not live.stands or (stand and stand.state == StandState.ANCHOR)):
+        shown = live.session.created_at
+    return shown is not None and now - shown <= PROOF_LIFE
 
 
 def _alias(tenant_id: str, sid: str | None, cookie_sha256: str | None) -> Key:

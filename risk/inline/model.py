@@ -194,7 +194,8 @@ class Situation:
     same way. other_apps: of the session, besides
     the one that is asked for. here: None when the caller says nothing about the request.
     accepted: contexts the session was accepted in. stand: what was settled about this context.
-    fork, binding_lost: what the session's use over time says. blocked_by: name of a zone.
+    fork, binding: how bad it is what the
+    session's use over time and the proofs of its key say, LOW is well. blocked_by: name of a zone.
     """
 
     now: datetime
@@ -204,7 +205,7 @@ class Situation:
     accepted: Collection[Context] = ()
     stand: Stand | None = None
     fork: Level = Level.LOW
-    binding_lost: bool = False
+    binding: Level = Level.LOW
     blocked_by: str | None = None
     features: Features = field(default_factory=Features)
 
@@ -269,7 +270,7 @@ def changes_of(situation: Situation) -> tuple[Context | None, tuple[Change, ...]
     """Return what the present context was compared with, and the changes; () for none."""
     here, stand = situation.here, situation.stand
     if here is None:
-        return None, ((Change.BINDING_LOST,) if situation.binding_lost else ())
+        return None, ((Change.BINDING_LOST,) if situation.binding > Level.LOW else ())
     is_settled = stand is not None and stand.is_accepted
     before: Context | None = None
     found: set[Change] = set()
@@ -280,7 +281,7 @@ def changes_of(situation: Situation) -> tuple[Context | None, tuple[Change, ...]
         found.add(Change.FORK)
     if situation.facts.exempt:
         found.clear()
-    if situation.binding_lost:
+    if situation.binding > Level.LOW:
         found.add(Change.BINDING_LOST)
     return before, ordered(found - {Change.NONE})
 
@@ -305,7 +306,11 @@ def _scored(
         return _UNCHANGED, Level.LOW
     named = tuple(each.value for each in changes)
     score = scorer.score(replace(situation.features, changes=named))
-    floor = max(level_min(changes), situation.fork if Change.FORK in changes else Level.LOW)
+    floor = max(
+        level_min(changes),
+        situation.binding,
+        situation.fork if Change.FORK in changes else Level.LOW,
+    )
     return score, max(score.level, floor)
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from risk.contexts.stored import restore_context
 from risk.inline import store
 from risk.inline.model import Settled, Stand, StandState, settle
+from risk.inline.proofs import Proof
 from risk.inline.step_ups import StepUp, answered
 from risk.model import Level
 from risk.sessions import service as sessions
@@ -23,6 +24,8 @@ from runtime.writer import Operation
 
 #: how long ago a proof may be that answers for a context
 FRESH: Final = timedelta(minutes=5)
+#: longer than any challenge is fresh
+PROOFS_KEPT: Final = timedelta(hours=1)
 #: longer than sessions live
 LIFE: Final = timedelta(days=30)
 
@@ -152,8 +155,23 @@ async def _settle_step_up(connection: Connection, item: StepUp) -> str:
     return ""
 
 
+async def prove(connection: Connection, items: Sequence[Proof]) -> list[bool]:
+    """Note proofs of keys; return for each whether it was never shown before.
+
+    INVARIANT: of two who show one proof at the same time, one is refused.
+    """
+    results: list[bool] = []
+    for item in items:
+        is_new = bool(await store.add_proofs(connection, [item]))
+        results.append(is_new)
+        if is_new:
+            await note_changes(connection, SESSIONS_KIND, [(item.tenant_id, item.session_id)])
+    return results
+
+
 async def purge(connection: Connection, *, now: datetime) -> int:
     """Forget what was settled about sessions that are over, a bounded number; return how many."""
+    await store.system_purge_proofs(connection, before=now - PROOFS_KEPT)
     return await store.system_purge_stands(connection, before=now - LIFE)
 
 
@@ -163,6 +181,9 @@ SETTLE: Final = Operation(
     result=Settled,
     handle=settle_stands,
     wakes=("changes",),
+)
+PROVE: Final = Operation(
+    name="risk.prove_session", item=Proof, result=bool, handle=prove, wakes=("changes",)
 )
 SETTLE_STEP_UP: Final = Operation(
     name="risk.settle_step_up",

@@ -6,12 +6,21 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.inline.model import Stand
+from risk.inline.proofs import Proof
 from risk.sql.store import IDS, TENANT, rows_of
-from runtime.database import JSONDocument, UTCDateTime, id_column, metadata, tenant_column
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    id_column,
+    insert_new,
+    metadata,
+    tenant_column,
+)
 from runtime.statements import Query, upserts
 
 #: contexts of one session that are read; the newest
@@ -38,6 +47,28 @@ stands: Final = sa.Table(
     sa.Column("at", UTCDateTime, nullable=False),
     # Purged for all tenants at once, by time.
     sa.Index("ix_session_stands_at", "at"),
+)
+
+proofs: Final = sa.Table(
+    "session_proofs",
+    metadata,
+    tenant_column(),
+    id_column("session_id"),
+    id_column("proof_id"),
+    sa.Column("context_key", sa.String(64), nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    # Purged for all tenants at once, by time.
+    sa.Index("ix_session_proofs_at", "at"),
+)
+_PROVEN: Final = Query(
+    sa.select(proofs.c.context_key, sa.func.max(proofs.c.at))
+    .where(
+        proofs.c.tenant_id == TENANT,
+        proofs.c.session_id == sa.bindparam("session_id", type_=sa.String),
+    )
+    .group_by(proofs.c.context_key)
+    .limit(STANDS_MAX),
+    scalars=["tenant_id", "session_id"],
 )
 
 _COLUMNS: Final = tuple(column.name for column in stands.columns)
@@ -89,6 +120,28 @@ async def system_purge_stands(connection: AsyncConnection, *, before: datetime) 
     key: tuple[Any, ...] = tuple(stands.c[name] for name in _KEY)
     old = sa.select(*key).where(stands.c.at < before).limit(PURGED_AT_ONCE_MAX)
     result = await connection.execute(sa.delete(stands).where(sa.tuple_(*key).in_(old)))
+    return int(result.rowcount)
+
+
+async def add_proofs(connection: AsyncConnection, shown: Sequence[Proof]) -> set[str]:
+    """Note proofs; return the ids of those that were never shown before."""
+    rows = [msgspec.structs.asdict(each) for each in shown]
+    return await insert_new(connection, proofs, rows, "proof_id")
+
+
+async def proven_at(
+    connection: AsyncConnection, tenant_id: str, *, session_id: str
+) -> dict[str, datetime]:
+    """Return when the key of a session was last shown, by context key."""
+    rows = await _PROVEN.rows(connection, tenant_id=tenant_id, session_id=session_id)
+    return dict(rows)
+
+
+async def system_purge_proofs(connection: AsyncConnection, *, before: datetime) -> int:
+    """Forget proofs from before a moment, a bounded number; return how many."""
+    key: tuple[Any, ...] = (proofs.c.tenant_id, proofs.c.session_id, proofs.c.proof_id)
+    old = sa.select(*key).where(proofs.c.at < before).limit(PURGED_AT_ONCE_MAX)
+    result = await connection.execute(sa.delete(proofs).where(sa.tuple_(*key).in_(old)))
     return int(result.rowcount)
 
 

@@ -14,6 +14,8 @@ from risk.contexts.parsing import (
     parse_signals,
 )
 from runtime.errors import Invalid
+from ssf.errors import SharedSignalsError
+from ssf.jose import verification_key
 
 USER_AGENT_CHARS_MAX: Final = 1024
 COORDINATE_CHARS_MAX: Final = 1024
@@ -63,6 +65,10 @@ def parse_binding(said: object) -> dict[str, str] | None:
     key = {name: _text(jwk, name, COORDINATE_CHARS_MAX, "/binding/jwk") for name in wanted}
     if jwk["kty"] == "EC" and jwk["crv"] not in _CURVES:
         raise _invalid("/binding/jwk/crv", "P-256")
+    try:
+        verification_key(key)
+    except SharedSignalsError as error:
+        raise _invalid("/binding/jwk", error.description) from error
     return key
 
 

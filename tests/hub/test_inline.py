@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 import sqlalchemy as sa
+from jwcrypto.jwk import JWK
+from jwcrypto.jws import JWS
 
 from hub.app import make_app
 from hub.inline.evaluator import Evaluator
@@ -122,7 +125,7 @@ async def test_row_11_another_network_asks_for_one_step_up(gateway: Gateway) -> 
         "new": {"ip": OFFICE},
     }
     assert first["risk"]["level"] == "MEDIUM"
-    assert first["violations"][0]["why"] == "session risk is MEDIUM"
+    assert [each["rule"] for each in first["violations"]] == ["medium-step-up"]
     assert len({each["trace_id"] for each in decided}) == 1
     # Where the session was accepted nothing is asked.
     assert await gateway.decision(request_from(HOME)) == "ALLOW"
@@ -355,15 +358,119 @@ async def test_contexts_are_recorded_once_and_policies_can_be_tried_on_them(
 
 
 async def test_a_users_level_is_seen_by_the_next_request(gateway: Gateway) -> None:
-    await gateway.ask(request_from(HOME))
-    said = await gateway.story.admin.put(
-        f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "MEDIUM"}
+    rules = [
+        {
+            "name": "risky-user",
+            "priority": 1,
+            "when": {"user_level": "MEDIUM"},
+            "then": {"decision": "STEP_UP", "acr": "mfa", "max_age": 0},
+        }
+    ]
+    story = gateway.story
+    current = await story.get("/admin/v1/policies/global-session")
+    changed = await story.admin.put(
+        "/admin/v1/policies/global-session",
+        json={"name": current["name"], "mode": "enforce", "rules": rules},
     )
+    assert changed.is_success, changed.text
+    await story.hub.node.feed.refresh()
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+    said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "MEDIUM"})
     assert said.is_success
     await gateway.settle()
     decided = await gateway.ask(request_from(HOME))
-    assert (decided["decision"], decided["scope"]) == ("STEP_UP", "user")
-    assert decided["reasons"] == ["user_risk_medium"]
+    assert (decided["decision"], decided["acr"], decided["max_age"]) == ("STEP_UP", "mfa", 0)
+    # Another acr than was asked for is no answer.
+    step_up_id = decided["step_up"]["id"]
+    assert (await answer(gateway, step_up_id, acr="pwd")).status_code == 409
+    assert (await answer(gateway, step_up_id, acr="mfa")).status_code == 204
+    await gateway.settle()
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+
+
+async def test_row_8_a_session_at_high_risk_is_a_finding_about_its_user(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    for _ in range(3):
+        await gateway.ask(STOLEN)
+    await gateway.settle()
+    await gateway.story.hub.settle()
+    found = await gateway.story.get(f"/v1/detections?user=email:{ROSA}")
+    (detection,) = found["items"]
+    assert (detection["name"], detection["level"]) == ("session_influenced_user_risk", "MEDIUM")
+    risk = await gateway.story.get(f"/v1/risk/users/email:{ROSA}")
+    assert risk["level"] == "MEDIUM"
+
+
+# --- key-bound sessions -------------------------------------------------------------------------
+
+
+DEVICE_KEY = JWK.generate(kty="EC", crv="P-256")
+THIEFS_KEY = JWK.generate(kty="EC", crv="P-256")
+
+
+def proof_of(challenge: str, key: JWK = DEVICE_KEY, typ: str = "dbsc+jwt") -> dict[str, Any]:
+    """Return what the device of a key-bound session sends."""
+    jws = JWS(json.dumps({"jti": challenge}).encode())
+    jws.add_signature(key, protected=json.dumps({"alg": "ES256", "typ": typ}))
+    return {"proof": jws.serialize(compact=True)}
+
+
+@pytest.fixture
+async def bound(gateway: Gateway) -> Gateway:
+    """A session "bound" whose device holds a key."""
+    body = {
+        "iss": IDP,
+        "user": f"email:{ROSA}",
+        "context": {"ip": HOME, "ua": CHROME, "device": {"token_hash": LAPTOP}},
+        "binding": {"jwk": DEVICE_KEY.export_public(as_dict=True)},
+    }
+    made = await gateway.story.admin.put("/v1/sessions/bound", json=body)
+    assert made.status_code == 201, made.text
+    return gateway
+
+
+async def test_row_15_a_copied_cookie_without_the_key_dies_at_the_next_refresh(
+    bound: Gateway,
+) -> None:
+    """The thief has everything but the key: cookie, token, browser, and even the address."""
+    decided = await bound.ask(request_from(HOME), "bound")
+    assert decided["decision"] == "ALLOW"
+    bound.story.hub.clock.advance(11 * 60)
+
+    assert await bound.decision(request_from(HOME), "bound") == "STEP_UP"
+    guess = request_from(HOME, dbsc=proof_of(decided["dbsc"]["challenge"], THIEFS_KEY))
+    ended = await bound.ask(guess, "bound")
+    assert ended["decision"] == "TERMINATE"
+    assert ended["changed"]["classes"] == ["binding_lost"]
+
+
+async def test_a_proof_of_the_key_keeps_the_session_and_is_good_once(bound: Gateway) -> None:
+    challenge = (await bound.ask(request_from(HOME), "bound"))["dbsc"]["challenge"]
+    proven = request_from(HOME, dbsc=proof_of(challenge))
+    bound.story.hub.clock.advance(9 * 60)
+    assert await bound.decision(proven, "bound") == "ALLOW"
+    await bound.settle()
+    bound.story.hub.clock.advance(5 * 60)
+    assert await bound.decision(request_from(HOME), "bound") == "ALLOW"
+    # Whoever recorded the proof and shows it once more has no key.
+    assert await bound.decision(proven, "bound") == "TERMINATE"
+
+
+@ONE_ENGINE
+@pytest.mark.parametrize("proof", ["", "x", "a.b.c", "é" * 100, "e30.e30.e30"])
+async def test_what_is_no_proof_proves_nothing(bound: Gateway, proof: str) -> None:
+    body = request_from(HOME, dbsc={"proof": proof})
+    assert await bound.decision(body, "bound") == "TERMINATE"
+
+
+@ONE_ENGINE
+async def test_a_challenge_of_another_session_or_type_proves_nothing(bound: Gateway) -> None:
+    other = {"iss": IDP, "user": f"email:{ROSA}"}
+    other["binding"] = {"jwk": DEVICE_KEY.export_public(as_dict=True)}  # type: ignore[assignment]
+    assert (await bound.story.admin.put("/v1/sessions/other", json=other)).is_success
+    foreign = (await bound.ask(request_from(HOME), "other"))["dbsc"]["challenge"]
+    body = request_from(HOME, dbsc=proof_of(foreign))
+    assert await bound.decision(body, "bound") == "TERMINATE"
 
 
 # --- monitor ------------------------------------------------------------------------------------

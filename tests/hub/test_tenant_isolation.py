@@ -42,6 +42,7 @@ SYSTEM_FUNCTIONS = {
     "risk.baselines.store.system_purge_org_values",
     "risk.ips.store.system_purge_claims",
     "risk.inline.store.system_purge_stands",
+    "risk.inline.store.system_purge_proofs",
     "risk.contexts.store.system_purge_contexts",
     "actions.store.system_count_enforced",
     "actions.tasks.store.system_due_tasks",
