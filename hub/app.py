@@ -38,7 +38,7 @@ from hub.doors import authzen, forward_auth, native
 from hub.doors.apps import app_cache
 from hub.errors import ErrorBoundary, render_exception
 from hub.inline.evaluator import Evaluator
-from hub.inline.place import PlainPlacing
+from hub.inline.place import Placing
 from hub.intake import IntakeFront
 from hub.limits import RequestLimits
 from hub.node import Node
@@ -203,7 +203,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         node,
         denied_users=app.state.denied_users,
         policies=app.state.session_policies,
-        placing=PlainPlacing(),
+        placing=Placing(node, app.state.zones),
     )
     node.spawn(app.state.inline.behind.run())
     app.state.transmitters = TransmitterDeps(

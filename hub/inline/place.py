@@ -1,43 +1,25 @@
-"""Where a request comes from: who judges chains of addresses for the evaluator."""
+"""Where a request comes from: the tenant's zones judge its chain of addresses."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
-from typing import Protocol
 
-from risk.networks.model import IPRecord
+from hub.node import Node
 from risk.zones.origin import Origin
+from risk.zones.service import KIND, Zones
 
 
-class Placing(Protocol):
-    """Judges chains of addresses."""
+class Placing:
+    """Judges chains of addresses, and says when the same chain may be judged otherwise."""
+
+    def __init__(self, node: Node, zones: Zones) -> None:
+        self._node = node
+        self._zones = zones
 
     async def judge(self, tenant_id: str, chain: Sequence[str]) -> Origin:
         """Return where a request comes from. chain: client first, whoever calls us last."""
-        ...
+        return await self._zones.judge(tenant_id, chain)
 
     def version(self, tenant_id: str) -> object:
-        """Return what changes when the same chain may be judged otherwise."""
-        ...
-
-
-class PlainPlacing:
-    """Takes the first hop that is an address for the client, and knows nothing of it."""
-
-    async def judge(self, tenant_id: str, chain: Sequence[str]) -> Origin:  # noqa: ARG002 - the seam's signature
-        """Return the first address of the chain. Raises nothing."""
-        ip = next(filter(None, map(_address, chain)), "")
-        return Origin(client_ip=ip, record=IPRecord(ip=ip, known=False), path=tuple(chain))
-
-    def version(self, tenant_id: str) -> object:  # noqa: ARG002 - the seam's signature
-        """Return that nothing ever changes."""
-        return 0
-
-
-def _address(text: str) -> str:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return ""
-    return str(getattr(address, "ipv4_mapped", None) or address)
+        """Return what changes with the tenant's zones and with the table of addresses."""
+        return self._node.feed.version(tenant_id, KIND), self._node.networks.version
