@@ -76,6 +76,8 @@ _BOUND_TO_ISSUER: Final = frozenset(
     {DEVICE_HEALTHY, PARTNER_LOWERED, ACCOUNT_ENABLED, SESSION_RISK_LOWERED, ADMIN_LOWERED}
 )
 
+#: the same of remedies that name a session, or a kind of finding
+_BOUND_PREFIXES: Final = (_SAFE_FOR_A_WHILE, SESSION_RISK_LOWERED + ":")
 #: ageing of findings without a time of their own; HIGH never ages (threat model §1.3)
 LIFE_OF_LEVEL: Final[Mapping[Level, timedelta | None]] = MappingProxyType(
     {Level.LOW: timedelta(days=30), Level.MEDIUM: timedelta(days=14), Level.HIGH: None}
@@ -99,7 +101,7 @@ def confirmed_safe(name: str) -> str:
 
 def bound_to_issuer(remedy: str) -> bool:
     """Return whether the remedy ends only what the same issuer said."""
-    return remedy in _BOUND_TO_ISSUER or remedy.startswith(_SAFE_FOR_A_WHILE) or is_own_name(remedy)
+    return remedy in _BOUND_TO_ISSUER or remedy.startswith(_BOUND_PREFIXES) or is_own_name(remedy)
 
 
 def is_own_name(name: str) -> bool:

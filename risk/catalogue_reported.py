@@ -197,6 +197,8 @@ REPORTED: Final = (
     FindingType(
         name=SESSION_RISK,
         title="Risk of a session",
+        # No session is watched for longer after its last change for the worse.
+        life=timedelta(days=14),
         level=Level.HIGH,
         about=EntityKind.SESSION,
         source_class=SESSION,

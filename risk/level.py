@@ -219,7 +219,10 @@ def _secured(clearances: Sequence[Clearance]) -> list[Clearance]:
         )
         for end in revoked
         for start in returned
-        if start.entity_id == end.entity_id and start.occurred_at >= end.occurred_at
+        if start.entity_id == end.entity_id
+        and start.occurred_at >= end.occurred_at
+        # A log_only issuer's word counts beside its own words alone.
+        and (start.issuer == end.issuer or start.mode is end.mode is SignalMode.ENFORCE)
     ]
 
 

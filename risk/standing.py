@@ -259,9 +259,12 @@ def via(known: Known, detection: Detection) -> tuple[Link, ...]:
 
 
 def _fits(standing: Standing, wanted: Wanted) -> bool:
+    evidence, since = standing.known.evidence, wanted.since
+    if not any(each.state is DetectionState.ACTIVE for each in evidence):
+        # All it had ended by age, which nobody has written down yet.
+        return False
     if wanted.level is not None and standing.result.level is not wanted.level:
         return False
-    evidence, since = standing.known.evidence, wanted.since
     return since is None or any(each.occurred_at >= since for each in evidence)
 
 

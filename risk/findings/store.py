@@ -331,6 +331,8 @@ async def forget_clearances(
 
 async def write_clearances(connection: AsyncConnection, written: Sequence[Clearance]) -> None:
     """Insert words, or move the known ones forward in time; never back."""
+    if not written:
+        return
     await _WRITE_CLEARANCES.run(
         connection,
         [

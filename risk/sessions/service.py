@@ -25,6 +25,7 @@ from risk.levels import store as levels_store
 from risk.levels.model import LINKED
 from risk.model import EntityKind
 from risk.sessions import store
+from risk.sessions.assurance import safe_returns
 from risk.sessions.model import (
     SESSIONS_KIND,
     EndSession,
@@ -203,6 +204,8 @@ async def _put_of_tenant(
     )
     moved = [known[key] for key in written if key in known]
     await _write_session_links(connection, tenant_id, [*written.values(), *moved])
+    begun = [session for key, session in written.items() if key not in known]
+    await findings_store.write_clearances(connection, safe_returns(begun))
     await _reassess_suspects(connection, tenant_id, list(written.values()))
     return results
 

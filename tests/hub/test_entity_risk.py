@@ -1,0 +1,235 @@
+"""Rows 1 to 4, 6 and 10 of the mission table, as far as detectors of this release reach."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+import pytest
+
+from hub.operations import NOTE_SESSION_LEVEL
+from risk.sessions.levels import SessionLevel
+from tests.hub.conftest import ONE_ENGINE, Hub
+from tests.hub.story import LAPTOP, ROSA, Story, begin
+
+ABOUT_ROSA = {"format": "email", "email": ROSA}
+
+
+@pytest.fixture
+async def story(hub: Hub) -> Story:
+    return await begin(hub)
+
+
+async def provider(story: Story, name: str, **settings: Any) -> httpx2.AsyncClient:
+    made = await story.post("/admin/v1/clients", {"name": name, "scopes": ["signals.write"]})
+    members = {"name": name, "issuer": f"https://{name}.example", "client_id": made["id"]}
+    await story.post("/admin/v1/providers", members | settings)
+    return story.hub.client(made["token"])
+
+
+async def raised(story: Story, client: httpx2.AsyncClient, name: str, **more: Any) -> str:
+    """Raise a detection about Rosa; return her level."""
+    said = {"name": name, "sub_id": ABOUT_ROSA, **more}
+    answer = await client.post("/v1/signals/detections", json=said)
+    assert answer.status_code == 202, answer.text
+    await story.hub.settle()
+    return str((await rosa(story))["level"])
+
+
+async def rosa(story: Story, below: str = "") -> dict[str, Any]:
+    return await story.get(f"/v1/risk/users/{story.ids['rosa']}{below}")
+
+
+async def test_row_1_session_and_entity_risk_are_read_apart_and_joined_by_ids(
+    story: Story,
+) -> None:
+    session = await story.get("/v1/risk/sessions/sid-rosa")
+    item = SessionLevel(
+        tenant_id=story.tenant,
+        session_id=session["id"],
+        user_id=session["user_id"],
+        level="HIGH",
+        reasons=("Two countries at once.",),
+        at=story.hub.clock.now(),
+        trace_id="trace-1",
+    )
+    await story.hub.node.writer.submit(NOTE_SESSION_LEVEL, item)
+    async with await provider(story, "casb") as casb:
+        assert await raised(story, casb, "partner_reported_risk", level="LOW") == "MEDIUM"
+    of_session = await story.get("/v1/risk/sessions/sid-rosa/explain")
+    assert (of_session["level"], of_session["evidence"][0]["reasons"]) == (
+        "HIGH",
+        ["Two countries at once."],
+    )
+    names = {each["name"]: each for each in (await rosa(story, "/explain"))["evidence"]}
+    assert set(names) == {"session_influenced_user_risk", "partner_reported_risk"}
+    assert names["session_influenced_user_risk"]["related"] == [session["id"]]
+
+
+async def test_row_2_a_word_about_an_idle_user_is_seen_and_the_policy_has_run(
+    story: Story,
+) -> None:
+    story.hub.clock.advance(600)
+    async with await provider(story, "agents", source_class="device") as edr:
+        device = {"format": "opaque", "id": LAPTOP}
+        about = {"format": "complex", "user": ABOUT_ROSA, "device": device}
+        assert await raised(story, edr, "device_compromised", sub_id=about) == "HIGH"
+    short = await story.get(f"/api/v1/users/{story.ids['rosa']}/risk")
+    assert short["riskLevel"] == "HIGH"
+    containments = (await story.get("/admin/v1/containments"))["items"]
+    assert [each["user_id"] for each in containments] == [story.ids["rosa"]]
+
+
+async def test_row_3_two_medium_of_different_classes_make_high_of_one_class_do_not(
+    story: Story,
+) -> None:
+    async with await provider(story, "sensor") as sensor, await provider(story, "soc") as soc:
+        assert await raised(story, sensor, "brute_force_attack") == "MEDIUM"
+        # (b) another of the same class, whoever says it
+        assert await raised(story, soc, "push_harassment") == "MEDIUM"
+        # (a) another class within a day
+        assert await raised(story, soc, "impossible_travel") == "HIGH"
+    assert any("different source classes" in each for each in (await rosa(story))["reasons"])
+
+
+async def test_row_3_three_low_of_different_classes_make_medium(story: Story) -> None:
+    async with await provider(story, "sensor") as sensor, await provider(story, "soc") as soc:
+        assert await raised(story, sensor, "new_country") == "LOW"
+        assert await raised(story, soc, "brute_force_attack", level="LOW") == "LOW"
+        assert await raised(story, soc, "mass_app_access", level="LOW") == "MEDIUM"
+
+
+async def test_row_3_an_issuer_capped_at_medium_never_alone_gives_high(story: Story) -> None:
+    async with await provider(story, "sensor", level_cap="MEDIUM") as sensor:
+        assert await raised(story, sensor, "threat_intelligence") == "MEDIUM"
+        assert await raised(story, sensor, "brute_force_attack") == "MEDIUM"
+        assert await raised(story, sensor, "mass_app_access") == "MEDIUM"
+
+
+async def test_row_4_the_preset_logs_low_steps_up_at_medium_and_logs_out_at_high(
+    story: Story,
+) -> None:
+    async def policy() -> tuple[str, list[str]]:
+        found = (await rosa(story, "/explain"))["policy"]
+        return found["rule"], found["actions"]
+
+    async with await provider(story, "sensor") as sensor:
+        await raised(story, sensor, "new_country")
+        assert await policy() == ("low-log", ["LOG"])
+        await raised(story, sensor, "brute_force_attack")
+        assert await policy() == ("medium-step-up", ["NOTIFY", "REQUIRE_STEP_UP_NEXT"])
+        await raised(story, sensor, "threat_intelligence")
+        assert await policy() == ("high-contain", ["NOTIFY", "QUARANTINE", "UNIVERSAL_LOGOUT"])
+
+
+async def test_row_6_the_level_is_set_by_api_and_told_with_the_one_before(story: Story) -> None:
+    path = f"/api/v1/users/{story.ids['rosa']}/risk"
+    first_body = {"riskLevel": "HIGH", "riskReason": "a-b, c.d 1"}
+    assert (await story.admin.put(path, json=first_body)).status_code == 201
+    answer = await story.admin.put(path, json={"riskLevel": "MEDIUM"})
+    assert answer.status_code == 200
+    assert (answer.json()["previousLevel"], answer.json()["riskLevel"]) == ("HIGH", "MEDIUM")
+    (newest, first) = (await rosa(story, "/history"))["items"]
+    assert (first["previous_level"], first["level"]) == ("LOW", "HIGH")
+    assert (newest["previous_level"], newest["level"]) == ("HIGH", "MEDIUM")
+    for body in ({"riskLevel": "EXTREME"}, {"riskLevel": "HIGH", "riskReason": "x" * 501}):
+        assert (await story.admin.put(path, json=body)).status_code == 400
+
+
+async def test_row_10_the_past_is_told_with_its_evidence(story: Story) -> None:
+    start = story.hub.clock.now()
+    async with await provider(story, "sensor") as sensor:
+        story.hub.clock.advance(60)
+        await raised(story, sensor, "aitm_replay", reasons=["seen through a proxy"])
+    high_at = story.hub.clock.now()
+    story.hub.clock.advance(60)
+    at = f"/v1/risk/users/{story.ids['rosa']}"
+    assert (await story.admin.post(f"{at}/confirm-safe")).status_code == 200
+    now = story.hub.clock.now()
+    for moment, level, causes in ((start, "LOW", 0), (high_at, "HIGH", 1), (now, "LOW", 0)):
+        answer = await story.admin.get(at, params={"asOf": moment.isoformat()})
+        assert answer.status_code == 200, answer.text
+        past = answer.json()
+        assert past["level"] == past["replayed_level"] == level
+        assert len(past["cause_ids"]) == causes
+    answer = await story.admin.get(at, params={"asOf": high_at.timestamp()})
+    assert answer.status_code == 400
+    spelled = high_at.isoformat()
+    past = (await story.admin.get(f"{at}?asOf={spelled}")).json()
+    assert past["evidence"][0]["reasons"] == ["seen through a proxy"]
+    assert past["evidence"][0]["clears_on"] == ["sessions_secured", "confirmed_safe"]
+
+
+@ONE_ENGINE
+async def test_the_riskiest_of_one_level_come_first(story: Story) -> None:
+    async with await provider(story, "sensor") as sensor:
+        await raised(story, sensor, "honeytoken_use")
+        await raised(story, sensor, "threat_intelligence")
+        tim = {"kind": "user", "id": story.ids["tim"]}
+        said = {"name": "honeytoken_use", "entity": tim}
+        assert (await sensor.post("/v1/signals/detections", json=said)).status_code == 202
+    await story.hub.settle()
+    ranked = (await story.get("/v1/risk/users?level=HIGH&order=score"))["items"]
+    assert [each["user_id"] for each in ranked] == [story.ids["rosa"], story.ids["tim"]]
+    assert ranked[0]["score"] > ranked[1]["score"]
+    one = (await story.get("/v1/risk/users?order=score&limit=1"))["items"]
+    assert [each["user_id"] for each in one] == [story.ids["rosa"]]
+
+
+@ONE_ENGINE
+async def test_detections_are_found_by_what_they_are(story: Story) -> None:
+    async with await provider(story, "sensor") as sensor:
+        await raised(story, sensor, "honeytoken_use")
+        await raised(story, sensor, "brute_force_attack")
+        app = {"kind": "app", "id": story.ids["crm"]}
+        said = {"name": "anomalous_token", "entity": app}
+        assert (await sensor.post("/v1/signals/detections", json=said)).status_code == 202
+    await story.hub.settle()
+
+    async def names(**query: str) -> set[str]:
+        answer = await story.admin.get("/v1/detections", params=query)
+        assert answer.status_code == 200, answer.text
+        return {each["name"] for each in answer.json()["items"]}
+
+    assert await names(name="honeytoken_use") == {"honeytoken_use"}
+    assert await names(timing="nearrealtime") == {"brute_force_attack"}
+    assert await names(timing="offline") == set()
+    assert await names(app=story.ids["crm"]) == {"anomalous_token"}
+    assert await names(issuer="https://sensor.example", user=story.ids["rosa"]) == {
+        "honeytoken_use",
+        "brute_force_attack",
+    }
+    assert await names(issuer="https://nobody.example") == set()
+    apps = (await story.get("/v1/risk/apps?level=HIGH"))["items"]
+    assert [each["id"] for each in apps] == [story.ids["crm"]]
+    assert (await story.get(f"/v1/risk/apps/{story.ids['crm']}"))["level"] == "HIGH"
+    for query in ({"timing": "soon"}, {"state": "odd"}, {"issuer": "x" * 2000}):
+        assert (await story.admin.get("/v1/detections", params=query)).status_code == 400
+
+
+@ONE_ENGINE
+async def test_what_is_no_question_about_risk_is_refused(story: Story) -> None:
+    at = f"/v1/risk/users/{story.ids['rosa']}"
+    tomorrow = datetime(2100, 1, 1, tzinfo=UTC).isoformat()
+    for path, status in (
+        (f"{at}?asOf=yesterday", 400),
+        (f"{at}?asOf={tomorrow}", 400),
+        (f"{at}?asOf=2020-01-01T00:00:00", 400),
+        ("/v1/risk/users?order=odd", 400),
+        ("/v1/risk/devices?order=score", 400),
+        ("/v1/risk/devices?level=high", 400),
+        ("/v1/risk/devices?since=soon", 400),
+        ("/v1/risk/sessions/none", 404),
+        ("/v1/risk/sessions/none/history", 404),
+        ("/v1/risk/apps/app_none", 404),
+        ("/v1/risk/service-accounts/ext:none", 404),
+        (f"/v1/risk/devices/{story.ids['rosa']}", 400),
+        ("/v1/risk/devices/dev_none", 404),
+        ("/v1/risk/devices/none", 400),
+        (f"/v1/risk/devices/{story.ids['rosa device']}/history?cursor=x", 400),
+        ("/v1/detections/det_none", 404),
+        ("/v1/risk/planets/earth", 404),
+    ):
+        answer = await story.admin.get(path)
+        assert answer.status_code == status, (path, answer.text)
