@@ -29,7 +29,7 @@ import risk.policies.service
 import risk.routes
 import transmitters.routes
 from actions.model import App
-from hub import decisions, health, pipeline, revocation, signals, store
+from hub import health, pipeline, revocation, signals, store
 from hub.admin import openapi
 from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
@@ -51,6 +51,9 @@ from hub.oauth.routes import REVOCATIONS, OAuthDeps
 from hub.oauth.store import list_revoked, list_servers
 from hub.oauth.tokens import AccessTokens, Clients, caller_of
 from hub.operations import PUT_SESSION
+from hub.sign_ins import http as sign_ins
+from hub.sign_ins.assembly import open_history, open_sign_ins
+from hub.sign_ins.evaluator import Origins
 from hub.store import Tenant
 from hub.tenancy import TenantFront, tenant_issuer
 from receivers.keys import IssuerKeys
@@ -77,9 +80,12 @@ from transmitters.subjects.model import ALL
 CLI_CLIENT: Final = "cli"
 
 
-def make_app(node: Node, outbound: Outbound) -> ASGIApp:
-    """Return the application that serves everything this hub serves over HTTP."""
-    routed = _make_routed_app(node, outbound)
+def make_app(node: Node, outbound: Outbound, *, origins: Origins | None = None) -> ASGIApp:
+    """Return the application that serves everything this hub serves over HTTP.
+
+    origins: judges where sign-ins come from; by default by what the hub knows.
+    """
+    routed = _make_routed_app(node, outbound, origins=origins)
     oauth: OAuthDeps = routed.state.oauth
 
     async def callers(tenant_id: str, *, fresh: bool) -> Mapping[str, Caller]:
@@ -108,13 +114,15 @@ def make_trusted_app(node: Node, outbound: Outbound) -> ASGIApp:
     return TenantFront(inner, tenants=_tenants(node), issuer=node.config.issuer)
 
 
-def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
+def _make_routed_app(
+    node: Node, outbound: Outbound, *, origins: Origins | None = None
+) -> Starlette:
     app = Starlette(
         routes=[
             *receivers.routes.ROUTES,
             *receivers.webhooks.routes.ROUTES,
             *transmitters.routes.ROUTES,
-            *decisions.ROUTES,
+            *sign_ins.ROUTES,
             *native.ROUTES,
             *authzen.ROUTES,
             *forward_auth.ROUTES,
@@ -137,6 +145,14 @@ def _make_routed_app(node: Node, outbound: Outbound) -> Starlette:
     # /ssf/streams/ is not /ssf/streams: a redirect would lose the body of a POST.
     app.router.redirect_slashes = False
     _place_dependencies(app, node, outbound)
+    app.state.history = open_history(node)
+    app.state.sign_ins = open_sign_ins(
+        node,
+        app.state.risk,
+        history=app.state.history,
+        policies=app.state.session_policies,
+        origins=origins or app.state.zones,
+    )
     return app
 
 

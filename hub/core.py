@@ -25,6 +25,7 @@ import risk.contexts.service
 import risk.inline.service
 import risk.ips.service
 import risk.service
+import risk.signins.service
 import runtime.changes
 from hub.node import Node, ProcessConfig, open_node
 from hub.oauth.store import system_purge_assertions, system_purge_revoked
@@ -271,6 +272,7 @@ class Core:
             await risk.contexts.service.purge(connection, now=self._node.clock.now())
             await risk.inline.service.purge(connection, now=self._node.clock.now())
             await risk.baselines.service.purge(connection, now=self._node.clock.now())
+            await risk.signins.service.purge(connection, now=self._node.clock.now())
             await system_purge_assertions(connection, before=self._node.clock.now())
             await system_purge_errors(connection, before=self._node.clock.now() - LIFE)
         return False

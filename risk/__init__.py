@@ -26,6 +26,7 @@ from risk.contexts.service import RECORD
 from risk.inline.service import PROVE, SETTLE, SETTLE_STEP_UP
 from risk.ips.service import REPORT_IPS
 from risk.sessions.service import END_SESSION, PUT_SESSION
+from risk.signins.service import RECORD_SIGN_IN
 
 __all__ = [
     "END_SESSION",
@@ -34,6 +35,7 @@ __all__ = [
     "PUT_SESSION",
     "RECORD",
     "RECORD_GOOD",
+    "RECORD_SIGN_IN",
     "REPORT_IPS",
     "SETTLE",
     "SETTLE_STEP_UP",
@@ -51,4 +53,5 @@ OPERATIONS = (
     RECORD,
     RECORD_GOOD,
     WITHDRAW_SESSION,
+    RECORD_SIGN_IN,
 )

@@ -11,6 +11,7 @@ zones (`risk.zones.store`); feedback, labels (`risk.feedback.store`).
 from __future__ import annotations
 
 from risk.baselines.store import baselines, org_values
+from risk.behaviours.store import behaviours
 from risk.entities.store import aliases, entities, links
 from risk.feedback.store import feedback, labels
 from risk.findings.store import clearances, detections
@@ -19,11 +20,13 @@ from risk.levels.store import level_history, levels, pins, reassessments
 from risk.mappings.store import mappings
 from risk.policies.store import policies
 from risk.sessions.store import sessions
+from risk.signins.store import sign_ins
 from risk.zones.store import zones
 
 __all__ = [
     "aliases",
     "baselines",
+    "behaviours",
     "clearances",
     "detections",
     "entities",
@@ -41,4 +44,5 @@ __all__ = [
     "reassessments",
     "sessions",
     "zones",
+    "sign_ins",
 ]

@@ -57,6 +57,8 @@ PREFIXES: Final = frozenset(
         "sil",
         "sup",
         "ctx",
+        "bhv",
+        "sin",
     ]
 )
 

@@ -30,6 +30,21 @@ OF_THE_HUB: Final[dict[str, dict[str, Any]]] = {
         "created_at": "2026-03-02T16:35:00Z",
         "changed_at": "2026-03-02T16:35:00Z",
     },
+    "behaviours": {
+        "id": "bhv_01KJQ2M8904ZC4T9W6YR0QXN1E",
+        "name": "Far away",
+        "type": "ANOMALOUS_LOCATION",
+        "status": "ACTIVE",
+        "settings": {
+            "maxEventsUsedForEvaluation": 50,
+            "minEventsNeededForEvaluation": 3,
+            "radiusKilometers": 500.0,
+            "granularity": "LAT_LONG",
+        },
+        "built_in": False,
+        "created": "2026-03-02T16:35:00Z",
+        "lastUpdated": "2026-03-02T16:35:00Z",
+    },
     "audit": {
         "id": "1",
         "audit_id": "aud_01KJQ2M8518ZC4T9W6YR0QXN1E",

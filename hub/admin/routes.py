@@ -6,6 +6,7 @@ from typing import Final
 
 from hub.admin import (
     apps,
+    behaviours,
     break_glass,
     clients,
     deliveries,
@@ -35,6 +36,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *apps.KINDS,
     *policies.KINDS,
     *zones.KINDS,
+    *behaviours.KINDS,
     *mappings.KINDS,
     *people.KINDS,
     *streams.KINDS,

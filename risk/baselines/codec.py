@@ -1,12 +1,14 @@
 """A baseline as bytes: small, versioned, and read back whatever wrote them.
 
-Words and places are written once and referred to by number, so that a hundred occurrences take
-about two kilobytes.
+Words and places are written once and referred to by number, times as steps from one to the next,
+weights as logarithms: a hundred occurrences and their counts take about three kilobytes.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -16,6 +18,10 @@ from risk.baselines.model import Baseline, Count, Occurrence
 #: the form that is written; an unknown one reads as no baseline, and is learned anew
 VERSION: Final = 1
 NONE: Final = -1
+#: of a logarithm: a weight is kept to a seventh of a hundredth
+LOG_PARTS: Final = 500
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MS: Final = timedelta(milliseconds=1)
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
@@ -30,18 +36,28 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
-    """recent: (epoch milliseconds, then numbers of words and places, NONE for none)."""
+    """recent: (ms since the one before, then numbers of words and places, NONE for none) each.
+
+    counts: dimension to (word, logarithm of the weight, day, days), one after the other.
+    """
 
     version: int
     events: int
     words: list[str]
     places: list[_Place]
-    recent: list[tuple[int, int, int, int, int, int, int]]
-    counts: dict[str, dict[str, Count]]
+    recent: list[int]
+    counts: dict[str, list[int]]
 
 
 class _Version(msgspec.Struct, array_like=True):
     version: int
+
+
+_ROW: Final = 7
+_COUNT: Final = 4
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(_Stored)
+_VERSIONS: Final = msgspec.msgpack.Decoder(_Version)
 
 
 class _Words:
@@ -59,9 +75,12 @@ def encode(baseline: Baseline) -> bytes:
     """Return a baseline as bytes. Raises nothing."""
     words = _Words()
     places: dict[_Place, int] = {}
-    recent = [
-        (
-            round(seen.at.timestamp() * 1000),
+    recent: list[int] = []
+    before_ms = 0
+    for seen in baseline.recent:
+        at_ms = (seen.at - _EPOCH) // _MS
+        recent += (
+            at_ms - before_ms,
             words.number(seen.ip),
             places.setdefault(_place_of(seen), len(places)),
             words.number(seen.device),
@@ -69,16 +88,29 @@ def encode(baseline: Baseline) -> bytes:
             words.number(seen.app),
             words.number(seen.session),
         )
-        for seen in baseline.recent
-    ]
-    return msgspec.msgpack.encode(
+        before_ms = at_ms
+    counts = {
+        name: [
+            part
+            for value, count in values.items()
+            for part in (
+                words.number(value),
+                round(math.log2(count.weight) * LOG_PARTS) if count.weight > 0 else NONE,
+                count.day,
+                count.days,
+            )
+        ]
+        for name, values in baseline.counts.items()
+        if values
+    }
+    return _ENCODER.encode(
         _Stored(
             version=VERSION,
             events=baseline.events,
             words=list(words.numbers),
             places=list(places),
             recent=recent,
-            counts={name: dict(values) for name, values in baseline.counts.items() if values},
+            counts=counts,
         )
     )
 
@@ -89,12 +121,14 @@ def decode(body: bytes) -> Baseline:
     Nothing known means learning, and never "known good". Raises nothing.
     """
     try:
-        if msgspec.msgpack.decode(body, type=_Version).version != VERSION:
+        if _VERSIONS.decode(body).version != VERSION:
             return Baseline()
-        stored = msgspec.msgpack.decode(body, type=_Stored)
+        stored = _DECODER.decode(body)
         return Baseline(
-            recent=tuple(_occurrence(stored, row) for row in stored.recent),
-            counts=stored.counts,
+            recent=tuple(_occurrences(stored)),
+            counts={
+                name: dict(_counts(stored.words, values)) for name, values in stored.counts.items()
+            },
             events=stored.events,
         )
     except (msgspec.MsgspecError, IndexError, OverflowError, ValueError):
@@ -114,23 +148,38 @@ def _place_of(seen: Occurrence) -> _Place:
     )
 
 
-def _occurrence(stored: _Stored, row: tuple[int, ...]) -> Occurrence:
-    at_ms, ip, place, *others = row
-    device, ua, app, session = (None if each == NONE else stored.words[each] for each in others)
-    where = stored.places[place]
-    return Occurrence(
-        at=datetime.fromtimestamp(at_ms / 1000, UTC),
-        ip=stored.words[ip],
-        asn=where.asn,
-        country=where.country,
-        region=where.region,
-        city=where.city,
-        latitude=where.latitude,
-        longitude=where.longitude,
-        accuracy_km=where.accuracy_km,
-        is_shared=where.is_shared,
-        device=device,
-        ua=ua,
-        app=app,
-        session=session,
-    )
+def _occurrences(stored: _Stored) -> Iterator[Occurrence]:
+    words: list[str | None] = [*stored.words, None]  # NONE is the last one
+    places, row = stored.places, stored.recent
+    at = _EPOCH
+    for first in range(0, len(row), _ROW):
+        step_ms, ip, place, device, ua, app, session = row[first : first + _ROW]
+        at += step_ms * _MS
+        where = places[place]
+        yield Occurrence(
+            at=at,
+            ip=stored.words[ip],
+            asn=where.asn,
+            country=where.country,
+            region=where.region,
+            city=where.city,
+            latitude=where.latitude,
+            longitude=where.longitude,
+            accuracy_km=where.accuracy_km,
+            is_shared=where.is_shared,
+            device=words[device],
+            ua=words[ua],
+            app=words[app],
+            session=words[session],
+        )
+
+
+def _counts(words: list[str], values: list[int]) -> Iterator[tuple[str, Count]]:
+    for first in range(0, len(values), _COUNT):
+        word, weight, day, days = values[first : first + _COUNT]
+        yield (
+            words[word],
+            Count(
+                weight=0.0 if weight == NONE else 2.0 ** (weight / LOG_PARTS), day=day, days=days
+            ),
+        )

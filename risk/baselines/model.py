@@ -102,11 +102,11 @@ NOTHING: Final = Baseline()
 def short(text: str | None) -> str | None:
     """Return a short hash of a token or id, None for none. Raises nothing.
 
-    72 bits: equal hashes of different tokens of one user do not happen, and nothing leads back.
+    48 bits: equal hashes of different tokens of one user do not happen, and nothing leads back.
     """
     if not text:
         return None
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=9).digest()
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest()
     return base64.urlsafe_b64encode(digest).decode()
 
 
@@ -135,7 +135,7 @@ def values_of(seen: Occurrence, before: Occurrence | None) -> dict[str, str]:
         "region": seen.region,
         "city": city,
         "asn": None if seen.asn is None else str(seen.asn),
-        "prefix": prefix_of(seen.ip),
+        "prefix": prefix_of(seen.ip) if seen.ip else None,
         "trip": f"{came_from}>{city}" if city and came_from and came_from != city else None,
         "device": seen.device,
         "ua": seen.ua,
@@ -147,7 +147,7 @@ def values_of(seen: Occurrence, before: Occurrence | None) -> dict[str, str]:
 
 def hour_of_week(at: datetime) -> int:
     """Return the hour of the week in UTC, Monday 0:00 is 0."""
-    utc = at.astimezone(UTC)
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
     return utc.weekday() * 24 + utc.hour
 
 

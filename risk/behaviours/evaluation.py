@@ -60,7 +60,7 @@ def _compared(seen: Occurrence, behaviour: Behaviour) -> object:
         return seen.device
     if behaviour.type is BehaviourType.ANOMALOUS_ASN:
         return seen.asn
-    return seen.app if behaviour.type is BehaviourType.ANOMALOUS_APP else seen.ip
+    return seen.app if behaviour.type is BehaviourType.ANOMALOUS_APP else seen.ip or None
 
 
 def _nearness(looked_at: Sequence[Occurrence], here: Occurrence, behaviour: Behaviour) -> str:
@@ -78,8 +78,8 @@ def _hour(looked_at: Sequence[Occurrence], here: Occurrence, behaviour: Behaviou
     if len(looked_at) < _needed(behaviour):
         return UNKNOWN
     now = hour_of_week(here.at)
-    apart = (abs(hour_of_week(each.at) - now) for each in looked_at)
-    is_usual = any(min(hours, HOURS_PER_WEEK - hours) <= HOURS_NEAR for hours in apart)
+    near = {(now + hours) % HOURS_PER_WEEK for hours in range(-HOURS_NEAR, HOURS_NEAR + 1)}
+    is_usual = any(hour_of_week(each.at) in near for each in looked_at)
     return NEGATIVE if is_usual else POSITIVE
 
 

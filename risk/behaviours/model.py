@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -62,6 +63,15 @@ class Behaviour:
     radius_km: float | None = None
     velocity_kph: float | None = None
     is_built_in: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBehaviour:
+    """A behaviour of a tenant; the times are None for a built-in one that nobody changed."""
+
+    behaviour: Behaviour
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
 
 
 def _built_in(slug: str, name: str, kind: BehaviourType, **more: Any) -> Behaviour:

@@ -252,8 +252,10 @@ def _of_address(features: Features) -> Iterator[_Part]:
         return
     name, points, may_become_familiar = kind
     yield _part(f"address:{name}", points, f"The address is used for {name}.", NETWORK)
-    if may_become_familiar and "asn" in features.familiar:
-        yield _part(f"address:{name}{FAMILIAR}", -points, "The user's usual way in.", NETWORK)
+    # A company's own way out is a data centre, too; of others there, only the network is known.
+    is_usual = "asn" in features.familiar or "prefix" in features.org_familiar
+    if may_become_familiar and is_usual:
+        yield _part(f"address:{name}{FAMILIAR}", -points, "A usual way in.", NETWORK)
 
 
 def _kind_of_address(categories: frozenset[str]) -> tuple[str, float, bool] | None:

@@ -158,7 +158,7 @@ class Watcher:
 
     unnamed: list[str] = field(default_factory=list)
     crossings: set[str] = field(default_factory=set)
-    values: list[Any] = field(default_factory=list)
+    values: list[tuple[str, Any]] = field(default_factory=list)
     count: int = 0
 
     def watch(self, database: Database) -> None:
@@ -168,7 +168,7 @@ class Watcher:
 
     def _see(self, _c: Any, _cursor: Any, sql: str, values: Any, _x: Any, _m: Any) -> None:
         self.count += 1
-        self.values.append(values)
+        self.values.append((sql, values))
         try:
             check(sql)
         except UnnamedTenantError as error:
@@ -178,9 +178,9 @@ class Watcher:
             else:
                 self.unnamed.append(f"{error}\nby {' < '.join(list(_callers())[:12])}")
 
-    def mentions(self, value: str) -> bool:
-        """Return whether `value` was a parameter of any statement seen."""
-        return any(value in _flat(values) for values in self.values)
+    def mentions(self, value: str, of: str = "") -> bool:
+        """Return whether `value` was a parameter of any statement seen that begins with `of`."""
+        return any(value in _flat(values) for sql, values in self.values if sql.startswith(of))
 
 
 def _flat(values: Any) -> Iterator[Any]:

@@ -263,7 +263,7 @@ def test_the_strongest_decision_counts_and_the_widest_among_equals() -> None:
 
 @ONE_ENGINE
 async def test_unknown_members_are_ignored(gate: Gate) -> None:
-    more = {"session": {"ip": 7}, "ip_chain": ["198.51.100.24"], "context": None}
+    more = {"session": {"ip": 7}, "ip_chains": ["198.51.100.24"], "context": None}
     assert await gate.sign_in(f"email:{TIM}", **more) == ALLOWED
 
 

@@ -40,6 +40,7 @@ SYSTEM_FUNCTIONS = {
     "receivers.refusals.store.system_purge_errors",
     "risk.levels.store.system_due_tenants",
     "risk.baselines.store.system_purge_org_values",
+    "risk.signins.store.system_purge_sign_ins",
     "risk.ips.store.system_purge_claims",
     "risk.inline.store.system_purge_stands",
     "risk.inline.store.system_purge_proofs",
@@ -58,6 +59,7 @@ SYSTEM_INDEXES = {
     "ix_ip_claims_expires_at",
     "ix_org_values_last_at",
     "ix_session_stands_at",
+    "ix_sign_ins_at",
 }
 
 

@@ -187,7 +187,7 @@ def test_withdrawing_what_was_never_there_changes_nothing() -> None:
 
 def test_tokens_are_kept_as_short_hashes() -> None:
     assert short("token") == short("token") != short("another")
-    assert len(str(short("t" * 5_000))) == 12
+    assert len(str(short("t" * 5_000))) == 8
     assert short(None) is None
     assert short("") is None
 
@@ -238,13 +238,21 @@ OCCURRENCES = st.lists(
 )
 
 
+def flat(baseline: Baseline) -> dict[tuple[str, str], tuple[float, int, int]]:
+    return {
+        (name, value): (count.weight, count.day, count.days)
+        for name, values in baseline.counts.items()
+        for value, count in values.items()
+    }
+
+
 @given(OCCURRENCES)
 def test_a_baseline_is_read_back_as_it_was_written(occurrences: list[Occurrence]) -> None:
     baseline = known(*occurrences)
     again = decode(encode(baseline))
     assert again.recent == baseline.recent
-    assert {name: dict(values) for name, values in again.counts.items()} == {
-        name: dict(values) for name, values in baseline.counts.items() if values
+    assert flat(again) == {
+        key: pytest.approx(count, rel=0.001) for key, count in flat(baseline).items()
     }
     assert again.events == baseline.events
 

@@ -1,0 +1,1 @@
+"""Decisions about sign-ins: `evaluator` puts the parts together, `http` is the front door."""

@@ -1,0 +1,100 @@
+"""Table and named queries of sign-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from risk.levels.store import levels
+from risk.model import Level
+from risk.signins.model import SignInRecord
+from runtime.database import JSONDocument, UTCDateTime, id_column, metadata, tenant_column
+from runtime.statements import Query, inserts
+
+PAGE_MAX: Final = 200
+PURGED_AT_ONCE_MAX: Final = 1_000
+
+sign_ins: Final = sa.Table(
+    "sign_ins",
+    metadata,
+    tenant_column(),
+    id_column("sign_in_id"),
+    id_column("user_id", primary_key=False),
+    id_column("client_id", primary_key=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("phase", sa.String(8), nullable=False),
+    sa.Column("outcome", sa.String(8), nullable=False),
+    sa.Column("decision", sa.String(16), nullable=False),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("ip", sa.String(45), nullable=False),
+    sa.Column("facts", JSONDocument, nullable=False),
+    sa.Index("ix_sign_ins_user_id", "tenant_id", "user_id", "sign_in_id"),
+    # Purged for all tenants at once, by time.
+    sa.Index("ix_sign_ins_at", "at"),
+)
+
+_COLUMNS: Final = tuple(column.name for column in sign_ins.columns)
+_INSERT: Final = inserts(sign_ins, or_nothing=True)
+_LEVEL: Final = Query(
+    sa.select(levels.c.level).where(
+        levels.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        levels.c.entity_id == sa.bindparam("entity_id", type_=sa.String),
+    ),
+    scalars=["tenant_id", "entity_id"],
+)
+
+
+async def write_sign_ins(connection: AsyncConnection, records: Sequence[SignInRecord]) -> None:
+    """Store sign-ins; one that is there already stays as it is."""
+    await _INSERT.run(
+        connection, [{name: getattr(each, name) for name in _COLUMNS} for each in records]
+    )
+
+
+async def list_sign_ins(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    user_id: str | None = None,
+    level: str | None = None,
+    before: str = "",
+    limit: int = PAGE_MAX,
+) -> list[SignInRecord]:
+    """Return up to `limit` sign-ins, newest first; before: an id to go on from."""
+    table = sign_ins
+    wanted = sa.select(table).where(table.c.tenant_id == tenant_id)
+    if user_id is not None:
+        wanted = wanted.where(table.c.user_id == user_id)
+    if level is not None:
+        wanted = wanted.where(table.c.level == level)
+    if before:
+        wanted = wanted.where(table.c.sign_in_id < before)
+    rows = await connection.execute(
+        wanted.order_by(table.c.sign_in_id.desc()).limit(min(limit, PAGE_MAX))
+    )
+    return [SignInRecord(**row) for row in map(_members, rows.mappings())]
+
+
+def _members(row: Any) -> dict[str, Any]:
+    return {name: row[name] for name in _COLUMNS}
+
+
+async def level_of(connection: AsyncConnection, tenant_id: str, entity_id: str) -> Level:
+    """Return the level of a device as it was computed last; LOW without one."""
+    rows = await _LEVEL.rows(connection, tenant_id=tenant_id, entity_id=entity_id)
+    return Level[rows[0][0]] if rows else Level.LOW
+
+
+async def system_purge_sign_ins(connection: AsyncConnection, *, before: datetime) -> int:
+    """Forget sign-ins before a moment, a bounded number; return how many."""
+    table = sign_ins
+    key: tuple[Any, ...] = (table.c.tenant_id, table.c.sign_in_id)
+    old = sa.select(*key).where(table.c.at < before).limit(PURGED_AT_ONCE_MAX)
+    result = await connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))
+    return int(result.rowcount)
