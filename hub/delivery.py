@@ -26,6 +26,7 @@ from receivers.upstreams.worker import WINDOW as UPSTREAM_WINDOW
 from receivers.upstreams.worker import UpstreamSource
 from runtime.feed import ConfigCache
 from runtime.lanes import Lanes, LaneSource
+from runtime.lean import LeanOutbound
 from runtime.outbound import Outbound, StreamingOutbound
 from runtime.queue import LeaseKeeper, Suspended
 from transmitters.keys import SigningKeys
@@ -41,10 +42,12 @@ async def run_delivery(config: ProcessConfig, stop: asyncio.Event) -> None:
     """Run until `stop` is set."""
     async with open_node(config) as node:
         outbound = StreamingOutbound(config.egress_rules())
+        pushing = LeanOutbound(config.egress_rules())
         # Long polls hold their connections for half a minute each: they get their own.
         polling = StreamingOutbound(config.egress_rules())
         work = [
-            _lanes(node, source, _leases(node, source.kind)) for source in sources(node, outbound)
+            _lanes(node, source, _leases(node, source.kind))
+            for source in sources(node, outbound, pushing)
         ]
         running = [node.spawn(lanes.run()) for lanes in work]
         leases = _leases(node, UpstreamSource.kind)
@@ -62,6 +65,7 @@ async def run_delivery(config: ProcessConfig, stop: asyncio.Event) -> None:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             await outbound.close()
+            await pushing.close()
             await polling.close()
 
 
@@ -75,8 +79,8 @@ def _lanes(node: Node, source: LaneSource[Any, Any], leases: LeaseKeeper) -> Lan
     )
 
 
-def sources(node: Node, outbound: Outbound) -> tuple[LaneSource[Any, Any], ...]:
-    """Return the kinds of work that this process does."""
+def sources(node: Node, outbound: Outbound, pushing: Outbound) -> tuple[LaneSource[Any, Any], ...]:
+    """Return the kinds of work that this process does. pushing: the client for SETs."""
     issuer = partial(tenant_issuer, node.config.issuer)
     suspended = _suspended(node)
     return (
@@ -91,7 +95,7 @@ def sources(node: Node, outbound: Outbound) -> tuple[LaneSource[Any, Any], ...]:
         ),
         PushSource(
             node.database,
-            outbound,
+            pushing,
             keys=SigningKeys(node.keyring),
             box=node.box,
             clock=node.clock,

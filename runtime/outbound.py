@@ -4,9 +4,10 @@ Rules (design §10, requirement SSF-DEL-6): https only (http behind the developm
 redirects, no proxies, addresses checked after name resolution and connected to exactly as
 checked, limits on time and size, no request inside a database transaction.
 
-Two clients behind one interface: `PinnedOutbound` (httpx2) for occasional calls such as JWKS and
-discovery, `StreamingOutbound` (aiohttp) for the delivery loop, whose cost does not grow with the
-number of open connections (ADR 0005).
+Three clients behind one interface: `PinnedOutbound` (httpx2) for occasional calls such as JWKS and
+discovery; `StreamingOutbound` (aiohttp) for tasks, polls and whatever else the delivery process
+calls, whose cost does not grow with the number of open connections (ADR 0005); and for pushing
+SETs `runtime.lean` (ADR 0023).
 """
 
 from __future__ import annotations
@@ -57,7 +58,12 @@ URLS_REMEMBERED_MAX: Final = 4_096
 #: identity: bodies are bounded as they arrive, and nothing is unpacked
 DEFAULT_HEADERS: Final = {"user-agent": "signalhub", "accept-encoding": "identity"}
 
-_seconds = Histogram("hub_runtime_outbound_seconds", "Duration of outbound requests.", ["outcome"])
+outbound_seconds: Final = Histogram(
+    "hub_runtime_outbound_seconds", "Duration of outbound requests.", ["outcome"]
+)
+_answered, _timed_out, _failed = (
+    outbound_seconds.labels(outcome) for outcome in ("answered", "timeout", "failed")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +111,7 @@ class PinnedOutbound:
         """rules: who may be called. lookup: what finds the addresses of a name."""
         self._guard = AddressGuard(rules, lookup=lookup)
         self._client = httpx2.AsyncClient(
-            verify=_tls_context(rules),
+            verify=tls_context(rules),
             follow_redirects=False,
             trust_env=False,
             headers=DEFAULT_HEADERS,
@@ -119,7 +125,7 @@ class PinnedOutbound:
 
     async def send(self, request: OutboundRequest) -> OutboundAnswer:
         """Send one request; errors as in `Outbound`."""
-        _assert_outside_transaction()
+        assert_outside_transaction()
         target = self._guard.check_url(request.url)
         started = time.perf_counter()
         try:
@@ -184,7 +190,7 @@ class StreamingOutbound:
                 keepalive_timeout=KEEPALIVE_S,
                 resolver=_GuardedResolver(self._guard, schemes=rules.policy().allowed_schemes),
                 use_dns_cache=False,
-                ssl=_tls_context(rules),
+                ssl=tls_context(rules),
             ),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -194,7 +200,7 @@ class StreamingOutbound:
 
     async def send(self, request: OutboundRequest) -> OutboundAnswer:
         """Send one request; errors as in `Outbound`."""
-        _assert_outside_transaction()
+        assert_outside_transaction()
         # Literal addresses never reach the resolver, so every URL is checked here first.
         url = self._checked(request.url)
         started = time.perf_counter()
@@ -217,14 +223,14 @@ class StreamingOutbound:
                     duration_ms=_since_ms(started),
                 )
         except TimeoutError as error:
-            _seconds.labels("timeout").observe(time.perf_counter() - started)
+            _timed_out.observe(time.perf_counter() - started)
             raise TimedOut("The other side did not answer in time.") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            _seconds.labels("failed").observe(time.perf_counter() - started)
+            _failed.observe(time.perf_counter() - started)
             if (refusal := _guard_refusal(error)) is not None:
                 raise refusal from error
             raise ConnectFailed(f"The connection failed: {type(error).__name__}.") from error
-        _seconds.labels("answered").observe(time.perf_counter() - started)
+        _answered.observe(time.perf_counter() - started)
         return answer
 
     def _checked(self, url: str) -> URL:
@@ -310,14 +316,16 @@ async def _read_bounded(pieces: Any, bytes_max: int) -> bytes:
     return bytes(body)
 
 
-def _tls_context(rules: EgressRules) -> Any:
+def tls_context(rules: EgressRules) -> Any:
+    """Return how servers are verified: by the system's authorities, and the operator's own."""
     context = httpx2.create_ssl_context()
     if rules.extra_ca:
         context.load_verify_locations(cafile=rules.extra_ca)
     return context
 
 
-def _assert_outside_transaction() -> None:
+def assert_outside_transaction() -> None:
+    """Raise AssertionError inside a database transaction: nothing is sent from there."""
     if in_transaction():
         raise AssertionError("outbound HTTP inside a database transaction")
 

@@ -150,7 +150,7 @@ class Hub:
 
     async def _delivery_step(self) -> bool:
         worked = False
-        for source in sources(self.node, self.outside):
+        for source in sources(self.node, self.outside, self.outside):
             keeper = await self._keeper(source.kind)
             for work in await source.due(range(BUCKETS), self.clock.now(), 64, {}):
                 fence = keeper.fence(source.bucket(work))

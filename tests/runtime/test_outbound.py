@@ -1,4 +1,4 @@
-"""Both outbound clients against real servers: same answers, same errors, same limits."""
+"""All outbound clients against real servers: same answers, same errors, same limits."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from runtime.database import Database
 from runtime.errors import AddressBlocked, BodyTooLarge, ConnectFailed, TimedOut, Unavailable
+from runtime.lean import LeanOutbound
 from runtime.outbound import (
     EgressRules,
     OutboundAnswer,
@@ -27,7 +28,7 @@ from runtime.outbound import (
 from tests.runtime import web
 from tests.runtime.background import LIMIT_S
 
-Client: TypeAlias = PinnedOutbound | StreamingOutbound
+Client: TypeAlias = PinnedOutbound | StreamingOutbound | LeanOutbound
 Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[Client]]
 
 DEVELOPMENT = EgressRules(dev_insecure=True)
@@ -40,7 +41,10 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=[PinnedOutbound, StreamingOutbound], ids=["pinned", "streaming"])
+KINDS = (PinnedOutbound, StreamingOutbound, LeanOutbound)
+
+
+@pytest.fixture(params=KINDS, ids=["pinned", "streaming", "lean"])
 def opener(request: pytest.FixtureRequest) -> Opener:
     @asynccontextmanager
     async def open_client(rules: EgressRules, **options: Any) -> AsyncIterator[Client]:
@@ -353,7 +357,7 @@ def test_an_answer_without_the_header_asks_for_nothing() -> None:
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=40))
 async def test_any_url_has_a_reason_why_it_is_not_called(texts: list[str]) -> None:
     """No lookup succeeds here, so nothing is ever connected to."""
-    for kind in (PinnedOutbound, StreamingOutbound):
+    for kind in KINDS:
         client = kind(DEVELOPMENT, lookup=_nobody)
         for text in texts:
             for url in (text, f"https://{text}/", f"http://x.example/{text}"):

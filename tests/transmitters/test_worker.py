@@ -18,7 +18,8 @@ from aiohttp import web
 
 from runtime.clock import Clock, SystemClock
 from runtime.lanes import Lanes
-from runtime.outbound import EgressRules, Outbound, StreamingOutbound
+from runtime.lean import LeanOutbound
+from runtime.outbound import EgressRules, Outbound
 from runtime.queue import BUCKETS, Fence, LeaseKeeper, bucket_of
 from ssf.jose import split_jws
 from ssf.stream import DeliveryMethod, StreamStatus, parse_patch
@@ -130,8 +131,8 @@ class Pusher:
 
 
 @pytest.fixture
-async def outbound() -> AsyncIterator[StreamingOutbound]:
-    opened = StreamingOutbound(EgressRules(dev_insecure=True))
+async def outbound() -> AsyncIterator[LeanOutbound]:
+    opened = LeanOutbound(EgressRules(dev_insecure=True))
     yield opened
     await opened.close()
 
@@ -149,7 +150,7 @@ def source_of(world: World, outbound: Outbound, clock: Clock) -> PushSource:
 
 
 @pytest.fixture
-async def pusher(world: World, outbound: StreamingOutbound) -> Pusher:
+async def pusher(world: World, outbound: LeanOutbound) -> Pusher:
     source = source_of(world, outbound, world.clock)
     leases = LeaseKeeper(source.kind, "test", writer=world.writer, clock=world.clock)
     await leases.renew()
@@ -546,7 +547,7 @@ async def test_without_a_signing_key_the_set_waits(
 
 
 async def test_lanes_deliver_what_is_published_and_retry_until_it_is_taken(
-    world: World, outbound: StreamingOutbound, receiver: Receiver
+    world: World, outbound: LeanOutbound, receiver: Receiver
 ) -> None:
     """The whole loop, with the machine's clock: leases, lanes, pushes, settlements."""
     clock = SystemClock()
