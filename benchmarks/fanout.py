@@ -46,12 +46,13 @@ PENDING: Final = "SELECT count(*) FROM deliveries WHERE state = 'pending'"
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """How many streams, and how many events in turn."""
+    """How many streams, how many events in turn, and over how many hosts the streams go."""
 
     streams: int
     events: int
     algorithm: str
     history: int
+    hosts: int
 
 
 class FanoutResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,14 +73,16 @@ class FanoutResult(msgspec.Struct, frozen=True, kw_only=True):
 def measure(sizes: Sizes, folder: Path, *, command: str) -> FanoutResult:
     """Run one hub and one receiver; every file lies in `folder`."""
     machine = machine_facts(folder)
-    with running_hub(folder, history=sizes.history) as hub, receiving() as receiver:
+    with (
+        running_hub(folder, history=sizes.history) as hub,
+        receiving(hosts=sizes.hosts) as receiver,
+    ):
         if sizes.algorithm != "RS256":
             sign_with(hub, sizes.algorithm)
         vendor = add_vendor(hub, label="fanout", subjects=sizes.events + 1)
         users = emails(vendor, sizes.events + 1)
-        add_streams(
-            hub, add_app(hub, "fanout"), [push_to(receiver, one) for one in range(sizes.streams)]
-        )
+        deliveries = [push_to(receiver, one, hosts=sizes.hosts) for one in range(sizes.streams)]
+        add_streams(hub, add_app(hub, "fanout"), deliveries)
         started = time.monotonic()
         set_level(hub, users[:1], "HIGH")
         first = wait_for(receiver, sizes.streams)
@@ -164,13 +167,17 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=10)
     parser.add_argument("--algorithm", default="RS256", choices=("RS256", "ES256"))
     parser.add_argument("--history", type=int, default=0, help="old events in the database")
+    parser.add_argument("--hosts", type=int, default=0, help="loopback addresses of the receivers")
     result = run(
         "benchmarks.fanout",
         parser,
         Sizes,
         measure,
         report=report_text,
-        name=lambda result: f"fanout-{result.sizes.algorithm.lower()}{past(result.sizes.history)}",
+        name=lambda result: (
+            f"fanout-{result.sizes.algorithm.lower()}{past(result.sizes.history)}"
+            + (f"-{result.sizes.hosts}-hosts" if result.sizes.hosts else "")
+        ),
     )
     return 0 if result.verdict.out_of_order == 0 else 1
 

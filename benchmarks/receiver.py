@@ -13,6 +13,8 @@ import json
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Final, cast
 
 import httptools
@@ -22,6 +24,7 @@ from jwcrypto.common import base64url_decode
 from typing_extensions import override
 
 from benchmarks.serving import port_option, serve_until_orphaned
+from hub.process import allow_many_files
 
 ACCEPTED: Final = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 
@@ -146,12 +149,19 @@ def _json(value: object) -> bytes:
     return head % len(body) + body
 
 
-async def _serve(listener: socket.socket, delay_s: float) -> None:
+def host_of(number: int) -> str:
+    """Return the loopback address of one of many hosts."""
+    return f"127.1.{number // 250}.{number % 250 + 1}"
+
+
+async def _serve(listeners: Sequence[socket.socket], delay_s: float) -> None:
     seen = Seen()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(seen, delay_s), sock=listener
-    )
-    async with server:
+    async with AsyncExitStack() as stack:
+        for listener in listeners:
+            server = await asyncio.get_running_loop().create_server(
+                lambda: Connection(seen, delay_s), sock=listener
+            )
+            await stack.enter_async_context(server)
         await serve_until_orphaned()
 
 
@@ -159,10 +169,14 @@ def main() -> None:
     """Serve on loopback until terminated."""
     parser = argparse.ArgumentParser(description=__doc__, parents=[port_option()])
     parser.add_argument("--delay-ms", type=float, default=0.0, help="how long an answer takes")
+    parser.add_argument("--hosts", type=int, default=0, help="addresses to listen on besides")
     options = parser.parse_args()
-    listener = socket.create_server(("127.0.0.1", options.port), backlog=4096)
-    print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
-    uvloop.run(_serve(listener, options.delay_ms / 1000))
+    allow_many_files()
+    listeners = [socket.create_server(("127.0.0.1", options.port), backlog=4096)]
+    port = listeners[0].getsockname()[1]
+    listeners += [socket.create_server((host_of(one), port)) for one in range(options.hosts)]
+    print(json.dumps({"url": f"http://127.0.0.1:{port}"}), flush=True)
+    uvloop.run(_serve(listeners, options.delay_ms / 1000))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import uvloop
 
 from benchmarks.hub_process import ADMIN_TOKEN, HubProcess, register_sessions
 from benchmarks.loadgen import Load, LoadReport, generate_load, run_load
-from benchmarks.receiver import Verdict
+from benchmarks.receiver import Verdict, host_of
 from benchmarks.serving import ServerProcess, cpu_of, running
 from benchmarks.tokens import Subjects, TokenPlan, email_of, public_jwks, signed_tokens
 
@@ -126,9 +126,11 @@ def us_each(used: CPUByRole, count: int) -> dict[str, float]:
     return {role: round(spent / count * 1e6, 1) for role, spent in seconds.items()}
 
 
-def push_to(receiver: ServerProcess, number: int) -> dict[str, str]:
-    """Return the delivery object of a push stream to a receiver."""
-    return {"method": PUSH, "endpoint_url": f"{receiver.url}/s/{number}"}
+def push_to(receiver: ServerProcess, number: int, *, hosts: int = 0) -> dict[str, str]:
+    """Return the delivery object of a push stream to a receiver, on one of its hosts if it has."""
+    url = urlsplit(receiver.url)
+    host = host_of(number % hosts) if hosts else url.hostname
+    return {"method": PUSH, "endpoint_url": f"http://{host}:{url.port}/s/{number}"}
 
 
 def set_level(hub: HubProcess, emails: Sequence[str], level: str) -> None:
@@ -221,9 +223,9 @@ def emails(vendor: Vendor, count: int) -> list[str]:
 
 
 @contextmanager
-def receiving(*, delay_ms: float = 0.0) -> Iterator[ServerProcess]:
-    """Run a push receiver."""
-    with running(["benchmarks.receiver", f"--delay-ms={delay_ms}"]) as receiver:
+def receiving(*, delay_ms: float = 0.0, hosts: int = 0) -> Iterator[ServerProcess]:
+    """Run a push receiver. hosts: addresses of its own that it listens on."""
+    with running(["benchmarks.receiver", f"--delay-ms={delay_ms}", f"--hosts={hosts}"]) as receiver:
         yield receiver
 
 

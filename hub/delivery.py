@@ -29,7 +29,7 @@ from runtime.lanes import Lanes, LaneSource
 from runtime.lean import LeanOutbound
 from runtime.outbound import Outbound, StreamingOutbound
 from runtime.queue import LeaseKeeper, Suspended
-from transmitters.keys import SigningKeys
+from transmitters.keys import QUICK_ALGORITHMS, SigningKeys
 from transmitters.worker import PushSource
 
 #: what is under way at a stop gets this long; the supervisor waits longer
@@ -96,7 +96,7 @@ def sources(node: Node, outbound: Outbound, pushing: Outbound) -> tuple[LaneSour
         PushSource(
             node.database,
             pushing,
-            keys=SigningKeys(node.keyring),
+            keys=SigningKeys(node.keyring, on_the_spot=QUICK_ALGORITHMS),
             box=node.box,
             clock=node.clock,
             issuer=issuer,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 from typing import Final
@@ -21,13 +22,24 @@ from hub.node import ProcessConfig
 from runtime.logs import configure_logs
 
 GC_THRESHOLDS: Final = (50_000, 20, 20)
+#: open files at most, if the system lets us: one connection per receiver is kept, and many callers
+FILES_MAX: Final = 16_384
 
 
 def main() -> None:
     """Run the role that the configuration on standard input names."""
     config = msgspec.json.decode(_first_line(), type=ProcessConfig)
     configure_logs(config.log_level, process=f"{config.role}-{config.index}")
+    allow_many_files()
     uvloop.run(_run(config))
+
+
+def allow_many_files() -> None:
+    """Raise the usual soft limit of 1,024 open files as far as needed and allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _run(config: ProcessConfig) -> None:

@@ -1,13 +1,15 @@
-"""Signing keys of the transmitter: parsed once, used in threads, never on the event loop.
+"""Signing keys of the transmitter: parsed once, used in threads.
 
 Signing RS256 takes about a quarter of a millisecond of a core and releases the interpreter while
-it runs, so a few threads keep the event loop free. SETs of one poll are signed in chunks.
+it runs, so a few threads keep the event loop free. SETs of one poll are signed in chunks. On
+elliptic curves a signature costs less than the way to a thread and back, so a process whose event
+loop answers nobody signs these on the spot.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +27,8 @@ PURPOSE: Final = "set"
 SIGNING_THREADS: Final = 2
 SIGNING_CHUNK: Final = 8
 PARSED_KEYS_MAX: Final = 1_000
+#: algorithms whose signature costs less than the way to a thread and back
+QUICK_ALGORITHMS: Final = frozenset({"ES256", "EdDSA"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +42,16 @@ class SignedSET:
 class SigningKeys:
     """Renders and signs SETs with the keys of their tenants."""
 
-    def __init__(self, keyring: Keyring, *, threads: int = SIGNING_THREADS) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        *,
+        threads: int = SIGNING_THREADS,
+        on_the_spot: Collection[str] = (),
+    ) -> None:
+        """on_the_spot: algorithms that are used on the event loop."""
         self._keyring = keyring
+        self._on_the_spot = on_the_spot
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sign")
         self._parsed: dict[tuple[str, str], SigningKey] = {}
         self._waiting: list[tuple[_Job, asyncio.Future[SignedSET | SharedSignalsError]]] = []
@@ -62,7 +74,13 @@ class SigningKeys:
         when the tenant has no key. Requirements SET-21, SET-30, SET-32, SET-34, SET-36.
         """
         jobs = [_Job(one, await self._key(tenant_id, one.kid), addressing) for one in pending]
+        if all(self._is_quick(job) for job in jobs):
+            return _render_and_sign(jobs)
         return await asyncio.gather(*(self._enqueue(job) for job in jobs))
+
+    def _is_quick(self, job: _Job) -> bool:
+        # Encrypting is never quick.
+        return job.key.alg in self._on_the_spot and job.addressing.encryption_key is None
 
     def _enqueue(self, job: _Job) -> asyncio.Future[SignedSET | SharedSignalsError]:
         """Queue a job for the threads; what is asked for in one turn of the loop goes together."""

@@ -103,6 +103,11 @@ class ReadAhead:
         self._read_at: datetime | None = None
         self._read_under = mark()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is remembered."""
+        return not self._works
+
     def keep(self, found: Sequence[PushWork], *, read_at: datetime, mark: int) -> None:
         """Remember what a search found, in place of what was remembered before."""
         self._works, self._read_at, self._read_under = list(found), read_at, mark

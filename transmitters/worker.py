@@ -123,7 +123,7 @@ class PushSource:
 
     def at_hand(self, now: datetime, limit: int, busy: Busy) -> Sequence[PushWork]:
         """Return what an earlier search found and may go out now, from memory."""
-        return self._go(limit, now=now, busy=busy)
+        return () if self._ahead.is_empty else self._go(limit, now=now, busy=busy)
 
     async def due(
         self, buckets: Collection[int], now: datetime, limit: int, busy: Busy

@@ -10,10 +10,11 @@ import pytest
 import runtime.store
 from runtime.errors import NotFound
 from runtime.feed import bump
+from runtime.keyring import Keyring
 from ssf.errors import SharedSignalsError
 from ssf.jose import split_jws
 from tests.transmitters.conftest import ONE_ENGINE, ROSA, SESSION_REVOKED, TENANT, World
-from transmitters.keys import SIGNING_CHUNK
+from transmitters.keys import SIGNING_CHUNK, SignedSET, SigningKeys
 from transmitters.model import Addressing, PendingSET, StoredEvent
 
 pytestmark = [pytest.mark.anyio, ONE_ENGINE]
@@ -48,6 +49,14 @@ async def test_a_set_is_signed_by_its_own_key_while_that_is_published(world: Wor
         await bump(connection, TENANT, "keys")
     await world.feed.refresh()
     assert await kids(world, pending(kid="set-1"), pending(kid="unknown")) == ["set-2", "set-2"]
+
+
+async def test_an_algorithm_may_be_used_on_the_spot_without_threads(world: World) -> None:
+    keys = SigningKeys(Keyring(world.db, world.feed, world.box), on_the_spot={"RS256"})
+    keys.close()
+    (signed,) = await keys.sign(TENANT, [pending()], ADDRESSING)
+    assert isinstance(signed, SignedSET)
+    assert (await world.opened(signed.raw))[1]["jti"] == "J"
 
 
 async def test_many_sets_are_signed_in_order_and_a_broken_one_stops_none(world: World) -> None:
