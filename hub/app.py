@@ -219,7 +219,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         node,
         denied_users=app.state.denied_users,
         policies=app.state.session_policies,
-        placing=Placing(node, app.state.zones),
+        placing=Placing(app.state.zones),
     )
     node.spawn(app.state.inline.behind.run())
     app.state.transmitters = TransmitterDeps(

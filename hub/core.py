@@ -40,11 +40,13 @@ from hub.pipeline import (
     respond,
 )
 from hub.store import system_list_tenants
-from hub.tenancy import tenant_issuer
+from hub.tenancy import DEFAULT_TENANT, tenant_issuer
 from receivers.model import PendingSignal, SignalMark, SignalState
 from receivers.refusals.model import LIFE
 from receivers.refusals.store import system_purge_errors
 from risk.mappings.service import MappingCache
+from risk.networks.administration import read_all
+from risk.networks.keeper import Keeper
 from runtime.queue import Fence, LeaseKeeper, fences_valid
 from runtime.writer import LocalWriter
 from transmitters.upkeep.model import Limits
@@ -83,6 +85,15 @@ async def run_core(config: ProcessConfig, stop: asyncio.Event) -> None:
         node.spawn(_repeat(node, leases, core.reassess, pause_s=SCHEDULE_S))
         node.spawn(_repeat(node, leases, core.purge, pause_s=PURGE_S))
         node.spawn(_repeat(node, leases, core.tend_streams, pause_s=UPKEEP_S))
+        if (folder := config.networks_dir) is not None:
+            keeper = Keeper(
+                folder,
+                clock=node.clock,
+                notifier=node.notifier,
+                feeds=partial(read_all, node.database, DEFAULT_TENANT),
+            )
+            # Not by lease: the files are this node's own.
+            node.spawn(keeper.run())
         log.info("core.started", dialect=node.database.dialect)
         await stop.wait()
 

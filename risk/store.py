@@ -5,7 +5,8 @@ entities, aliases, links (`risk.entities.store`); sessions (`risk.sessions.store
 clearances (`risk.findings.store`); levels, level_history, pins, reassessments
 (`risk.levels.store`); policies (`risk.policies.store`); mappings (`risk.mappings.store`);
 ip_claims, ip_report_windows (`risk.ips.store`); baselines, org_values (`risk.baselines.store`);
-zones (`risk.zones.store`); feedback, labels (`risk.feedback.store`).
+zones (`risk.zones.store`); feedback, labels (`risk.feedback.store`); feeds
+(`risk.networks.store`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from risk.findings.store import clearances, detections
 from risk.ips.store import ip_claims, ip_report_windows
 from risk.levels.store import level_history, levels, pins, reassessments
 from risk.mappings.store import mappings
+from risk.networks.store import feeds
 from risk.policies.store import policies
 from risk.sessions.store import sessions
 from risk.signins.store import sign_ins
@@ -31,6 +33,7 @@ __all__ = [
     "detections",
     "entities",
     "feedback",
+    "feeds",
     "ip_claims",
     "ip_report_windows",
     "labels",

@@ -78,6 +78,11 @@ def system_clock(*, dev_insecure: bool) -> Clock:
     return ShiftedClock(Path(path)) if dev_insecure and path else SystemClock()
 
 
+def moment_of_epoch(seconds: int) -> datetime:
+    """Return the aware UTC moment of seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 def epoch_s(moment: datetime) -> int:
     """Return whole seconds since 1970, rounded down (a SET's `iat` must not be in the future)."""
     return int(moment.timestamp())

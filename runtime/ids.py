@@ -37,6 +37,7 @@ PREFIXES: Final = frozenset(
         "evt",
         "pol",
         "zon",
+        "fed",
         "key",
         "aud",
         "whk",

@@ -18,6 +18,7 @@ import typer
 
 from hub.admin.bodies import Body
 from hub.admin.client import AdminClient, LocalClient, RemoteClient
+from hub.admin.feed_import import add_feed_commands
 from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
 from hub.admin.mapping_test import add_mapping_commands
 from hub.admin.routes import ALL_KINDS
@@ -64,6 +65,8 @@ def register(app: typer.Typer) -> None:
         group = _group(kind)
         if kind.name == "users":
             _add_risk(group)
+        if kind.name == "feeds":
+            add_feed_commands(group, call=_call, show=_show, fail=_fail)
         if kind.name == "webhooks":
             add_mapping_commands(group)
         app.add_typer(group, name=kind.item.replace("_", "-"))

@@ -11,6 +11,7 @@ from hub.admin import (
     clients,
     deliveries,
     events,
+    feeds,
     ingest,
     keys,
     mappings,
@@ -49,6 +50,6 @@ KINDS: Final[tuple[Kind, ...]] = (
     *ingest.KINDS,
 )
 #: what belongs to the whole hub
-OWNERS_KINDS: Final[tuple[Kind, ...]] = tenants.KINDS
+OWNERS_KINDS: Final[tuple[Kind, ...]] = (*tenants.KINDS, *feeds.KINDS)
 ALL_KINDS: Final = (*KINDS, *OWNERS_KINDS)
 ROUTES: Final = tuple(route for kind in ALL_KINDS for route in routes_of(kind))

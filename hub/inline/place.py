@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hub.node import Node
 from risk.zones.origin import Origin
-from risk.zones.service import KIND, Zones
+from risk.zones.service import Zones
 
 
 class Placing:
     """Judges chains of addresses, and says when the same chain may be judged otherwise."""
 
-    def __init__(self, node: Node, zones: Zones) -> None:
-        self._node = node
+    def __init__(self, zones: Zones) -> None:
         self._zones = zones
 
     async def judge(self, tenant_id: str, chain: Sequence[str]) -> Origin:
@@ -21,5 +19,5 @@ class Placing:
         return await self._zones.judge(tenant_id, chain)
 
     def version(self, tenant_id: str) -> object:
-        """Return what changes with the tenant's zones and with the table of addresses."""
-        return self._node.feed.version(tenant_id, KIND), self._node.networks.version
+        """Return what changes with the tenant's zones, as entries end, and with the table."""
+        return self._zones.version(tenant_id)

@@ -19,7 +19,11 @@ from risk.deps import RiskDeps
 from risk.ips.model import IPReport, normal_ip, parse_events, render_claims
 from risk.ips.service import REPORT_IPS
 from risk.ips.throttle import too_many
+from risk.networks.rendering import render_network
+from risk.networks.service import Networks
+from risk.zones.service import Zones
 from runtime.caller import Caller
+from runtime.clock import epoch_s
 from runtime.errors import Invalid, Refused
 from ssf.errors import RemoteProtocolError
 from ssf.strict_json import parse_array
@@ -81,7 +85,7 @@ async def report_ips(request: Request) -> Response:
 
 
 async def get_ip(request: Request) -> Response:
-    """Answer who says what of an address, and what that adds up to."""
+    """Answer who says what of an address: claims, feeds, zones; and what that adds up to."""
     caller: Caller = request.state.caller
     caller.require(*READ_SCOPES)
     deps: RiskDeps = request.app.state.risk
@@ -90,7 +94,12 @@ async def get_ip(request: Request) -> Response:
     reporters = {
         claim.source: await deps.reporter_of(caller.tenant_id, claim.source) for claim in claims
     }
-    shown = render_claims(address, claims, reporters, now=deps.clock.now())
+    now = deps.clock.now()
+    shown = render_claims(address, claims, reporters, now=now)
+    networks: Networks = request.app.state.networks
+    shown |= render_network(str(address), networks, now=epoch_s(now))
+    zones: Zones = request.app.state.zones
+    shown |= await zones.of_address(caller.tenant_id, str(address))
     return Response(
         msgspec.json.encode(shown),
         media_type=JSON_MEDIA_TYPE,

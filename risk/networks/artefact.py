@@ -319,6 +319,23 @@ def map_table(path: Path) -> MappedTable:
         raise
 
 
+def read_header(path: Path) -> Header:
+    """Read what a table says of itself, and nothing else. Raises TableCorruptError, OSError."""
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC) + 8)
+        length = int.from_bytes(start[len(MAGIC) :], "little")
+        if start[: len(MAGIC)] != MAGIC or length > HEADER_BYTES_MAX:
+            raise TableCorruptError(f"{path} is no table of this version")
+        return _header_of(path, file.read(length))
+
+
+def _header_of(path: Path, encoded: bytes) -> Header:
+    try:
+        return msgspec.json.decode(encoded, type=Header)
+    except msgspec.DecodeError as error:
+        raise TableCorruptError(f"{path} has an unreadable header") from error
+
+
 def _checked(path: Path, mapped: mmap.mmap, size: int) -> MappedTable:
     if mapped[: len(MAGIC)] != MAGIC:
         raise TableCorruptError(f"{path} is no table of this version")
@@ -331,10 +348,7 @@ def _checked(path: Path, mapped: mmap.mmap, size: int) -> MappedTable:
     length = int.from_bytes(mapped[len(MAGIC) : len(MAGIC) + 8], "little")
     if length > HEADER_BYTES_MAX:
         raise TableCorruptError(f"{path} has a header of {length} bytes")
-    try:
-        header = msgspec.json.decode(mapped[len(MAGIC) + 8 : len(MAGIC) + 8 + length], type=Header)
-    except msgspec.DecodeError as error:
-        raise TableCorruptError(f"{path} has an unreadable header") from error
+    header = _header_of(path, mapped[len(MAGIC) + 8 : len(MAGIC) + 8 + length])
     if header.byteorder != sys.byteorder:
         raise TableCorruptError(f"{path} was made on a {header.byteorder}-endian machine")
     if set(header.sections) != set(ITEM_TYPES):

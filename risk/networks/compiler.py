@@ -163,15 +163,17 @@ def _pieces(heap: RecordHeap) -> Iterator[bytes]:
         yield piece
 
 
-def merge_tables(path: Path, parts: Sequence[Path], *, now: int) -> tuple[str, Header]:
+def merge_tables(
+    path: Path, parts: Sequence[Path], sources: Sequence[Source], *, now: int
+) -> tuple[str, Header]:
     """Merge tables of one source each into one, in the order they are asked; return its version.
 
-    Raises TableCorruptError, OSError; then nothing was written.
+    sources: what is to be said of each part. Raises TableCorruptError, OSError; then nothing was
+    written.
     """
     tables = [map_table(part) for part in parts]
     try:
-        sources = tuple(table.header.sources[0] for table in tables)
-        header = _header(sources, now)
+        header = _header(tuple(sources), now)
         combinations = Combinations(len(tables))
         bases = _bases(tables)
         v4 = _merge_family(tables, bases, combinations, is_v6=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -62,6 +62,8 @@ class Zones:
         self._trusted = trusted(trusted_proxies)
         self._loaded = ConfigCache(feed, KIND, self._load)
         self._renewed: dict[str, tuple[CompiledZones, CompiledZones]] = {}
+        self._feed = feed
+        self._ends: dict[str, datetime | None] = {}
 
     async def judge(self, tenant_id: str, chain: Sequence[str]) -> Origin:
         """Return where a request comes from. chain: client first, the hop that connects to us last.
@@ -71,8 +73,19 @@ class Zones:
         zones = await self.compiled(tenant_id)
         return judge(zones, chain, lookup=self._networks.lookup, is_trusted=self.is_trusted)
 
+    def version(self, tenant_id: str) -> object:
+        """Return what changes when the same chain may be judged otherwise. Raises nothing."""
+        ends = self._ends.get(tenant_id)
+        has_ended = ends is not None and self._clock.now() >= ends
+        return self._feed.version(tenant_id, KIND), self._networks.version, ends, has_ended
+
     async def compiled(self, tenant_id: str) -> CompiledZones:
         """Return the tenant's zones as they are now. Raises database errors."""
+        zones = await self._compiled(tenant_id)
+        self._ends[tenant_id] = zones.valid_until
+        return zones
+
+    async def _compiled(self, tenant_id: str) -> CompiledZones:
         loaded = await self._loaded.get(tenant_id)
         now = self._clock.now()
         if loaded.valid_until is None or now < loaded.valid_until:
@@ -86,6 +99,28 @@ class Zones:
         renewed = await asyncio.to_thread(CompiledZones, loaded.zones, now)
         self._renewed[tenant_id] = (loaded, renewed)
         return renewed
+
+    async def of_address(self, tenant_id: str, ip: str) -> dict[str, Any]:
+        """Return which zones an address is in and why, for people. Raises database errors."""
+        compiled = await self.compiled(tenant_id)
+        record, now = self._networks.lookup(ip), self._clock.now()
+        explained = [(zone, explain(zone, [ip], record, now=now)) for zone in compiled.zones]
+        origin = await self.judge(tenant_id, [ip])
+        return {
+            "zones": [
+                {
+                    "id": zone.zone_id,
+                    "name": zone.name,
+                    "usage": zone.usage.value,
+                    "why": [f"{check.rule}: {check.why}" for check in found.checks if check.holds],
+                }
+                for zone, found in explained
+                if found.is_inside
+            ],
+            "exempt": origin.is_exempt,
+            "blocked_by": origin.blocked_by,
+            "path": list(origin.path),
+        }
 
     def is_trusted(self, ip: str) -> bool:
         """Return whether the settings name an address as a proxy of ours. Raises nothing."""

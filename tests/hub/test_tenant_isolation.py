@@ -345,7 +345,7 @@ SAME_EVERYWHERE = {"/admin/v1/policies/{id}", "/v1/ip/{ip}"}
 #: what stands behind it is the path at the gateway, and no object
 NO_OBJECT = {"/v1/forward-auth/{tail}"}
 #: what no tenant but the root has
-OWNERS = {"/admin/v1/tenants/{id}"}
+OWNERS = {"/admin/v1/tenants/{id}", "/admin/v1/feeds/{id}"}
 #: what a path names that belongs to no tenant's data, and is told to everybody
 PUBLIC = {"/.well-known/oauth-protected-resource/{path}"}
 #: a question about an unknown session has an answer: no

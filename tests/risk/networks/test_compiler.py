@@ -32,9 +32,12 @@ def row(network: str, said: Said) -> Row:
 
 
 def compiled(folder: Path, feeds: dict[str, Sequence[Row]]) -> View:
-    for name, rows in feeds.items():
+    sources = [
         compile_feed(folder / f"{name}.ipt", source(name), rows, now=NOW)
-    merge_tables(folder / "all.ipt", [folder / f"{name}.ipt" for name in feeds], now=NOW)
+        for name, rows in feeds.items()
+    ]
+    parts = [folder / f"{name}.ipt" for name in feeds]
+    merge_tables(folder / "all.ipt", parts, sources, now=NOW)
     return View(map_table(folder / "all.ipt"), NOW)
 
 
@@ -129,7 +132,8 @@ def test_statements_name_every_feed_also_one_that_is_not_asked_any_more(tmp_path
     old = source("old", built_at=NOW - 90 * DAY_S, stale=StalePolicy.DROP)
     compile_feed(tmp_path / "old.ipt", old, [row("192.0.2.0/24", Said(asn=1))], now=NOW)
     compile_feed(tmp_path / "new.ipt", source("new"), [row("192.0.2.0/25", Said(asn=2))], now=NOW)
-    merge_tables(tmp_path / "all.ipt", [tmp_path / "old.ipt", tmp_path / "new.ipt"], now=NOW)
+    parts = [tmp_path / "old.ipt", tmp_path / "new.ipt"]
+    merge_tables(tmp_path / "all.ipt", parts, [old, source("new")], now=NOW)
     view = View(map_table(tmp_path / "all.ipt"), NOW)
     assert view.lookup("192.0.2.1").asn == 2
     assert view.lookup("192.0.2.200").asn is None
