@@ -60,6 +60,8 @@ from receivers.keys import IssuerKeys
 from receivers.model import ProviderStatus
 from receivers.refusals.log import RefusalLog
 from receivers.service import Profiles, ReceiversDeps
+from risk.attributes import model as attribute_rules
+from risk.attributes import service as attribute_rules_service
 from risk.deps import RiskDeps
 from risk.ips.memory import IPClaims
 from risk.ips.model import Reporter
@@ -195,6 +197,9 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     keys = IssuerKeys(outbound, dev_insecure=node.config.dev_insecure)
     app.state.oauth = _oauth(node, issuer, keys, outbound)
     app.state.apps = app_cache(node)
+    app.state.attribute_rules = ConfigCache(
+        node.feed, attribute_rules.KIND, partial(_load_attribute_rules, node)
+    )
     app.state.denied_users = DeniedUsers(node.database, node.changes)
     refusals = RefusalLog(node.writer, node.box)
     node.spawn(refusals.run())
@@ -314,6 +319,11 @@ async def _reporter_of(profiles: Profiles, tenant_id: str, client_id: str) -> Re
 async def _load_policy_mode(node: Node, tenant_id: str) -> PolicyMode:
     async with node.database.snapshot() as connection:
         return (await risk.policies.service.get_policy(connection, tenant_id)).policy.mode
+
+
+async def _load_attribute_rules(node: Node, tenant_id: str) -> attribute_rules.Compiled:
+    async with node.database.snapshot() as connection:
+        return await attribute_rules_service.compiled(connection, tenant_id)
 
 
 async def _load_clients(node: Node, tenant_id: str) -> Clients:

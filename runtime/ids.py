@@ -49,6 +49,7 @@ PREFIXES: Final = frozenset(
         "tok",
         "aus",
         "rly",
+        "atr",
         "ups",
         "ord",
         "map",

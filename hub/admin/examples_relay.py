@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 ANSWERS: Final[dict[str, dict[str, Any]]] = {
+    "attribute-rules": {
+        "id": "atr_01KJQ2M8A04ZC4T9W6YR0QXN1E",
+        "name": "owners read their reports",
+        "resource_types": ["report"],
+        "effect": "permit",
+        "expression": "action.name == 'read' && resource.properties.owner == subject.id",
+        "created_at": "2026-03-02T16:35:00Z",
+    },
     "break-glass": {
         "id": "bgl_01KJQ2M8904ZC4T9W6YR0QXN1E",
         "user": "email:admin@customer.example",

@@ -28,7 +28,14 @@ ROLE_SCOPES: Final = {
 _RESPONDER: Final = frozenset(
     {"containments", "tasks", "deliveries", "dead-letters", "unmatched", "ingest-errors", "signals"}
 )
-_POLICY: Final = _RESPONDER | {"behaviours", "policies", "zones", "mappings", "relays"}
+_POLICY: Final = _RESPONDER | {
+    "attribute-rules",
+    "behaviours",
+    "policies",
+    "zones",
+    "mappings",
+    "relays",
+}
 #: what a responder may do with objects that are not theirs to change
 _RESPONDER_ACTIONS: Final = frozenset(
     {("streams", "replay"), ("providers", "quarantine"), ("providers", "lift")}

@@ -6,6 +6,7 @@ from typing import Final
 
 from hub.admin import (
     apps,
+    attributes,
     behaviours,
     break_glass,
     clients,
@@ -36,6 +37,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *upstreams.KINDS,
     *apps.KINDS,
     *policies.KINDS,
+    *attributes.KINDS,
     *zones.KINDS,
     *behaviours.KINDS,
     *mappings.KINDS,

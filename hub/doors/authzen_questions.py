@@ -2,6 +2,7 @@
 
     subject session            ─▶ that session
     subject user + session_id  ─▶ that session, if it is the user's
+    a resource type of a rule  ─▶ rules over attributes, and for sessions both
     subject user               ─▶ the user: contained, or at HIGH
     any other                  ─▶ false
 
@@ -23,13 +24,14 @@ from hub.doors.reading import Read, read_context
 from hub.inline.evaluate import evaluate
 from hub.inline.model import TEXT_CHARACTERS_MAX, Answer, SessionQuestion
 from risk import explanation
+from risk.attributes.model import Compiled
 from risk.entities import service as entities
 from risk.entities.model import Reference, parse_reference
 from risk.model import EntityKind, Level
 from risk.policy import PolicyMode
 from risk.routes import session_issuer
 from risk.sessions.model import check_key
-from risk.verdict import Decision, Scope, Verdict
+from risk.verdict import Decision, Scope, Verdict, strongest
 from runtime.caller import Caller
 from runtime.errors import Forbidden, Invalid
 from ssf.errors import SubjectError
@@ -59,10 +61,19 @@ async def judge(state: State, caller: Caller, asked: Evaluation, now: datetime) 
     reasons = [*read.reasons]
     app = await _app(state, caller, asked, reasons)
     session_id = read.texts.get("session_id") or _string(asked.subject, "session_id")
+    rules: Compiled = await state.attribute_rules.get(caller.tenant_id)
+    by_rules = rules.judge(asked.raw())
     if asked.subject.type == SESSION or (asked.subject.type == USER and session_id):
         answer = await _judge_session(state, caller, asked, read=read, app=app, now=now)
+        if by_rules is not None:
+            # A session that is good does not open what the rules keep closed.
+            answer = replace(answer, verdict=strongest([answer.verdict, by_rules]))
         return Judged(answer=_with_reasons(answer, reasons), of_session=True)
-    if asked.subject.type == USER:
+    if by_rules is not None:
+        verdict = by_rules
+        # What the rules say is all there is to say: the same question has the same bytes.
+        reasons = []
+    elif asked.subject.type == USER:
         verdict = await _judge_user(state, caller, asked.subject.id)
     else:
         verdict = _denied("subject_type_unknown", Scope.APP)

@@ -9,7 +9,7 @@ first expression is met: a hub without expressions does not pay for it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -75,6 +75,8 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[RequestFacts], Any]]]] = Map
     }
 )
 VARIABLES: Final = tuple(_VARIABLES)
+#: of rules over attributes: what a question says
+ATTRIBUTES: Final = ("subject", "action", "resource", "context")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +103,41 @@ def check(source: str) -> Expression:
     """Compile an expression. Raises ExpressionError: syntax, types, a limit, a refused function."""
     if not 0 < len(source) <= CHARS_MAX:
         raise ExpressionError(f"1 to {CHARS_MAX} characters")
+    return _checked(source, _environment(), list_items=FACT_ITEMS_MAX, names=_VARIABLES)
+
+
+@functools.lru_cache(maxsize=KEPT_MAX)
+def check_attributes(source: str) -> Expression:
+    """Compile an expression over ATTRIBUTES. Raises ExpressionError, as `check` does.
+
+    Lists in a question are as long as its sender likes, so macros over them are too expensive.
+    """
+    if not 0 < len(source) <= CHARS_MAX:
+        raise ExpressionError(f"1 to {CHARS_MAX} characters")
+    return _checked(source, _attributes(), list_items=COST_MAX, names=ATTRIBUTES)
+
+
+def activate_attributes(question: Mapping[str, Any]) -> Any:
+    """Return the values of a question: ATTRIBUTES, each an object. Raises ExpressionError."""
     try:
-        program = _environment().compile(source)
+        return _attributes().Activation({name: question[name] for name in ATTRIBUTES})
+    except Exception as error:
+        raise ExpressionError(_short(error)) from error
+
+
+def _checked(
+    source: str, environment: Any, *, list_items: int, names: Collection[str]
+) -> Expression:
+    try:
+        program = environment.compile(source)
         is_bool = program.return_type() == _library().Type.BOOL
-        shape = measure(program.serialize(), list_items=FACT_ITEMS_MAX)
+        shape = measure(program.serialize(), list_items=list_items)
     except Exception as error:
         raise ExpressionError(_short(error)) from error
     if not is_bool:
         raise ExpressionError(f"it gives {program.return_type()!r}, not BOOL")
     _check_shape(shape)
-    return Expression(source=source, names=shape.names & set(_VARIABLES), _program=program)
+    return Expression(source=source, names=shape.names & set(names), _program=program)
 
 
 def activate(facts: RequestFacts, names: Iterable[str]) -> Any:
@@ -140,6 +167,13 @@ def _library() -> Any:
     from cel_expr_python import cel  # noqa: PLC0415 - 9 MB, for hubs whose policies have expressions
 
     return cel
+
+
+@functools.cache
+def _attributes() -> Any:
+    types = _library().Type
+    anything = types.Map(types.STRING, types.DYN)
+    return _library().NewEnv(variables=dict.fromkeys(ATTRIBUTES, anything))
 
 
 @functools.cache
