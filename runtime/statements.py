@@ -339,12 +339,20 @@ def _over_all(convert: Callable[[Any], Any] | None) -> _Conversion | None:
 
 
 def _time_texts(values: Sequence[datetime | None]) -> list[str | None]:
-    return [
-        value.isoformat(" ", "microseconds")[:TIME_TEXT_CHARS]
-        if value is not None and value.tzinfo is UTC
-        else time_text(value)
-        for value in values
-    ]
+    texts: list[str | None] = []
+    last: datetime | None = None
+    text: str | None = None
+    for value in values:
+        # Most columns of a batch say when it was handled, row after row.
+        if value is not last:
+            last = value
+            text = (
+                value.isoformat(" ", "microseconds")[:TIME_TEXT_CHARS]
+                if value is not None and value.tzinfo is UTC
+                else time_text(value)
+            )
+        texts.append(text)
+    return texts
 
 
 def _times(texts: Sequence[str | None]) -> list[datetime | None]:

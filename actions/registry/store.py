@@ -15,6 +15,7 @@ from actions.fronting import ForwardAuthSetting
 from actions.model import App, AppKind, LogoutSetting, SCIMSetting, Webhook
 from actions.registry.model import WantedApp
 from runtime.database import JSONDocument, UTCDateTime, id_column, metadata, tenant_column
+from runtime.statements import Query
 
 #: what services pass through without knowing it
 Connection: TypeAlias = AsyncConnection
@@ -130,6 +131,22 @@ async def system_apps_of(connection: AsyncConnection, tenant_ids: Collection[str
         .order_by(apps.c.tenant_id, apps.c.app_id)
     )
     return [_app(row) for row in await connection.execute(query)]
+
+
+_ISSUERS: Final = Query(
+    sa.select(apps.c.app_id, apps.c.issuer).where(
+        apps.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        apps.c.status == "active",
+        apps.c.issuer.is_not(None),
+    ),
+    scalars=["tenant_id"],
+)
+
+
+async def app_issuers(connection: AsyncConnection, tenant_id: str) -> dict[str, str]:
+    """Return app to issuer, of the tenant's active apps that have one."""
+    rows = await _ISSUERS.rows(connection, tenant_id=tenant_id)
+    return {app_id: issuer for app_id, issuer in rows if issuer}
 
 
 async def sealed_apps(

@@ -183,11 +183,7 @@ async def _relay_tenant(
     served: dict[str, set[str]] = {}
     for record in await store.records_of(connection, tenant_id, signal_ids=signals):
         served.setdefault(record.signal_id, set()).update(record.streams)
-    app_issuers = {
-        app.app_id: app.issuer
-        for app in await actions.registry.store.system_apps_of(connection, [tenant_id])
-        if app.issuer
-    }
+    app_issuers = await actions.registry.store.app_issuers(connection, tenant_id)
     outcomes = [_outcome(each, rule, concerned[each.row.signal_id]) for each, rule, _ in taken]
     sending = [place for place, outcome in enumerate(outcomes) if outcome is RelayOutcome.RELAYED]
     events = [

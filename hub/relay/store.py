@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -22,15 +22,12 @@ from receivers.registry.settings import ISSUER_CHARS_MAX
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
-    chunks,
     id_column,
     metadata,
     tenant_column,
 )
-from runtime.statements import Query, Row, upserts
+from runtime.statements import Query, Row, among, rows_of_keys, upserts
 from ssf.secevent import CLAIM_CHARS_MAX
-
-IN_LIST_MAX: Final = 400
 
 relay_rules: Final = sa.Table(
     "relay_rules",
@@ -79,6 +76,10 @@ _RECORD: Final = upserts(
 )
 
 
+_RECORD_NAMES: Final = tuple(relayed.columns.keys())
+_RECORDS: Final = among(sa.select(*relayed.columns), relayed, relayed.c.signal_id)
+
+
 async def list_rules(connection: AsyncConnection, tenant_id: str) -> list[RelayRule]:
     """Return the rules of a tenant in the order in which they count; at most RULES_MAX."""
     return [_rule(row) for row in await _RULES.rows(connection, tenant_id=tenant_id)]
@@ -114,15 +115,9 @@ async def records_of(
     connection: AsyncConnection, tenant_id: str, *, signal_ids: Collection[str]
 ) -> list[RelayRecord]:
     """Return what became of signals that were looked at before."""
-    found: list[RelayRecord] = []
-    for some in chunks(sorted(signal_ids), IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(relayed).where(
-                relayed.c.tenant_id == tenant_id, relayed.c.signal_id.in_(some)
-            )
-        )
-        found += [_record(row) for row in rows.mappings()]
-    return found
+    keys = [(tenant_id, signal_id) for signal_id in signal_ids]
+    rows = await rows_of_keys(connection, _RECORDS, keys)
+    return [_record(dict(zip(_RECORD_NAMES, row, strict=True))) for row in rows]
 
 
 async def write_records(connection: AsyncConnection, records: Sequence[RelayRecord]) -> None:
@@ -156,7 +151,8 @@ async def list_records(
                 sa.and_(relayed.c.signal_id == last_signal, relayed.c.rule_id < last_rule),
             )
         )
-    return [_record(row) for row in (await connection.execute(statement)).mappings()]
+    rows = (await connection.execute(statement)).mappings()
+    return [_record({str(name): value for name, value in row.items()}) for row in rows]
 
 
 def _rule(row: Row) -> RelayRule:
@@ -168,8 +164,8 @@ def _rule(row: Row) -> RelayRule:
     return RelayRule(**values)
 
 
-def _record(row: sa.RowMapping) -> RelayRecord:
-    values = {str(name): value for name, value in row.items()}
+def _record(row: Mapping[str, Any]) -> RelayRecord:
+    values = dict(row)
     values["outcome"] = RelayOutcome(values["outcome"])
     values["streams"] = tuple(values["streams"])
     return RelayRecord(**values)
