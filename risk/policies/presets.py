@@ -2,6 +2,8 @@
 
     low → log      medium → step up      high → logout and alert
 
+The risk is that of the session or sign-in, of its device, and of its user, whichever is worst.
+
 For a sign-in there is nothing to log out of, and an address is shared by many: high asks for a
 proof there, and people are told. Enrolling a factor at high risk is denied: it is how a stolen
 password becomes a lasting way in.
@@ -28,7 +30,7 @@ from risk.policies.documents import (
     SessionPolicy,
 )
 from risk.policy import PolicyMode
-from risk.verdict import Decision
+from risk.verdict import Decision, Scope
 from runtime.errors import Invalid
 
 
@@ -48,23 +50,19 @@ _STEP_UP: Final = Outcome(decision=Decision.STEP_UP, max_age=0)
 _STEP_UP_AND_TELL: Final = replace(_STEP_UP, alert=True)
 _DENY: Final = Outcome(decision=Decision.DENY, alert=True)
 _LOGOUT: Final = Outcome(decision=Decision.TERMINATE, alert=True)
+_LOGOUT_OF_USER: Final = replace(_LOGOUT, scope=Scope.USER)
 _LOG: Final = Outcome(decision=Decision.ALLOW, log=True)
 
 STANDARD_SESSION_RULES: Final = (
-    _rule("high-logout", 10, _LOGOUT, "session", level=Level.HIGH),
-    _rule("high-no-new-factor", 20, _DENY, "enroll_factor", level=Level.HIGH),
-    _rule("high-step-up", 30, _STEP_UP_AND_TELL, "sign_in", level=Level.HIGH),
-    _rule("medium-step-up", 40, _STEP_UP, level=Level.MEDIUM),
-    _rule(
-        "risky-user-step-up",
-        50,
-        _STEP_UP,
-        "sign_in",
-        "enroll_factor",
-        level=Level.MEDIUM,
-        which="user_level",
-    ),
-    _rule("low-log", 60, _LOG, level=Level.LOW),
+    _rule("high-user-logout", 10, _LOGOUT_OF_USER, "session", level=Level.HIGH, which="user_level"),
+    _rule("high-logout", 20, _LOGOUT, "session", level=Level.HIGH),
+    _rule("high-device-logout", 30, _LOGOUT, "session", level=Level.HIGH, which="device_level"),
+    _rule("high-no-new-factor", 40, _DENY, "enroll_factor", level=Level.HIGH),
+    _rule("high-step-up", 50, _STEP_UP_AND_TELL, "sign_in", level=Level.HIGH),
+    _rule("medium-step-up", 60, _STEP_UP, level=Level.MEDIUM),
+    _rule("risky-device-step-up", 70, _STEP_UP, level=Level.MEDIUM, which="device_level"),
+    _rule("risky-user-step-up", 80, _STEP_UP, level=Level.MEDIUM, which="user_level"),
+    _rule("low-log", 90, _LOG, level=Level.LOW),
 )
 _STANDARD: Final = (
     SessionPolicy(

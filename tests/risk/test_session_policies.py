@@ -82,6 +82,15 @@ def test_row_4_the_preset_logs_low_steps_up_medium_and_logs_high_out(
     assert verdict.logs or verdict.violations
 
 
+def test_the_preset_looks_at_the_device_and_the_user_too() -> None:
+    for name, scope in (("user_level", Scope.USER), ("device_level", Scope.SESSION)):
+        verdict = asked(standard(), facts(SESSION, **{name: Level.HIGH}), [])
+        assert (verdict.decision, verdict.scope) == (Decision.TERMINATE, scope)
+        for kind in (SESSION, SIGN_IN, ENROL):
+            prompted = asked(standard(), facts(kind, **{name: Level.MEDIUM}), [])
+            assert prompted.decision is Decision.STEP_UP
+
+
 @given(request_facts, app_ids, st.sampled_from(Level))
 def test_under_the_preset_more_risk_never_gives_a_weaker_decision(
     one: RequestFacts, apps: list[str], higher: Level
