@@ -15,6 +15,7 @@ BENCHMARKS: Final = (
     "drain",
     "end_to_end",
     "memory",
+    "policies",
     "story",
 )
 

@@ -51,6 +51,7 @@ from hub.oauth.routes import REVOCATIONS, OAuthDeps
 from hub.oauth.store import list_revoked, list_servers
 from hub.oauth.tokens import AccessTokens, Clients, caller_of
 from hub.operations import PUT_SESSION
+from hub.replays import Replays
 from hub.sign_ins import http as sign_ins
 from hub.sign_ins.assembly import open_history, open_sign_ins
 from hub.sign_ins.evaluator import Origins
@@ -220,6 +221,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     )
     app.state.policy_modes = ConfigCache(node.feed, "policies", partial(_load_policy_mode, node))
     app.state.session_policies = policies_cache(node.feed, node.database)
+    app.state.replays = Replays(node.config.database_url)
     app.state.inline = Evaluator(
         node,
         denied_users=app.state.denied_users,

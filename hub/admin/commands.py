@@ -21,6 +21,7 @@ from hub.admin.client import AdminClient, LocalClient, RemoteClient
 from hub.admin.feed_import import add_feed_commands
 from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
 from hub.admin.mapping_test import add_mapping_commands
+from hub.admin.policy_commands import SPECIAL_ACTIONS
 from hub.admin.routes import ALL_KINDS
 from hub.app import make_trusted_app
 from hub.bootstrap import MadeUp, prepare, secret_key
@@ -159,8 +160,9 @@ def _add_deleter(group: typer.Typer, kind: Kind) -> None:
 
 
 def _add_action(group: typer.Typer, kind: Kind, action: Action) -> None:
-    if action.name == "preset":
-        _add_preset(group, kind)
+    special = SPECIAL_ACTIONS.get((kind.name, action.name))
+    if special is not None:
+        special(group, _call, _read_body, _show)
         return
 
     @group.command(action.name, help=action.summary)
@@ -182,21 +184,6 @@ def _add_action(group: typer.Typer, kind: Kind, action: Action) -> None:
         path += (
             f":{action.name}" if action.on_kind else f"/{quote(object_id, safe='')}/{action.name}"
         )
-        _show(_call("POST", path, document, url=url, token=token, tenant=tenant), as_json=True)
-
-
-def _add_preset(group: typer.Typer, kind: Kind) -> None:
-    @group.command("preset", help="Replace the rules by a preset, in monitor unless --enforce.")
-    def preset(
-        name: Annotated[str, typer.Argument(help="standard")] = "standard",
-        url: URL = None,
-        token: TOKEN = None,
-        tenant: TENANT = DEFAULT_TENANT,
-        *,
-        enforce: Annotated[bool, typer.Option("--enforce", help="Act, not only log.")] = False,
-    ) -> None:
-        document = {"name": name, "mode": "enforce" if enforce else "monitor"}
-        path = f"{PREFIX}/{kind.name}:preset"
         _show(_call("POST", path, document, url=url, token=token, tenant=tenant), as_json=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import Field
@@ -11,15 +12,19 @@ import risk.policies.service as policies_service
 from hub.admin.bodies import Body, Name
 from hub.admin.examples_policies import POLICY_EXAMPLE
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing
+from hub.replays import Replays
 from risk.policies import sessions
 from risk.policies.documents import (
     GLOBAL_SESSION_ID,
     SESSION_PROTECTION_ID,
     PolicyKind,
+    SessionPolicy,
+    parse_policy,
     render_policy,
 )
 from risk.policies.model import StoredPolicy, StoredSessionPolicy
-from risk.policies.review import References, warnings
+from risk.policies.replay import DAYS_MAX, with_proposed
+from risk.policies.review import References, check_references, warnings
 from risk.policy import PolicyMode
 from risk.policy import render_policy as render_entity_policy
 from risk.sql.store import Connection
@@ -71,6 +76,14 @@ class PresetBody(Body):
 
     name: str = "standard"
     mode: PolicyMode = PolicyMode.MONITOR
+
+
+class ReplayBody(Body):
+    """A policy to try on the requests of the last days; `version`: as it was stored then."""
+
+    policy: AppliedPolicy
+    version: int | None = Field(default=None, ge=1)
+    days: int = Field(default=7, ge=1, le=DAYS_MAX)
 
 
 async def list_policies(admin: Admin, listing: Listing) -> list[Document]:
@@ -131,14 +144,9 @@ async def apply_policy(admin: Admin, _id: str, body: AppliedPolicy) -> Document:
     if policy_id is None:
         async with admin.node.database.snapshot() as connection:
             found = await sessions.list_policies(connection, admin.tenant_id)
-        named = [
-            each.policy.policy_id
-            for each in found
-            if each.policy.kind is PolicyKind.APP_SIGN_IN and each.policy.name == body.name
-        ]
-        if not named:
-            return await create_policy(admin, body)
-        policy_id = named[0]
+        policy_id = _named(body.name, [each.policy for each in found])
+    if policy_id is None:
+        return await create_policy(admin, body)
     return await _set(admin, policy_id, body.given())
 
 
@@ -160,6 +168,56 @@ async def apply_preset(admin: Admin, _id: str, body: PresetBody) -> Document:
             connection, admin.tenant_id, body.name, mode=body.mode, now=admin.now
         )
     return {**_entity(stored), "session_policies": [show_policy(each) for each in others]}
+
+
+async def replay_policy(admin: Admin, _id: str, body: ReplayBody) -> Document:
+    """Tell what a policy would have done to the requests of the last days; nothing is stored."""
+    async with admin.node.database.snapshot() as connection:
+        there = await references_of(connection, admin.tenant_id)
+        present = [
+            each.policy for each in await sessions.list_policies(connection, admin.tenant_id)
+        ]
+        proposed = await _proposed(connection, admin.tenant_id, body, present)
+    check_references(proposed, there)
+    replays: Replays = admin.state.replays
+    report = await replays.run(
+        admin.tenant_id,
+        with_proposed(present, proposed),
+        since=admin.now - timedelta(days=body.days),
+        until=admin.now,
+    )
+    shown = {"id": proposed.policy_id, "name": proposed.name, "version": proposed.version}
+    return {"policy": shown, "warnings": warnings(proposed), "since_days": body.days, **report}
+
+
+async def _proposed(
+    connection: Connection, tenant_id: str, body: ReplayBody, present: list[SessionPolicy]
+) -> SessionPolicy:
+    """Return the policy that is tried: as it is written, or a version that was stored."""
+    policy = body.policy
+    policy_id = policy.id or SINGLETONS.get(policy.type or "") or _named(policy.name, present)
+    if policy_id == POLICY_ID:
+        raise Invalid("The entity risk policy is not asked about requests.")
+    if body.version is not None:
+        return await sessions.get_version(connection, tenant_id, policy_id or "", body.version)
+    known = {each.policy_id: each.kind for each in present}
+    if policy.id is not None and policy.id not in known:
+        raise NotFound(sessions.NO_SUCH_POLICY)
+    policy_id = policy_id or "pol_proposed"
+    kind = known.get(policy_id, PolicyKind.APP_SIGN_IN)
+    return parse_policy(policy.given(), policy_id=policy_id, kind=kind)
+
+
+def _named(name: str | None, present: list[SessionPolicy]) -> str | None:
+    """Return the id of the policy for apps of this name."""
+    return next(
+        (
+            each.policy_id
+            for each in present
+            if each.kind is PolicyKind.APP_SIGN_IN and each.name == name
+        ),
+        None,
+    )
 
 
 async def _set(admin: Admin, policy_id: str, given: dict[str, Any]) -> Document:
@@ -222,12 +280,6 @@ def _shown(
     }
 
 
-def check_known(policy_id: str) -> None:
-    """Raise NotFound for the entity risk policy where only others can be meant."""
-    if policy_id == POLICY_ID:
-        raise NotFound("The entity risk policy is not asked about requests.")
-
-
 KINDS: Final = (
     Kind(
         name="policies",
@@ -258,6 +310,15 @@ KINDS: Final = (
                 body=AppliedPolicy,
                 on_kind=True,
                 example=POLICY_EXAMPLE,
+            ),
+            Action(
+                name="replay",
+                summary="Tell what a policy would have done to the requests of the last days.",
+                perform=replay_policy,
+                body=ReplayBody,
+                on_kind=True,
+                reads=True,
+                example={"policy": POLICY_EXAMPLE, "days": 7},
             ),
         ),
     ),

@@ -201,9 +201,7 @@ def _standing_still() -> float:
     return 0.0
 
 
-def with_proposed(
-    present: Sequence[SessionPolicy], proposed: SessionPolicy
-) -> list[SessionPolicy]:
+def with_proposed(present: Sequence[SessionPolicy], proposed: SessionPolicy) -> list[SessionPolicy]:
     """Return the tenant's policies with one of them replaced or added."""
     others: Mapping[str, SessionPolicy] = {each.policy_id: each for each in present}
     return list((dict(others) | {proposed.policy_id: proposed}).values())

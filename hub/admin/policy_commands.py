@@ -1,0 +1,84 @@
+"""`signalhub policy preset` and `replay`: what goes beyond a body sent and an answer shown."""
+
+# No deferred annotations here: the command line is read from them.
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from hub.admin.kinds import PREFIX
+from hub.tenancy import DEFAULT_TENANT
+
+URL = Annotated[str | None, typer.Option("--url", help="Issuer URL of a running hub.")]
+TOKEN = Annotated[str | None, typer.Option("--token", help="Admin token, with --url.")]
+TENANT = Annotated[str, typer.Option("--tenant", help="Tenant to work on.")]
+JSON_OUT = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+#: (method, path, body, where) -> the answer; a file -> its JSON object; shows an answer
+Call = Callable[..., Any]
+Read = Callable[[Path], dict[str, Any]]
+Show = Callable[..., None]
+PATH: Final = f"{PREFIX}/policies"
+
+
+def add_preset(group: typer.Typer, call: Call, _read: Read, show: Show) -> None:
+    """Add `preset` to a command group."""
+
+    @group.command("preset", help="Replace the rules by a preset, in monitor unless --enforce.")
+    def preset(
+        name: Annotated[str, typer.Argument(help="standard")] = "standard",
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+        *,
+        enforce: Annotated[bool, typer.Option("--enforce", help="Act, not only log.")] = False,
+    ) -> None:
+        document = {"name": name, "mode": "enforce" if enforce else "monitor"}
+        answer = call("POST", f"{PATH}:preset", document, url=url, token=token, tenant=tenant)
+        show(answer, as_json=True)
+
+
+def add_replay(group: typer.Typer, call: Call, read: Read, show: Show) -> None:
+    """Add `replay` to a command group."""
+
+    @group.command("replay", help="Tell what a policy would have done to recent requests.")
+    def replay(
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy as JSON.")],
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+        *,
+        days: Annotated[int, typer.Option(help="How far back.")] = 7,
+        as_json: JSON_OUT = False,
+    ) -> None:
+        document = {"policy": read(file), "days": days}
+        answer = call("POST", f"{PATH}:replay", document, url=url, token=token, tenant=tenant)
+        if as_json:
+            show(answer, as_json=True)
+            return
+        for line in told(answer):
+            typer.echo(line)
+
+
+def told(answer: Mapping[str, Any]) -> list[str]:
+    """Return a report of `policies:replay` as lines for people."""
+    row = "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}".format
+    columns = ("contexts", "prompts", "denials", "logouts", "users")
+    total = [str(answer[name]) for name in columns]
+    lines = [row("day", *columns)]
+    lines += [row(day["day"], *(str(day[name]) for name in columns)) for day in answer["days"]]
+    lines += [row("all", *total), "", f"prompts per user and day: {answer['prompts_per_user_day']}"]
+    lines += [f"{each['contexts']:>10}  {each['reason']}" for each in answer["top_reasons"]]
+    lines += [f"warning: {warning}" for warning in answer["warnings"]]
+    if answer["is_cut"]:
+        lines.append("warning: one replay does not look at so many contexts: ask for fewer days")
+    return lines
+
+
+#: (kind, action) -> what adds its command
+SPECIAL_ACTIONS: Final[
+    Mapping[tuple[str, str], Callable[[typer.Typer, Call, Read, Show], None]]
+] = {
+    ("policies", "preset"): add_preset,
+    ("policies", "replay"): add_replay,
+}
