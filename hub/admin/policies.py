@@ -9,6 +9,7 @@ from pydantic import Field
 
 import actions.registry.service as apps_service
 import risk.policies.service as policies_service
+import risk.zones.service as zones_service
 from hub.admin.bodies import Body, Name
 from hub.admin.examples_policies import POLICY_EXAMPLE
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing
@@ -237,6 +238,8 @@ async def _set(admin: Admin, policy_id: str, given: dict[str, Any]) -> Document:
 
 async def references_of(connection: Connection, tenant_id: str) -> References:
     """Return what policies of a tenant may refer to."""
+    zones = await zones_service.list_all(connection, tenant_id)
+    names = frozenset(name for zone in zones for name in (zone.zone_id, zone.name))
     app_ids: list[str] = []
     while True:
         page = await apps_service.list_apps(
@@ -244,7 +247,7 @@ async def references_of(connection: Connection, tenant_id: str) -> References:
         )
         app_ids += [app.app_id for app in page]
         if len(page) < APPS_PAGE:  # the number of apps is limited
-            return References(apps=frozenset(app_ids))
+            return References(zones=names, apps=frozenset(app_ids))
 
 
 def show_policy(stored: StoredSessionPolicy) -> Document:

@@ -28,19 +28,12 @@ class References:
 def check_references(policy: SessionPolicy, there: References) -> None:
     """Raise Invalid for a zone or an app that is not there."""
     _check(policy.app_ids, there.apps, "/apps", "app")
-    _check(zones_of(policy, rules=False), there.zones, "/detection/zones", "zone")
+    detected = policy.detection.zones
+    _check({*detected.include, *detected.exclude}, there.zones, "/detection/zones", "zone")
     for position, rule in enumerate(policy.rules):
         at = f"/rules/{position}/when"
         _check(rule.when.names_of("zones"), there.zones, f"{at}/zones", "zone")
         _check(rule.when.names_of("apps"), there.apps, f"{at}/apps", "app")
-
-
-def zones_of(policy: SessionPolicy, *, rules: bool = True) -> frozenset[str]:
-    """Return the zones that a policy mentions."""
-    found = {*policy.detection.zones.include, *policy.detection.zones.exclude}
-    if rules:
-        found.update(*(rule.when.names_of("zones") for rule in policy.rules))
-    return frozenset(found)
 
 
 def _check(names: Iterable[str], there: frozenset[str] | None, at: str, what: str) -> None:

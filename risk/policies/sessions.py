@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +15,7 @@ from risk.policies.compiled import CompiledPolicies
 from risk.policies.documents import PolicyKind, SessionPolicy, parse_policy, render_policy
 from risk.policies.model import StoredSessionPolicy
 from risk.policies.presets import DEFAULTS, preset
-from risk.policies.review import References, check_references, zones_of
+from risk.policies.review import References, check_references
 from risk.policies.store import SESSION_POLICIES_MAX, SessionPolicyRow
 from risk.policy import PolicyMode
 from risk.sql.store import Connection
@@ -130,15 +129,6 @@ async def get_version(
     if row is None:
         raise NotFound("No such version of the policy.")
     return _restored(row).policy
-
-
-async def zone_ids_in_use(connection: Connection, tenant_id: str) -> dict[str, tuple[str, ...]]:
-    """Return zone (as rules name it) to the names of the policies that need it: it must stay."""
-    users: defaultdict[str, list[str]] = defaultdict(list)
-    for found in await list_policies(connection, tenant_id):
-        for zone in zones_of(found.policy):
-            users[zone].append(found.policy.name)
-    return {zone: tuple(names) for zone, names in users.items()}
 
 
 async def _write(

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from risk.policies.store import policies
+from risk.policies.store import policies, session_policies
 from risk.zones.model import NAME_CHARS_MAX, SYSTEM_ZONES, ZONES_MAX, Zone
 from runtime.database import (
     JSONDocument,
@@ -95,7 +95,15 @@ async def policies_of(connection: AsyncConnection, tenant_id: str) -> list[tuple
         .where(policies.c.tenant_id == tenant_id)
         .limit(POLICIES_MAX)
     )
-    return [(f"the policy {row.kind}", row.rules) for row in rows]
+    others = await connection.execute(
+        sa.select(session_policies.c.document)
+        .where(session_policies.c.tenant_id == tenant_id)
+        .limit(POLICIES_MAX)
+    )
+    return [
+        *((f"the policy {row.kind}", row.rules) for row in rows),
+        *((f"the policy {row.document.get('name')}", row.document) for row in others),
+    ]
 
 
 def _readable(tenant_id: str, zone_id: str, document: Any) -> Zone | None:

@@ -155,6 +155,25 @@ async def test_what_every_tenant_has_is_changed_and_not_deleted(admin: httpx2.As
     assert (await admin.patch(f"{POLICIES}/pol_none", json={})).status_code == 404
 
 
+async def test_a_zone_that_a_policy_names_stays_until_it_does_not(
+    admin: httpx2.AsyncClient,
+) -> None:
+    zone = {"name": "office", "type": "IP", "gateways": [{"type": "CIDR", "value": "192.0.2.0/24"}]}
+    made = await admin.post("/admin/v1/zones", json=zone)
+    assert made.status_code == 201, made.text
+    zone_id = made.json()["id"]
+    named = with_when(zones={"include": ["office"]})
+    unknown = await admin.post(POLICIES, json=with_when(zones={"include": ["nowhere"]}))
+    assert unknown.status_code == 400
+    assert "there is no zone nowhere" in unknown.text
+    policy = (await admin.post(POLICIES, json=named)).json()
+    await admin.post(f"/admin/v1/zones/{zone_id}/deactivate")
+    refused = await admin.delete(f"/admin/v1/zones/{zone_id}")
+    assert refused.status_code == 409, refused.text
+    await admin.patch(f"{POLICIES}/{policy['id']}", json={"rules": []})
+    assert (await admin.delete(f"/admin/v1/zones/{zone_id}")).status_code == 204
+
+
 async def test_if_match_keeps_two_writers_apart(admin: httpx2.AsyncClient) -> None:
     path = f"{POLICIES}/global-session"
     seen = (await admin.get(path)).headers["etag"]
