@@ -36,6 +36,7 @@ class Event(StrEnum):
     CLOSED = "containment.closed"
     QUARANTINED = "provider.quarantined"
     SILENT = "upstream.silent"
+    UNRESOLVED = "risk.unresolved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 import actions.service
 import hub.guard.service
 import hub.guard.store
+import hub.reminders
 import receivers.store
 import risk.baselines.service
 import risk.contexts.service
@@ -56,6 +57,7 @@ LOOK_AGAIN_S: Final = 0.25
 SCHEDULE_S: Final = 0.5
 PURGE_S: Final = 60.0
 UPKEEP_S: Final = 60.0
+REMIND_S: Final = 300.0
 LOCAL_TASKS_MAX: Final = 64
 #: while intake queues it gets this many times the pipeline's time, a turn lasting at most a while
 INTAKE_SHARE: Final = 4.0
@@ -85,6 +87,7 @@ async def run_core(config: ProcessConfig, stop: asyncio.Event) -> None:
         node.spawn(_repeat(node, leases, core.reassess, pause_s=SCHEDULE_S))
         node.spawn(_repeat(node, leases, core.purge, pause_s=PURGE_S))
         node.spawn(_repeat(node, leases, core.tend_streams, pause_s=UPKEEP_S))
+        node.spawn(_repeat(node, leases, core.remind, pause_s=REMIND_S))
         if (folder := config.networks_dir) is not None:
             keeper = Keeper(
                 folder,
@@ -256,6 +259,11 @@ class Core:
                 continue
             if await self._upkeep.tend(tenant.tenant_id, partial(self._as_leader, fence)):
                 self._node.notifier.wake_all(("deliveries", "polls"))
+        return False
+
+    async def remind(self, fence: Fence) -> bool:
+        """Tell people of users who are at HIGH for long."""
+        await hub.reminders.remind(self._node, partial(self._as_leader, fence))
         return False
 
     async def _breathe(self) -> None:

@@ -68,7 +68,8 @@ def findings(placement: Placement, *, new_id: Callable[[], str], now: datetime) 
         if entity is None:
             continue
         kind, entity_id = entity
-        related = {placement.user_id, placement.device_id} - {entity_id, None}
+        sessions = {session.session_id for session in placement.sessions}
+        related = {placement.user_id, placement.device_id, *sessions} - {entity_id, None}
         found.append(
             Detection(
                 tenant_id=signal.tenant_id,

@@ -12,6 +12,8 @@ from ssf.events.registry import Event
 from ssf.subject import Subject
 
 RISK_REASON_CHARS_MAX: Final = 500
+#: what a risk reason may hold besides letters and digits
+REASON_MARKS: Final = " -,."
 REASON_CHARS_MAX: Final = 500
 REASONS_MAX: Final = 20
 #: sightings kept per detection: the first and the newest of them
@@ -258,13 +260,14 @@ def parse_level(value: object) -> Level:
 
 
 def parse_risk_reason(value: object) -> str:
-    """Read the reason given with a risk level: at most 500 characters. Raises Invalid."""
+    """Read the reason given with a risk level, as practitioners know its rules. Raises Invalid."""
     if value is None or value == "":
         return DEFAULT_RISK_REASON
-    if not isinstance(value, str) or not value.isprintable():
-        raise Invalid(
-            "riskReason is one line of text.", pointers=(("/riskReason", "one line of text"),)
-        )
+    if not isinstance(value, str) or not all(
+        character.isalnum() or character in REASON_MARKS for character in value
+    ):
+        rule = "letters, digits, spaces, hyphens, commas and full stops"
+        raise Invalid(f"riskReason has {rule}.", pointers=(("/riskReason", rule),))
     if len(value) > RISK_REASON_CHARS_MAX:
         raise Invalid(
             f"riskReason has at most {RISK_REASON_CHARS_MAX} characters.",

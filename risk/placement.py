@@ -67,6 +67,8 @@ class Placement:
         """
         if draft.entity_id:
             return draft.kind, draft.entity_id
+        if draft.kind is EntityKind.SESSION:
+            return (EntityKind.SESSION, self.sessions[0].session_id) if self.sessions else None
         if draft.kind is EntityKind.DEVICE:
             if self.device_id is not None:
                 return EntityKind.DEVICE, self.device_id

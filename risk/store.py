@@ -6,7 +6,7 @@ clearances (`risk.findings.store`); levels, level_history, pins, reassessments
 (`risk.levels.store`); policies (`risk.policies.store`); mappings (`risk.mappings.store`);
 ip_claims, ip_report_windows (`risk.ips.store`); baselines, org_values (`risk.baselines.store`);
 zones (`risk.zones.store`); feedback, labels (`risk.feedback.store`); feeds
-(`risk.networks.store`).
+(`risk.networks.store`); reminders (`risk.reminders.store`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from risk.levels.store import level_history, levels, pins, reassessments
 from risk.mappings.store import mappings
 from risk.networks.store import feeds
 from risk.policies.store import policies
+from risk.reminders.store import reminders
 from risk.sessions.store import sessions
 from risk.signins.store import sign_ins
 from risk.zones.store import zones
@@ -45,6 +46,7 @@ __all__ = [
     "pins",
     "policies",
     "reassessments",
+    "reminders",
     "sessions",
     "zones",
     "sign_ins",

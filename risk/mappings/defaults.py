@@ -182,12 +182,22 @@ _CAEP: Final = (
                         reason="{risk_reason}",
                         clears_on=(SESSION_RISK_LOWERED,),
                     ),
+                    Raise(
+                        detection="session_risk",
+                        about="session",
+                        level="HIGH",
+                        reason="{risk_reason}",
+                        clears_on=(SESSION_RISK_LOWERED,),
+                    ),
                 ),
                 subject="session",
             ),
             Rule(
                 when=(_SESSION, _word("current_level", "LOW", "MEDIUM")),
-                then=(Clear(remedy=SESSION_RISK_LOWERED, about="user"),),
+                then=(
+                    Clear(remedy=SESSION_RISK_LOWERED, about="user"),
+                    Clear(remedy=SESSION_RISK_LOWERED, about="session"),
+                ),
                 subject="session",
             ),
         ),

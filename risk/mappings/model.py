@@ -35,7 +35,7 @@ _TYPE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
 
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_CHARS_MAX)]
 LevelName: TypeAlias = Literal["LOW", "MEDIUM", "HIGH"]
-About: TypeAlias = Literal["user", "device"]
+About: TypeAlias = Literal["user", "device", "session"]
 SubjectKind: TypeAlias = Literal["user", "device", "session"]
 Scalar: TypeAlias = str | int | float | bool
 Op: TypeAlias = Literal[

@@ -141,6 +141,11 @@ class Hub:
         keeper = await self._keeper(LEASE_KIND)
         assert not await self.core.tend_streams(keeper.fence(LEADER_BUCKET))
 
+    async def remind(self) -> None:
+        """Do what core does about users at HIGH now and then."""
+        keeper = await self._keeper(LEASE_KIND)
+        assert not await self.core.remind(keeper.fence(LEADER_BUCKET))
+
     async def _core_step(self) -> bool:
         keeper = await self._keeper(LEASE_KIND)
         more = False

@@ -133,7 +133,14 @@ async def test_row_6_the_level_is_set_by_api_and_told_with_the_one_before(story:
     (newest, first) = (await rosa(story, "/history"))["items"]
     assert (first["previous_level"], first["level"]) == ("LOW", "HIGH")
     assert (newest["previous_level"], newest["level"]) == ("HIGH", "MEDIUM")
-    for body in ({"riskLevel": "EXTREME"}, {"riskLevel": "HIGH", "riskReason": "x" * 501}):
+    for body in (
+        {"riskLevel": "EXTREME"},
+        {"riskLevel": "NONE"},
+        {"riskLevel": "HIGH", "riskReason": "x" * 501},
+        {"riskLevel": "HIGH", "riskReason": "<script>"},
+        {"riskLevel": "HIGH", "riskReason": "a; b"},
+        {"riskLevel": "HIGH", "riskReason": ["a"]},
+    ):
         assert (await story.admin.put(path, json=body)).status_code == 400
 
 

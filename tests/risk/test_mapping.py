@@ -75,7 +75,9 @@ def vendor_levels(current: str, previous: str = "none") -> dict[str, str]:
 def test_an_event_becomes_a_finding(
     event: str, payload: dict[str, Any], name: str, level: Level, kind: EntityKind
 ) -> None:
-    (found,) = [each for each in drafts(event, payload) if isinstance(each, DetectionDraft)]
+    # What is said of a session is kept with the session as well.
+    found, *others = [each for each in drafts(event, payload) if isinstance(each, DetectionDraft)]
+    assert all(each.kind is EntityKind.SESSION for each in others)
     assert (found.name, found.level, found.kind) == (name, level, kind)
     assert catalogue.CONFIRMED_SAFE in found.clears_on
     assert found.name in catalogue.FINDING_TYPES
@@ -109,7 +111,8 @@ def test_an_event_becomes_a_finding(
 def test_an_event_becomes_a_remedy(
     event: str, payload: dict[str, Any], remedy: str, level: Level | None
 ) -> None:
-    (found,) = [each for each in drafts(event, payload) if isinstance(each, ClearanceDraft)]
+    found, *others = [each for each in drafts(event, payload) if isinstance(each, ClearanceDraft)]
+    assert all(each.kind is EntityKind.SESSION for each in others)
     assert (found.remedy, found.level) == (remedy, level)
 
 

@@ -1,0 +1,1 @@
+"""HIGH never ages, but it nags: people are reminded after 24 and after 72 hours."""
