@@ -6,8 +6,8 @@ Phase: expand. The release before reminds nobody.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "9999"
-down_revision = "9998"
+revision = "0029"
+down_revision = "0028"
 branch_labels = None
 depends_on = None
 
