@@ -16,6 +16,7 @@ BENCHMARKS: Final = (
     "end_to_end",
     "memory",
     "policies",
+    "evaluate",
     "story",
 )
 
