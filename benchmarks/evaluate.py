@@ -34,6 +34,8 @@ from hub.inline.model import SessionQuestion
 from hub.inline.place import Placing
 from hub.node import Node, ProcessConfig, open_node
 from hub.operations import all_operations
+from hub.sign_ins.assembly import open_history
+from risk.baselines.memory import Recorder
 from risk.policies.sessions import policies_cache
 from risk.sessions.model import PutSession
 from risk.sessions.service import PUT_SESSION
@@ -151,11 +153,14 @@ def _evaluator(node: Node) -> Evaluator:
     zones = Zones(
         node.database, node.feed, networks=node.networks, clock=node.clock, trusted_proxies=()
     )
+    history = open_history(node)
     return Evaluator(
         node,
         denied_users=DeniedUsers(node.database, node.changes),
         policies=policies_cache(node.feed, node.database),
-        placing=Placing(node, zones),
+        placing=Placing(zones),
+        history=history,
+        recorder=Recorder(node.writer, history.baselines),
     )
 
 

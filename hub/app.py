@@ -122,13 +122,14 @@ def _make_routed_app(
 ) -> Starlette:
     app = Starlette(
         routes=[
+            # The busiest first: routes are tried in order.
+            *native.ROUTES,
+            *authzen.ROUTES,
+            *forward_auth.ROUTES,
             *receivers.routes.ROUTES,
             *receivers.webhooks.routes.ROUTES,
             *transmitters.routes.ROUTES,
             *sign_ins.ROUTES,
-            *native.ROUTES,
-            *authzen.ROUTES,
-            *forward_auth.ROUTES,
             *revocation.ROUTES,
             *signals.ROUTES,
             *risk.inline.routes.ROUTES,
@@ -156,6 +157,15 @@ def _make_routed_app(
         policies=app.state.session_policies,
         origins=origins or app.state.zones,
     )
+    app.state.inline = Evaluator(
+        node,
+        denied_users=app.state.denied_users,
+        policies=app.state.session_policies,
+        placing=Placing(app.state.zones),
+        history=app.state.history,
+        recorder=app.state.sign_ins.recorder,
+    )
+    node.spawn(app.state.inline.behind.run())
     return app
 
 
@@ -222,13 +232,6 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     app.state.policy_modes = ConfigCache(node.feed, "policies", partial(_load_policy_mode, node))
     app.state.session_policies = policies_cache(node.feed, node.database)
     app.state.replays = Replays(node.config.database_url)
-    app.state.inline = Evaluator(
-        node,
-        denied_users=app.state.denied_users,
-        policies=app.state.session_policies,
-        placing=Placing(app.state.zones),
-    )
-    node.spawn(app.state.inline.behind.run())
     app.state.transmitters = TransmitterDeps(
         db=node.database,
         writer=node.writer,

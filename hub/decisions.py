@@ -9,6 +9,7 @@ everything but ALLOW as a no (contracts §7).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final
@@ -82,9 +83,16 @@ async def denials(state: State, tenant_id: str, user_ids: Collection[str]) -> li
     ]
 
 
-def count_decision(caller: Caller, of: str, verdict: Verdict) -> None:
+@functools.cache
+def _counted(of: str, decision: Decision) -> Counter:
+    return _evaluations_total.labels(of, decision.name)
+
+
+def count_decision(
+    caller: Caller, of: str, verdict: Verdict, *, trace_id: str | None = None
+) -> None:
     """Count a decision and say so in the log. of: `sign_in` or `session`. Raises nothing."""
-    _evaluations_total.labels(of, verdict.decision.name).inc()
+    _counted(of, verdict.decision).inc()
     (log.debug if verdict.decision is Decision.ALLOW else log.info)(
         "decision.given",
         of=of,
@@ -92,7 +100,7 @@ def count_decision(caller: Caller, of: str, verdict: Verdict) -> None:
         client_id=caller.client_id,
         decision=verdict.decision.name,
         reasons=verdict.reasons,
-        trace_id=verdict.trace_id,
+        trace_id=trace_id or verdict.trace_id,
     )
 
 

@@ -7,12 +7,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from hub.inline.model import Answer, Risk, SessionQuestion
+from risk.baselines.model import Occurrence, hour_of_week, short
+from risk.baselines.service import session_mark
+from risk.behaviours.history import View, with_place
 from risk.contexts.model import Change, Context, causes_of, changed_values
 from risk.contexts.parsing import bounded, bounded_chain
 from risk.contexts.stored import render_context
 from risk.inline.memory import Live
 from risk.inline.model import Judged, Situation, Stand, StandState, Trail, worst_level
+from risk.networks.model import IPRecord
+from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedContext, encode
+from risk.scoring.model import Features
 from risk.verdict import Decision, Verdict
 from risk.zones.origin import Origin
 from runtime.caller import Caller
@@ -36,12 +42,20 @@ class Case:
     key: str
     situation: Situation
     judged: Judged
+    seen: Occurrence | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this context was never judged for this app, as far as this process knows."""
         asked = (self.key, self.situation.facts.app_id)
         return self.situation.here is not None and asked not in self.live.noted
+
+    @property
+    def is_newly_proven(self) -> bool:
+        """Whether a step-up was passed here and the baseline does not know yet."""
+        stand = self.situation.stand
+        is_passed = stand is not None and stand.state == StandState.PASSED
+        return is_passed and self.key not in self.live.learned
 
     @property
     def is_told(self) -> bool:
@@ -116,9 +130,44 @@ def context_of(
     )
 
 
-def hour_of_week(at: datetime) -> int:
-    """Return the hour of the week, UTC, 0 is Monday's first. Raises nothing."""
-    return at.weekday() * 24 + at.hour
+def occurrence_of(
+    here: Context, live: Live, app_id: str, record: IPRecord, now: datetime
+) -> Occurrence | None:
+    """Return a context as baselines keep it; None without an address to tell places by."""
+    if not here.ip:
+        return None
+    session = live.session
+    seen = Occurrence(
+        at=now,
+        ip=here.ip,
+        device=short(here.device_token_hash or here.device_id),
+        ua=here.ua_family or None,
+        app=app_id or None,
+        session=session_mark(session.iss, session.sid),
+    )
+    return with_place(seen, record)
+
+
+def features_of(
+    facts: RequestFacts, record: IPRecord, view: View | None, now: datetime
+) -> Features:
+    """Return what the scorer is told besides the changes. Raises nothing."""
+    known = Features(
+        record=record,
+        user_level=facts.user_level,
+        device_level=facts.device_level,
+        hour=hour_of_week(now),
+    )
+    if view is None:
+        return known
+    return replace(
+        known,
+        behaviours=view.behaviours,
+        familiar=view.familiar,
+        org_familiar=view.org_familiar,
+        is_learning=view.is_learning,
+        org_is_learning=view.org_is_learning,
+    )
 
 
 def nowhere(case: Case) -> Context:

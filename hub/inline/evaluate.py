@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from starlette.datastructures import State
 
 from hub.decisions import count_decision
@@ -20,6 +18,5 @@ async def evaluate(state: State, caller: Caller, question: SessionQuestion) -> A
     """
     evaluator: Evaluator = state.inline
     answer = await evaluator.evaluate(caller, question)
-    told = replace(answer.verdict, trace_id=answer.trace_id)
-    count_decision(caller, "session", told)
+    count_decision(caller, "session", answer.verdict, trace_id=answer.trace_id)
     return answer

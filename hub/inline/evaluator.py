@@ -29,8 +29,9 @@ from hub.inline.case import (
     answer_of,
     asked_of,
     context_of,
-    hour_of_week,
+    features_of,
     nowhere,
+    occurrence_of,
     plain_answer,
     recorded_of,
     stand_of,
@@ -40,6 +41,8 @@ from hub.inline.finding import finding_of
 from hub.inline.model import Answer, SessionQuestion
 from hub.inline.place import Placing
 from hub.node import Node
+from risk.baselines.memory import Recorder
+from risk.behaviours.history import History
 from risk.contexts.parsing import believed_at, bounded_chain
 from risk.inline.memory import Live, LiveSessions, is_proven
 from risk.inline.model import (
@@ -56,7 +59,6 @@ from risk.levels.memory import Levels
 from risk.model import Level
 from risk.policies.compiled import CompiledPolicies
 from risk.policies.facts import RequestFacts, RequestKind
-from risk.scoring.model import Features
 from risk.scoring.service import scorer_named
 from risk.verdict import Decision, Scope, Verdict, strongest
 from risk.zones.origin import Origin
@@ -86,6 +88,8 @@ _seconds = Histogram(
     ["held"],
     buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1),
 )
+_HELD_SECONDS: Final = _seconds.labels("yes")
+_JUDGED_SECONDS: Final = _seconds.labels("no")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +116,16 @@ class Evaluator:
         denied_users: DeniedUsers,
         policies: ConfigCache[CompiledPolicies],
         placing: Placing,
+        history: History,
+        recorder: Recorder,
     ) -> None:
+        """history: of users. recorder: of what turned out to be good of them."""
         self._node = node
         self._denied = denied_users
         self._policies = policies
         self._placing = placing
+        self._history = history
+        self._recorder = recorder
         self._scorer = scorer_named(node.config.scorer)
         self._deadline_s = node.config.evaluate_deadline_ms / 1000
         self.live = LiveSessions(node.database, node.changes)
@@ -132,7 +141,7 @@ class Evaluator:
         is_held = answer is not None
         if answer is None:
             answer = await self._decide_in_time(caller, question, asked)
-        _seconds.labels("yes" if is_held else "no").observe(loop.time() - started)
+        (_HELD_SECONDS if is_held else _JUDGED_SECONDS).observe(loop.time() - started)
         return answer
 
     # --- answers that are held ------------------------------------------------------------------
@@ -260,9 +269,16 @@ class Evaluator:
         app_id = question.app or caller.app_id or session.app_id or ""
         if app_id:
             live.apps = live.apps | {app_id}
+        seen = None if here is None else occurrence_of(here, live, app_id, place.record, now)
+        view = (
+            None
+            if seen is None
+            else await self._history.view(session.tenant_id, session.user_id, seen)
+        )
         facts = RequestFacts(
             kind=RequestKind.SESSION,
             level=Level.LOW,
+            behaviours=view.behaviours if view else {},
             user_level=levels[session.user_id],
             device_level=levels[session.device_id] if session.device_id else Level.LOW,
             zones=place.zones,
@@ -287,18 +303,14 @@ class Evaluator:
             fork=trail.level,
             binding=await self._binding(question, live, key, now),
             blocked_by=place.blocked_by,
-            features=Features(
-                record=place.record,
-                user_level=facts.user_level,
-                device_level=facts.device_level,
-                hour=hour_of_week(now),
-            ),
+            features=features_of(facts, place.record, view, now),
         )
         policies = await self._policies.get(session.tenant_id)
         return Case(
             live=live,
             asked=asked,
             key=key,
+            seen=seen,
             situation=situation,
             judged=judge(situation, policies, self._scorer),
         )
@@ -349,9 +361,19 @@ class Evaluator:
                 case.live.stand(stand, case.situation.here)
                 case.live.pending.add(stand.context_key)
                 self.behind.note(stand)
+                self._learn(case)
+            elif case.is_newly_proven:
+                self._learn(case)
             self._keep(case, answer)
             return answer
         return await self._settle(case, answer)
+
+    def _learn(self, case: Case) -> None:
+        """Let what is good of the user enter the baseline: let pass at LOW, or proven."""
+        case.live.learned.add(case.key)
+        if case.seen is not None:
+            session = case.live.session
+            self._recorder.note(session.tenant_id, session.user_id, case.seen)
 
     async def _settle(self, case: Case, answer: Answer) -> Answer:
         """Write what is no ALLOW before it is answered; a step-up is asked for once."""

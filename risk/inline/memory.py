@@ -44,7 +44,8 @@ class Live:
     """One session. stands: by context key. answers: the last ones, by what was asked.
 
     pending: keys of stands that are being written behind their answers. noted: (context, app) that
-    were recorded. proven: when the session's key was last shown, by context key.
+    were recorded. learned: context keys that entered the user's baseline. proven: when the key of
+    the session was last shown, by context key.
     """
 
     session: Session
@@ -55,6 +56,7 @@ class Live:
     apps: frozenset[str] = frozenset()
     pending: set[str] = field(default_factory=set)
     proven: dict[str, datetime] = field(default_factory=dict)
+    learned: set[str] = field(default_factory=set)
     noted: set[tuple[str, str | None]] = field(default_factory=set)
     asked_last: Hashable = None
     is_stale: bool = False
@@ -235,6 +237,7 @@ def _made(session: Session, found: Sequence[Stand], before: Live | None) -> Live
         return made
     # What was seen of its use is in this process only, and what is being written is not read yet.
     made.trail, made.apps = before.trail, made.apps | before.apps
+    made.learned = before.learned
     made.noted = before.noted if len(before.noted) < NOTED_MAX else set()
     for key in before.pending - made.stands.keys():
         made.pending.add(key)
