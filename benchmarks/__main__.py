@@ -18,6 +18,7 @@ BENCHMARKS: Final = (
     "policies",
     "evaluate",
     "story",
+    "ip_lookup",
 )
 
 

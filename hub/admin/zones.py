@@ -122,7 +122,10 @@ class ExplainBody(Body):
 
 
 class DryRunBody(Body):
-    """A zone that need not exist yet, and addresses or chains to try it on."""
+    """A zone that need not exist yet, and addresses or chains to try it on.
+
+    Without these it is tried on the requests of sessions that were judged in the last seven days.
+    """
 
     zone: ZoneBody
     addresses: Annotated[list[Address], Field(max_length=SAMPLE_MAX)] = Field(default_factory=list)
@@ -225,15 +228,18 @@ async def explain(admin: Admin, zone_id: str, body: ExplainBody) -> Document:
 
 
 async def dry_run(admin: Admin, _id: str, body: DryRunBody) -> Document:
-    """Count which of the given addresses and chains a zone would take in."""
+    """Count how many of the given, or else of the recorded, requests a zone would take in."""
     chains: list[list[str]] = [*([ip] for ip in body.addresses), *body.chains]
-    if not 0 < len(chains) <= SAMPLE_MAX:
-        raise Invalid(
-            "Give addresses to try.", pointers=(("/addresses", f"1 to {SAMPLE_MAX} in all"),)
+    if len(chains) > SAMPLE_MAX:
+        raise Invalid("Too many.", pointers=(("/addresses", f"at most {SAMPLE_MAX} in all"),))
+    recorded = not chains
+    if recorded:
+        chains = await zones_service.recent_chains(
+            admin.node.database, admin.tenant_id, now=admin.now
         )
     zone = zone_of(body.zone, Zone(zone_id="zon_tried", name=body.zone.name, type=body.zone.type))
     inside = await zones_service.count_matches(zone, chains, admin.node.networks, now=admin.now)
-    return {"tried": len(chains), "inside": inside}
+    return {"tried": len(chains), "inside": inside, "recorded": recorded}
 
 
 def zone_of(body: ZoneBody | ZoneChange, before: Zone) -> Zone:

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -28,8 +29,7 @@ V6_BITS: Final = 128
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """One field's value and whose word it is. seen_at: seconds since 1970, when it was seen so."""
 
     source: str
@@ -85,6 +85,20 @@ class Said(msgspec.Struct, frozen=True, array_like=True, kw_only=True, omit_defa
     seen_at: int | None = None
 
 
+#: in the order of `Said`, whose last member is about the others
+_NAMES: Final = Said.__struct_fields__[:-1]
+_CATEGORIES: Final = "categories"
+_CATEGORICAL: Final = frozenset({_CATEGORIES, "operator"})
+#: what is taken from a source only if it agrees about the AS, the country, the region
+_NOTHING: Final[frozenset[str]] = frozenset()
+_OF_AS: Final = frozenset({"organisation"})
+_OF_COUNTRY: Final = frozenset({"region", "city", "latitude", "longitude", "accuracy_km"})
+_OF_REGION: Final = frozenset({"city"})
+_OF_POINT: Final = frozenset({"longitude", "accuracy_km"})
+#: sets of categories that are kept with their groups
+GROUPED_MAX: Final = 4_096
+
+
 class StalePolicy(StrEnum):
     """What a feed's word counts once it is older than it may be."""
 
@@ -135,52 +149,47 @@ def merge(words: Iterable[tuple[Source, Said]], now: int) -> dict[str, Any]:
 
     Categories add up over all sources, each as its first source claims it. Raises nothing.
     """
-    taken: dict[str, Claim] = {}
-    categories: set[str] = set()
+    fields: dict[str, Any] = {}
+    provenance: dict[str, Claim] = {}
+    categories: tuple[str, ...] = ()
     for source, said in words:
         seen_at = source.built_at if said.seen_at is None else said.seen_at
-        _take_values(taken, source.name, seen_at, said)
+        skipped = _disagreeing(fields, said)
         if source.decay_s and now - seen_at > source.decay_s:
-            continue
-        for name in said.categories:
-            if name not in categories:
-                categories.add(name)
-                taken[f"categories.{name}"] = Claim(source=source.name, seen_at=seen_at, value=name)
-        _take(taken, source.name, seen_at, "operator", said.operator)
-    fields: dict[str, Any] = {
-        name: claim.value for name, claim in taken.items() if not name.startswith("categories.")
-    }
-    fields["categories"] = with_groups(categories)
-    fields["provenance"] = MappingProxyType(taken)
+            skipped |= _CATEGORICAL
+        elif said.categories:
+            categories += said.categories
+            for name in said.categories:
+                if (key := f"categories.{name}") not in provenance:
+                    provenance[key] = Claim(source.name, seen_at, name)
+        for name, value in zip(_NAMES, msgspec.structs.astuple(said), strict=False):
+            if value is not None and name not in fields and name not in skipped:
+                fields[name] = value
+                provenance[name] = Claim(source.name, seen_at, value)
+    provenance.pop(_CATEGORIES, None)
+    fields[_CATEGORIES] = _grouped(categories)
+    fields["provenance"] = MappingProxyType(provenance)
     return fields
 
 
-def _take_values(taken: dict[str, Claim], source: str, seen_at: int, said: Said) -> None:
-    _take(taken, source, seen_at, "asn", said.asn)
-    asn = taken.get("asn")
-    if asn is None or said.asn in {None, asn.value}:
-        _take(taken, source, seen_at, "organisation", said.organisation)
-    _take(taken, source, seen_at, "country", said.country)
-    country = taken.get("country")
-    if country is not None and said.country != country.value:
-        return
-    _take(taken, source, seen_at, "region", said.region)
-    if said.city is not None and _agrees(taken, "region", said.region):
-        _take(taken, source, seen_at, "city", said.city)
-    if said.latitude is not None and said.longitude is not None and "latitude" not in taken:
-        _take(taken, source, seen_at, "latitude", said.latitude)
-        _take(taken, source, seen_at, "longitude", said.longitude)
-        _take(taken, source, seen_at, "accuracy_km", said.accuracy_km)
+@lru_cache(GROUPED_MAX)
+def _grouped(categories: tuple[str, ...]) -> frozenset[str]:
+    return with_groups(categories)
 
 
-def _agrees(taken: Mapping[str, Claim], name: str, value: object) -> bool:
-    claim = taken.get(name)
-    return claim is None or value is None or claim.value == value
-
-
-def _take(taken: dict[str, Claim], source: str, seen_at: int, name: str, value: object) -> None:
-    if value is not None and name not in taken:
-        taken[name] = Claim(source=source, seen_at=seen_at, value=value)
+def _disagreeing(fields: Mapping[str, Any], said: Said) -> frozenset[str]:
+    """Return what is not taken from a source, because what it belongs to came from another."""
+    skipped = _NOTHING
+    asn, country, region = fields.get("asn"), fields.get("country"), fields.get("region")
+    if asn is not None and said.asn is not None and said.asn != asn:
+        skipped |= _OF_AS
+    if country is not None and said.country != country:
+        skipped |= _OF_COUNTRY
+    if region is not None and said.region is not None and said.region != region:
+        skipped |= _OF_REGION
+    if "latitude" in fields:
+        skipped |= _OF_POINT
+    return skipped
 
 
 def packed(ip: str) -> bytes | None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
+from risk.contexts.store import read_recorded
 from risk.networks.readers.text import parse_range
 from risk.networks.service import Networks
+from risk.policies.recorded import decode
 from risk.sql.store import Connection
 from risk.zones import store
 from risk.zones.chain import read_chain
@@ -40,6 +42,9 @@ from runtime.feed import ConfigCache, ConfigFeed, bump
 KIND: Final = "zones"
 #: addresses or chains of one dry run
 SAMPLE_MAX: Final = 10_000
+#: how far back a dry run without addresses looks, and how many records it reads at once
+RECENT: Final = timedelta(days=7)
+PAGE: Final = 1_000
 #: chains tried before others get the event loop
 YIELD_EVERY: Final = 100
 
@@ -226,6 +231,28 @@ def explain_chain(
         )
     record = networks.lookup(hops[0] or "")
     return explain(zone, hops, record, now=now)
+
+
+async def recent_chains(database: Database, tenant_id: str, *, now: datetime) -> list[list[str]]:
+    """Return the clients' addresses of judged requests of the last seven days, 10,000 at most.
+
+    Raises database errors.
+    """
+    found: list[list[str]] = []
+    after: str | None = None
+    while len(found) < SAMPLE_MAX:
+        async with database.snapshot() as connection:
+            contexts = await read_recorded(
+                connection, tenant_id, since=now - RECENT, until=now, after=after, limit=PAGE
+            )
+        for context in contexts:
+            facts, _ = decode(context.facts)
+            if facts.record is not None and facts.record.ip:
+                found.append([facts.record.ip])
+        if len(contexts) < PAGE:
+            break
+        after = contexts[-1].context_id
+    return found[:SAMPLE_MAX]
 
 
 async def count_matches(

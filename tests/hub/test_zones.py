@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
 import pytest
 
 import risk.policies.store as policies_store
+from risk.contexts.store import add_contexts
+from risk.model import Level
+from risk.networks.model import IPRecord
+from risk.policies.facts import RequestFacts
+from risk.policies.recorded import RecordedContext, encode
 from risk.policy import DEFAULT_POLICY
+from risk.verdict import Decision
 from risk.zones.model import EXEMPT_ID
 from risk.zones.service import Zones
+from runtime.ids import new_id
 from tests.hub.conftest import ONE_ENGINE, Hub
 
 OFFICE = {
@@ -223,9 +231,37 @@ async def test_a_zone_explains_itself_and_is_tried_before_it_counts(hub: Hub) ->
                 "chains": [["192.0.2.9", "198.51.100.1"]],
             },
         )
-        assert tried.json() == {"tried": 5, "inside": 3}
-        none = await client.post("/admin/v1/zones:dry-run", json={"zone": OFFICE})
-        assert none.status_code == 400
+        assert tried.json() == {"tried": 5, "inside": 3, "recorded": False}
+
+
+async def test_a_zone_is_tried_on_the_requests_of_the_last_seven_days(hub: Hub) -> None:
+    now = hub.clock.now()
+    async with hub.database.transaction() as connection:
+        await add_contexts(
+            connection,
+            [
+                judged("192.0.2.1", now - timedelta(hours=1)),
+                judged("203.0.113.1", now - timedelta(days=6)),
+                judged("192.0.2.2", now - timedelta(days=8)),
+                judged("192.0.2.3", now - timedelta(hours=1), tenant_id="green"),
+            ],
+        )
+    async with await admin(hub) as client:
+        tried = await client.post("/admin/v1/zones:dry-run", json={"zone": OFFICE})
+    assert tried.json() == {"tried": 2, "inside": 1, "recorded": True}
+
+
+def judged(ip: str, at: datetime, *, tenant_id: str = "default") -> RecordedContext:
+    facts = RequestFacts(kind="session", level=Level.LOW, record=IPRecord(ip=ip, known=False))
+    return RecordedContext(
+        tenant_id=tenant_id,
+        context_id=new_id("ctx"),
+        user_id="usr_1",
+        session_id=None,
+        at=at,
+        facts=encode(facts, ()),
+        decision=Decision.ALLOW,
+    )
 
 
 async def test_a_zone_of_another_tenant_is_not_there(hub: Hub) -> None:
