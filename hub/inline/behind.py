@@ -41,6 +41,8 @@ class Behind:
         self._writer = writer
         self._written = written
         self._waiting: deque[Note] = deque()
+        #: whoever flushes also waits for what another one is writing
+        self._writing = asyncio.Lock()
 
     def note(self, item: Note) -> None:
         """Write a stand, a record or a finding soon. Raises nothing."""
@@ -57,6 +59,10 @@ class Behind:
 
     async def flush(self) -> None:
         """Write what waits now; return after the commit. Raises nothing."""
+        async with self._writing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
             results = await asyncio.gather(*map(self._write, batch), return_exceptions=True)

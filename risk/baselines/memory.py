@@ -152,6 +152,8 @@ class Recorder:
         self._writer = writer
         self._baselines = baselines
         self._waiting: deque[RecordGood] = deque()
+        #: whoever flushes also waits for what another one is writing
+        self._writing = asyncio.Lock()
         self._noted = asyncio.Event()
 
     def note(self, tenant_id: str, user_id: str, seen: Occurrence) -> None:
@@ -175,6 +177,10 @@ class Recorder:
 
     async def flush(self) -> None:
         """Write what was noted. What the writer does not take is dropped and counted."""
+        async with self._writing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         self._noted.clear()
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]

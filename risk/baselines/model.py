@@ -154,8 +154,12 @@ def hour_of_week(at: datetime) -> int:
 def record(known: Baseline, seen: Occurrence) -> tuple[Baseline, frozenset[tuple[str, str]]]:
     """Return the baseline with one more good occurrence, and what was never seen before.
 
-    An occurrence that comes late is put where it belongs. Raises ValueError for what is no address.
+    An occurrence that comes late is put where it belongs. A session that is asked about all day is
+    one occurrence per day, address and device, however often it is recorded. Raises ValueError for
+    what is no address.
     """
+    if seen.session is not None and any(_is_same(each, seen) for each in known.recent):
+        return known, frozenset()
     later = sum(1 for each in known.recent if each.at > seen.at)
     place = len(known.recent) - later
     before = known.recent[place - 1] if place else None
@@ -169,6 +173,15 @@ def record(known: Baseline, seen: Occurrence) -> tuple[Baseline, frozenset[tuple
     }
     recent = (*known.recent[:place], seen, *known.recent[place:])[-RECENT_MAX:]
     return Baseline(recent=recent, counts=counts, events=known.events + 1), new
+
+
+def _is_same(one: Occurrence, other: Occurrence) -> bool:
+    return (
+        one.session == other.session
+        and one.ip == other.ip
+        and one.device == other.device
+        and _day(one.at) == _day(other.at)
+    )
 
 
 def withdraw(known: Baseline, session: str) -> Baseline:

@@ -210,6 +210,8 @@ def _is_negative(features: Features, behaviour: str) -> bool:
 def _of_behaviours(features: Features) -> Iterator[_Part]:
     for name, novelty in BEHAVIOURS.items():
         value = features.behaviours.get(name)
+        if name == "New Device" and any(each.lower() == "device" for each in features.changes):
+            continue  # the change has said so
         points = _points_of(novelty, value, features, counts_as_new=name in _MISSING_COUNTS_AS_NEW)
         if not points:
             continue

@@ -49,6 +49,8 @@ class SignInLog:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._waiting: deque[SignInRecord] = deque()
+        #: whoever flushes also waits for what another one is writing
+        self._writing = asyncio.Lock()
         self._noted = asyncio.Event()
 
     async def write(self, record: SignInRecord) -> None:
@@ -72,6 +74,10 @@ class SignInLog:
 
     async def flush(self) -> None:
         """Write what was noted. What the writer does not take is dropped and counted."""
+        async with self._writing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         self._noted.clear()
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]

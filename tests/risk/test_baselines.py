@@ -207,6 +207,15 @@ def test_an_occurrence_that_comes_late_stands_where_it_belongs() -> None:
     assert known(first, third, second).recent == (first, second, third)
 
 
+def test_a_session_is_one_occurrence_per_day_and_place() -> None:
+    one = short("one")
+    often = [seen(HOME, NOW + timedelta(minutes=each), session=one) for each in range(0, 300, 60)]
+    assert known(*often).events == 1
+    assert known(*often, seen(HOME, NOW + days(1), session=one)).events == 2
+    assert known(*often, seen(AWAY, NOW, session=one)).events == 2
+    assert known(*often, seen(HOME, NOW, session=short("two"))).events == 2
+
+
 def test_what_is_new_is_told() -> None:
     baseline, new = record(NOTHING, seen(HOME, NOW))
     assert ("city", "FR/FR-IDF/Paris") in new

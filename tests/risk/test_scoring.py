@@ -114,6 +114,11 @@ def test_where_somebody_is_alone_is_never_high_however_far() -> None:
     assert min(told.contributions, key=lambda each: each.points).name == "network_alone"
 
 
+def test_a_session_on_another_device_is_not_told_twice_that_the_device_is_new() -> None:
+    told = score("New Device", changes=("device",))
+    assert (told.value, told.level) == (3.5, Level.MEDIUM)
+
+
 def test_a_reported_address_is_as_high_as_its_report() -> None:
     told = score(ip_level=Level.HIGH, ip_reasons=("ip_reported_high:crowd", "ip_reported_high:soc"))
     assert (told.level, told.value) == (Level.HIGH, HIGH_AT)
