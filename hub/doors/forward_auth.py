@@ -30,13 +30,13 @@ from hub.doors.forward_auth_model import (
     FORBIDDEN,
     NO_SESSION,
     OK,
-    UNDECIDED,
     Dialect,
     Original,
     Reply,
     Wanted,
     acr_values,
     expired_cookie,
+    is_undecided,
     is_unknown,
     keep_out,
     max_age,
@@ -55,6 +55,8 @@ from runtime.caller import Caller
 from runtime.errors import Refused
 
 PATH: Final = "/v1/forward-auth"
+#: of one question whose time was up
+TRIES_MAX: Final = 4
 #: a gateway waits no longer, and neither do people
 DECISION_S: Final = 2.0
 UNAVAILABLE: Final = 503
@@ -185,18 +187,34 @@ def _session_header(request: Request, own: App | None) -> str | None:
 
 async def _reply(state: State, asked: Asked) -> Reply:
     for name, digest in session_cookies(asked.original, asked.setting.cookies):
-        answer = await _ask(state, asked, cookie_sha256=digest)
-        if UNDECIDED in answer.verdict.reasons:
-            return _fall_back(asked)
+        answer = await _decided(state, asked, cookie_sha256=digest)
+        if is_undecided(answer):
+            return _fall_back(asked, answer)
         if not is_unknown(answer):
             return await _render(state, asked, answer, cookie=name)
     if asked.session_header is not None:
-        answer = await _ask(state, asked, sid=asked.session_header)
-        if UNDECIDED in answer.verdict.reasons:
-            return _fall_back(asked)
+        answer = await _decided(state, asked, sid=asked.session_header)
+        if is_undecided(answer):
+            return _fall_back(asked, answer)
         if not is_unknown(answer):
             return await _render(state, asked, answer, cookie=None)
     return await _without_session(state, asked)
+
+
+async def _decided(
+    state: State, asked: Asked, *, cookie_sha256: str | None = None, sid: str | None = None
+) -> Answer:
+    """Ask; and again where the time was up, which is over as soon as the facts are in memory.
+
+    The first question to a process finds nothing there. To send somebody to a step-up page for it
+    would be wrong: nothing happened that they could confirm.
+    """
+    answer = await _ask(state, asked, cookie_sha256=cookie_sha256, sid=sid)
+    for _ in range(TRIES_MAX - 1):
+        if not is_undecided(answer):
+            break
+        answer = await _ask(state, asked, cookie_sha256=cookie_sha256, sid=sid)
+    return answer
 
 
 async def _ask(
@@ -300,11 +318,15 @@ async def _provider_settings(
     ]
 
 
-def _fall_back(asked: Asked) -> Reply:
-    """Return what the app's rule says when the hub cannot decide (FWA-35)."""
+def _fall_back(asked: Asked, answer: Answer | None = None) -> Reply:
+    """Return what the app's rule says when the hub cannot decide (FWA-35).
+
+    answer: what the policies fall back to; where that is ALLOW, it is one.
+    """
     fallback = asked.setting.fallback
-    status = OK if fallback is Fallback.ALLOW else FORBIDDEN
-    if fallback is Fallback.ERROR and asked.dialect is Dialect.ENVOY:
+    is_allowed = answer is not None and answer.verdict.decision is Decision.ALLOW
+    status = OK if is_allowed or fallback is Fallback.ALLOW else FORBIDDEN
+    if status != OK and fallback is Fallback.ERROR and asked.dialect is Dialect.ENVOY:
         status = UNAVAILABLE
     return Reply(status=status, headers=[("x-signalhub-decision", FALLBACK)])
 

@@ -34,8 +34,8 @@ RETURN_CHARACTERS_MAX: Final = 2_000
 NO_SESSION: Final = "NO_SESSION"
 FALLBACK: Final = "FALLBACK"
 ERROR: Final = "ERROR"
-#: the reason of a verdict that was not reached in time
-UNDECIDED: Final = "undecided"
+#: the reasons of answers that are no decision: the time was up, or the facts were not there
+UNDECIDED: Final = frozenset({"undecided", "out_of_time"})
 EXPIRED: Final = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
 PAGE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ACR: Final = re.compile(r"[A-Za-z0-9:/._-]+")
@@ -242,6 +242,11 @@ def verdict_headers(answer: Answer) -> list[tuple[str, str]]:
     if answer.trace_id:
         found.append(("x-signalhub-trace-id", _UNSAFE.sub("_", answer.trace_id)))
     return found
+
+
+def is_undecided(answer: Answer) -> bool:
+    """Tell whether an answer is what policies fall back to, not a decision about this request."""
+    return not UNDECIDED.isdisjoint(answer.verdict.reasons)
 
 
 def is_unknown(answer: Answer) -> bool:
