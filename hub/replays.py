@@ -19,7 +19,7 @@ from risk.policies.replay import CONTEXTS_MAX, ReplayJob, Tally, documents_of, m
 from runtime.errors import Conflict, TimedOut, Unavailable
 
 SHARES: Final = 2
-LIMIT_S: Final = 300.0
+LIMIT_S: Final = 900.0
 
 
 class Replays:

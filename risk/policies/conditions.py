@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from risk.contexts.model import Change
@@ -121,10 +122,10 @@ def tests_of(conditions: Conditions) -> tuple[Test, ...]:
 
 
 def _level_test(condition: LevelCondition) -> Test:
-    which, level = condition.which, condition.level
+    level_of, level = attrgetter(condition.which), condition.level
     if condition.at_least:
-        return lambda facts: bool(getattr(facts, which) >= level)
-    return lambda facts: bool(getattr(facts, which) == level)
+        return lambda facts: bool(level_of(facts) >= level)
+    return lambda facts: bool(level_of(facts) == level)
 
 
 def _set_test(condition: SetCondition) -> Test:

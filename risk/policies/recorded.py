@@ -94,6 +94,7 @@ class ReadRecorded(Protocol):
         ...
 
 
+_LEVELS: Final = {int(level): level for level in Level}
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(RecordedFacts)
 
@@ -129,8 +130,8 @@ def decode(raw: bytes) -> tuple[RequestFacts, tuple[str, ...]]:
     """Return what `encode` was given. Raises msgspec.MsgspecError for anything else."""
     try:
         kept = _decoder.decode(raw)
-        levels = Level(kept.level), Level(kept.user_level), Level(kept.device_level)
-    except ValueError as error:  # also msgspec's own, and text that is no UTF-8
+        levels = _LEVELS[kept.level], _LEVELS[kept.user_level], _LEVELS[kept.device_level]
+    except (KeyError, ValueError) as error:  # also msgspec's own, and text that is no UTF-8
         raise msgspec.ValidationError("Not a record of facts.") from error
     facts = RequestFacts(
         kind=kept.kind,

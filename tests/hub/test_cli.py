@@ -81,6 +81,25 @@ def test_a_policy_in_a_file_is_applied_and_shown(shell: Shell) -> None:
     assert shell.run("policy", "apply", str(file) + ".none").code == 2
 
 
+def test_a_policy_in_a_file_is_tried_before_it_is_applied(shell: Shell) -> None:
+    file = shell.folder / "strict.json"
+    file.write_text(json.dumps({"type": "global_session", "rules": []}))
+    told = shell.run("policy", "replay", str(file), "--days", "3")
+
+    assert told.code == 0, told.err
+    assert told.out.splitlines()[0].split() == [
+        "day",
+        "contexts",
+        "prompts",
+        "denials",
+        "logouts",
+        "users",
+    ]
+    answer = shell.good("policy", "replay", str(file), "--days", "3", "--json")
+    assert (answer["since_days"], answer["contexts"], answer["is_cut"]) == (3, 0, False)
+    assert shell.run("policy", "replay", str(file), "--days", "1000").code == 2
+
+
 def test_users_are_shown_by_any_of_their_names(shell: Shell) -> None:
     sub = {"format": "iss_sub", "iss": "https://login.example", "sub": "a/b"}
     user = shell.good("user", "add", f"identifiers={json.dumps([sub])}", "external_id=u 1")
