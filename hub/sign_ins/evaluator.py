@@ -17,6 +17,8 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from hub.node import Node
+from hub.sign_ins.finding import signal_of
+from receivers.store import ACCEPT
 from risk.baselines.memory import Recorder
 from risk.baselines.model import Occurrence, hour_of_week, short
 from risk.baselines.service import session_mark
@@ -31,6 +33,7 @@ from risk.policies.facts import RequestFacts
 from risk.scoring.model import Features, NoFacts, Score
 from risk.scoring.rules import BEHAVIOURS
 from risk.scoring.service import scorer_named
+from risk.signins.detections import found_by
 from risk.signins.failures import Failures
 from risk.signins.model import Outcome, SignInQuestion, SignInRecord
 from risk.signins.policy import SignInPolicies, after_proof, is_good
@@ -89,6 +92,7 @@ class Judged:
     score: Score
     view: View
     origin: Origin
+    ip_level: Level = Level.LOW
     would_have: WouldHave | None = None
 
 
@@ -161,6 +165,7 @@ class SignIns:
             score=score,
             view=facts.view,
             origin=facts.origin,
+            ip_level=claims.level,
             would_have=would_have,
         )
 
@@ -177,6 +182,7 @@ class SignIns:
             self.failures.failed(asked.tenant_id, asked.reference, ip, now)
         elif outcome is Outcome.SUCCESS and verdict.decision is Decision.ALLOW:
             self.failures.succeeded(asked.tenant_id, asked.reference, ip)
+            await self._tell(asked, judged, now)
             if is_good(judged.verdict, judged.score.level, asked.question.amr):
                 for user_id in asked.user_ids:
                     seen = _occurrence(asked, judged.origin, now)
@@ -200,6 +206,27 @@ class SignIns:
             await self.log.write(record)
         else:
             self.log.note(record)
+
+    async def _tell(self, asked: Asked, judged: Judged, now: datetime) -> None:
+        """Say of the user what the sign-in gives reason to; return after the commit."""
+        user_id = min(asked.user_ids, default=None)
+        found = found_by(
+            judged.view, action=asked.question.action, ip_level=judged.ip_level, now=now
+        )
+        if not found or user_id is None:
+            return
+        async with self._node.database.snapshot() as connection:
+            named = (await entities.view(connection, asked.tenant_id, user_id)).identifiers
+        for each in found if named else ():
+            signal = signal_of(
+                each,
+                tenant_id=asked.tenant_id,
+                subject=named[0],
+                trace_id=judged.trace_id,
+                mode=judged.verdict.mode,
+                now=now,
+            )
+            await self._node.writer.submit(ACCEPT, signal)
 
     async def _facts(self, asked: Asked, now: datetime) -> _Facts:
         question = asked.question

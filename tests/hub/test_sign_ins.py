@@ -25,6 +25,7 @@ LAPTOP = {"token_hash": "a" * 64}
 PHONE = {"token_hash": "b" * 64}
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 HOME, AWAY, DESERT = "192.0.2.7", "203.0.113.9", "198.51.100.66"
+LYON, EXIT = "192.0.2.99", "203.0.113.77"
 RECORDS = {
     HOME: IPRecord(
         ip=HOME, known=True, asn=64500, country="FR", region="FR-IDF", city="Paris",
@@ -33,6 +34,15 @@ RECORDS = {
     AWAY: IPRecord(
         ip=AWAY, known=True, asn=64504, country="US", region="US-NY", city="New York",
         latitude=40.7128, longitude=-74.006, accuracy_km=10.0,
+    ),
+    LYON: IPRecord(
+        ip=LYON, known=True, asn=64500, country="FR", region="FR-ARA", city="Lyon",
+        latitude=45.764, longitude=4.8357, accuracy_km=5.0,
+    ),
+    EXIT: IPRecord(
+        ip=EXIT, known=True, asn=64777, country="US", region="US-NY", city="New York",
+        latitude=40.7128, longitude=-74.006, accuracy_km=10.0,
+        categories=frozenset({"NORD_VPN", "VPN", "ALL_PROXIES_VPNS"}),
     ),
     DESERT: IPRecord(
         ip=DESERT, known=True, asn=64999, country="KZ", region="KZ-10", city="Kyzylorda",
@@ -213,6 +223,54 @@ async def test_another_tenant_knows_nothing_of_it(gate: Gate) -> None:
         told = (await green.post(SIGN_IN, json=body)).json()
         assert told["login_risk"]["learning"] is True
         assert (await green.get("/v1/sign-ins")).json()["items"][1:] == []
+
+
+# --- what it says of the user -------------------------------------------------------------------
+
+
+async def detections(gate: Gate) -> set[str]:
+    await gate.story.hub.settle()
+    answer = await gate.story.admin.get("/v1/detections", params={"user": f"email:{ROSA}"})
+    assert answer.status_code == 200, answer.text
+    return {each["name"] for each in answer.json()["items"]}
+
+
+@ONE_ENGINE
+async def test_a_new_country_is_a_detection_and_a_new_city_of_the_country_is_none(
+    gate: Gate,
+) -> None:
+    await gate.know_rosa(6)
+    await gate.succeed(ip=LYON)
+    assert await detections(gate) == set()
+    gate.story.hub.clock.advance(24 * 3600)
+    await gate.succeed(ip=AWAY, amr=["pwd", "otp"])
+    assert await detections(gate) == {"new_country"}
+
+
+@ONE_ENGINE
+async def test_impossible_travel_is_a_detection_and_the_exit_of_a_vpn_is_no_travel(
+    gate: Gate,
+) -> None:
+    await gate.know_rosa(6)
+    await gate.succeed()
+    gate.story.hub.clock.advance(3600)
+    await gate.succeed(ip=EXIT, amr=["pwd", "otp"])
+    assert "impossible_travel" not in await detections(gate)
+    await gate.succeed(ip=AWAY, amr=["pwd", "otp"])
+    assert "impossible_travel" in await detections(gate)
+
+
+@ONE_ENGINE
+async def test_a_dormant_account_is_a_detection_and_a_holiday_is_none(gate: Gate) -> None:
+    await gate.know_rosa(6)
+    gate.story.hub.clock.advance(30 * 24 * 3600)
+    await gate.succeed()
+    assert await detections(gate) == set()
+    gate.story.hub.clock.advance(91 * 24 * 3600)
+    await gate.succeed(phase="after", outcome="failure")
+    assert await detections(gate) == set()
+    await gate.succeed(amr=["pwd", "otp"])
+    assert await detections(gate) == {"dormant_account_use"}
 
 
 # --- failures -----------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""What a good sign-in says about its user beyond its own risk. Pure.
+
+These go the ordinary way in: a signal of the hub itself, the inbox, the pipeline. Each has a benign
+twin that must not fire (`risk.catalogue`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from risk.behaviours.history import View
+from risk.model import Level
+from risk.policies.facts import RequestKind
+from risk.scoring.model import POSITIVE
+
+#: an account that nobody used for longer; a holiday is shorter
+DORMANT_AFTER: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One detection by its name in the catalogue, and why."""
+
+    name: str
+    reason: str
+
+
+def found_by(
+    view: View, *, action: RequestKind, ip_level: Level, now: datetime
+) -> tuple[Found, ...]:
+    """Return what a successful sign-in or enrolment gives reason to tell of its user.
+
+    view: as it was before this sign-in. While the user is learned, novelty says nothing. Raises
+    nothing.
+    """
+    found: list[Found] = []
+    if action is RequestKind.ENROLL_FACTOR and ip_level is Level.HIGH:
+        found.append(
+            Found(
+                name="entity_critical_action_from_high_threat_ip",
+                reason="A factor was enrolled from an address that is reported HIGH.",
+            )
+        )
+    if view.is_learning:
+        return tuple(found)
+    if _is_new(view, "New Country", "country"):
+        found.append(Found(name="new_country", reason="A country the user was never seen in."))
+    if _is_new(view, "Velocity", "trip"):
+        found.append(
+            Found(name="impossible_travel", reason="Further away than anybody travels in the time.")
+        )
+    last = view.baseline.recent[-1].at if view.baseline.recent else None
+    if last is not None and now - last > DORMANT_AFTER:
+        found.append(
+            Found(
+                name="dormant_account_use",
+                reason=f"The account was not used for {(now - last).days} days.",
+            )
+        )
+    return tuple(found)
+
+
+def _is_new(view: View, behaviour: str, dimension: str) -> bool:
+    return view.behaviours.get(behaviour) == POSITIVE and dimension not in view.familiar
