@@ -340,6 +340,13 @@ NAMED_BY: dict[str, str] = {
     "/admin/v1/tasks/{id}/retry": "task",
     "/admin/v1/tasks/{id}/abandon": "task",
 }
+#: whose risk the paths below `/v1/risk/` are about, by kind
+AT_RISK = {
+    "users": "rosa",
+    "devices": "rosa device",
+    "sessions": "private session",
+    "apps": "crm",
+}
 #: one policy per tenant under a fixed name; an address is nobody's object (tests/hub/test_ips.py)
 SAME_EVERYWHERE = {"/admin/v1/policies/{id}", "/v1/ip/{ip}"}
 #: what stands behind it is the path at the gateway, and no object
@@ -396,7 +403,13 @@ async def _object_of(story: Story, path: str) -> str:
     """
     if path in NAMED_BY:
         return str(story.ids[NAMED_BY[path]])
-    kind = path.removeprefix("/admin/v1/").partition("/")[0]
+    if path.startswith("/v1/detections/"):
+        return str((await story.get("/v1/detections"))["items"][0]["detection_id"])
+    kind = path.removeprefix("/admin/v1/").removeprefix("/v1/risk/").partition("/")[0]
+    if path.startswith("/v1/risk/") and kind in AT_RISK:
+        return str(story.ids[AT_RISK[kind]])
+    if kind == "service-accounts":
+        path = f"/admin/v1/{kind}"
     assert path.startswith("/admin/v1/"), f"say in NAMED_BY what {path} names"
     items = (await story.get(f"/admin/v1/{kind}"))["items"]
     if not items:
