@@ -68,25 +68,26 @@ class View:
             return ()
         number, _, _ = self._find(self.table, raw)
         late = [at for at in range(len(self._sources)) if at not in self._order]
-        return tuple(self._said(self.table, number, (*self._order, *late)))
+        words = self._words(self.table, number, (*self._order, *late))
+        return tuple(Statement(source=source, said=said) for source, said in words)
 
     def _merge(self, table: MappedTable, number: int) -> dict[str, Any]:
-        words = [(each.source, each.said) for each in self._said(table, number, self._order)]
+        words = self._words(table, number, self._order)
         fields = self._merged[number] = merge(words, self.now)
         if len(self._merged) > MERGED_MAX:
             self._merged.popitem(last=False)
         return fields
 
-    def _said(self, table: MappedTable, number: int, order: tuple[int, ...]) -> list[Statement]:
+    def _words(
+        self, table: MappedTable, number: int, order: tuple[int, ...]
+    ) -> list[tuple[Source, Said]]:
+        """Return what feeds say in a combination, in the order they are asked."""
         if number == 0:
             return []
-        first = (number - 1) * len(self._sources)
-        records = table.combinations[first : first + len(self._sources)]
-        return [
-            Statement(source=self._sources[at], said=table.said(records[at]))
-            for at in order
-            if records[at]
-        ]
+        sources = self._sources
+        first = (number - 1) * len(sources)
+        records = table.combinations[first : first + len(sources)]
+        return [(sources[at], table.said(records[at])) for at in order if records[at]]
 
     def _find(self, table: MappedTable, raw: bytes) -> tuple[int, int, int | None]:
         """Return the combination at an address, where its range begins, and where the next does."""

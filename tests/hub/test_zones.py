@@ -278,6 +278,32 @@ async def test_a_zone_of_another_tenant_is_not_there(hub: Hub) -> None:
 
 
 @ONE_ENGINE
+async def test_row_41_a_blocklisted_sign_in_is_denied_unless_it_is_exempt(hub: Hub) -> None:
+    """Over HTTP, in the order of the layers; an address made up before one gains nothing."""
+    async with await admin(hub) as client, hub.client(await hub.token("sessions.evaluate")) as idp:
+        await client.patch(
+            "/admin/v1/zones/zon_blocked_ip", json={"gateways": [{"value": "192.0.2.0/24"}]}
+        )
+        await client.patch(
+            f"/admin/v1/zones/{EXEMPT_ID}", json={"gateways": [{"value": "192.0.2.7"}]}
+        )
+        await hub.node.feed.refresh()
+
+        async def decided(**where: object) -> str:
+            body = {"user": "email:tina@customer.example", **where}
+            answer = await idp.post("/v1/sign-ins/evaluate", json=body)
+            assert answer.status_code == 200, answer.text
+            decision: str = answer.json()["decision"]
+            return decision
+
+        assert await decided(ip="192.0.2.1") == "DENY"
+        assert await decided(ip="192.0.2.7") != "DENY"
+        assert await decided(ip="203.0.113.1") != "DENY"
+        assert await decided(ip_chain=["192.0.2.7", "192.0.2.1"]) == "DENY"
+        assert await decided(ip_chain=["192.0.2.1", "192.0.2.7"]) == "DENY"
+
+
+@ONE_ENGINE
 async def test_zones_need_the_admins_scopes(hub: Hub) -> None:
     async with hub.client(await hub.token("risk.read", "sessions.evaluate")) as client:
         assert (await client.get("/admin/v1/zones")).status_code == 403
