@@ -141,7 +141,7 @@ async def test_a_contained_user_is_kept_out(edge: Edge) -> None:
 
 
 @ONE_ENGINE
-@pytest.mark.requirement("FWA-33", "FWA-41")
+@pytest.mark.requirement("FWA-3", "FWA-33", "FWA-41")
 async def test_an_ended_session_is_sent_away_without_its_cookie(edge: Edge) -> None:
     await edge.sign_out()
     answer = await edge.ask()
@@ -196,13 +196,13 @@ async def test_every_cookie_of_a_name_is_tried_and_none_is_decoded(edge: Edge) -
         f"crm_session=an-older-cookie-of-nobody; crm_session={COOKIE}",
         f'a=b; crm_session="{COOKIE}"',
         f"__Host-crm={COOKIE}",
+        "crm_session=" + ";crm_session=".join(["x" * 20] * 500 + [COOKIE]),
     ):
         assert (await edge.ask_with(header)).status_code == 200, header
     for header in (
         f"other={COOKIE}",
         f"crm_session=%73{COOKIE[1:]}",
         f"CRM_SESSION={COOKIE}",
-        "crm_session=" + ";crm_session=".join(["x" * 20] * 500 + [COOKIE]),
         "; ".join("crm_session=" + str(n) * 20 for n in range(9)) + f"; crm_session={COOKIE}",
         "=;=;;;crm_session",
     ):
@@ -257,7 +257,7 @@ async def test_a_gateway_that_asks_wrongly_gets_403(edge: Edge) -> None:
 
 
 @ONE_ENGINE
-@pytest.mark.requirement("FWA-20", "FWA-24", "EGW-71")
+@pytest.mark.requirement("FWA-6", "FWA-20", "FWA-24", "EGW-71")
 async def test_envoy_asks_below_the_path_with_any_method(edge: Edge) -> None:
     said = {
         "x-signalhub-dialect": "envoy",
