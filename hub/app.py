@@ -38,6 +38,7 @@ from hub.doors import authzen, forward_auth, native
 from hub.doors.apps import app_cache
 from hub.errors import ErrorBoundary, render_exception
 from hub.inline.evaluator import Evaluator
+from hub.inline.idle import IdleSessions
 from hub.inline.place import Placing
 from hub.intake import IntakeFront
 from hub.limits import RequestLimits
@@ -166,6 +167,8 @@ def _make_routed_app(
         recorder=app.state.sign_ins.recorder,
     )
     node.spawn(app.state.inline.behind.run())
+    app.state.idle_sessions = IdleSessions(node, app.state.inline)
+    node.spawn(app.state.idle_sessions.run())
     return app
 
 

@@ -19,7 +19,7 @@ from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedContext, encode
 from risk.scoring.model import Features
-from risk.verdict import Decision, Verdict
+from risk.verdict import Decision, Scope, Verdict
 from risk.zones.origin import Origin
 from runtime.caller import Caller
 from runtime.ids import new_id
@@ -239,4 +239,12 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         trace_id=trace_id or "",
         app_id=situation.facts.app_id or "",
         context=render_context(situation.here) if situation.here else {},
+        ends=(session.iss, session.sid) if _ends_all(case, state) else None,
     )
+
+
+def _ends_all(case: Case, state: StandState) -> bool:
+    """Return whether the session is over, and not only a context that came to it."""
+    stand = case.situation.stand
+    is_own = stand is not None and stand.is_accepted
+    return state is StandState.TERMINATED and is_own and case.judged.verdict.scope > Scope.APP

@@ -8,7 +8,7 @@ A session that is not held costs two queries; the one asked about longest ago ma
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -97,6 +97,7 @@ class LiveSessions:
         self._held_max = held_max
         self._held: OrderedDict[Key, Live] = OrderedDict()
         self._by_id: dict[tuple[str, str], Key] = {}
+        self._by_entity: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
         self._aliases: OrderedDict[Key, tuple[Key, float]] = OrderedDict()
         #: counts what the feed has told; what was read before that is not kept
         self._told = 0
@@ -165,6 +166,10 @@ class LiveSessions:
             live.is_stale = True
         self._aliases.clear()
 
+    def of_entity(self, tenant_id: str, entity_id: str) -> list[Key]:
+        """Return which sessions of a user, or on a device, are held. Raises nothing."""
+        return sorted(self._by_entity.get((tenant_id, entity_id), ()))
+
     def written(self, stand: Stand, settled: Settled | None) -> None:
         """Hear that a stand was written behind its answer; settled: None when it was not."""
         key = self._by_id.get((stand.tenant_id, stand.session_id))
@@ -177,12 +182,23 @@ class LiveSessions:
             live.is_stale = True
 
     def _hold(self, key: Key, live: Live) -> None:
+        if (before := self._held.get(key)) is not None:
+            self._forget(key, before)
         self._held[key] = live
         self._held.move_to_end(key)
         self._by_id[key[0], live.session.session_id] = key
+        for entity_id in _entities(live):
+            self._by_entity[key[0], entity_id].add(key)
         while len(self._held) > self._held_max:
-            (tenant_id, _, _), gone = self._held.popitem(last=False)
-            self._by_id.pop((tenant_id, gone.session.session_id), None)
+            self._forget(*self._held.popitem(last=False))
+
+    def _forget(self, key: Key, live: Live) -> None:
+        self._by_id.pop((key[0], live.session.session_id), None)
+        for entity_id in _entities(live):
+            keys = self._by_entity[key[0], entity_id]
+            keys.discard(key)
+            if not keys:
+                del self._by_entity[key[0], entity_id]
 
     def _key(
         self, tenant_id: str, iss: str | None, sid: str | None, cookie_sha256: str | None
@@ -199,6 +215,11 @@ class LiveSessions:
         self._aliases.move_to_end(alias)
         if len(self._aliases) > self._held_max:
             self._aliases.popitem(last=False)
+
+
+def _entities(live: Live) -> list[str]:
+    session = live.session
+    return [session.user_id, *([session.device_id] if session.device_id else [])]
 
 
 def is_proven(live: Live, key: str, now: datetime) -> bool:

@@ -388,6 +388,36 @@ async def test_a_users_level_is_seen_by_the_next_request(gateway: Gateway) -> No
     assert await gateway.decision(request_from(HOME)) == "ALLOW"
 
 
+async def test_an_idle_session_is_judged_when_a_level_moves(gateway: Gateway) -> None:
+    """Nobody uses the session: the level alone ends it, before the next request."""
+    story = gateway.story
+    rules = [
+        {
+            "name": "risky-user",
+            "priority": 1,
+            "when": {"user_level": "MEDIUM"},
+            "then": {"decision": "TERMINATE"},
+        }
+    ]
+    changed = await story.admin.put(
+        "/admin/v1/policies/global-session",
+        json={"name": "global-session", "mode": "enforce", "rules": rules},
+    )
+    assert changed.is_success, changed.text
+    await story.hub.node.feed.refresh()
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+    await gateway.settle()
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+
+    said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "MEDIUM"})
+    assert said.is_success
+    await gateway.settle()
+    await state_of(story.hub).idle_sessions.review()
+
+    session = await story.get(f"/v1/sessions/{SID}?iss={IDP}")
+    assert session["live"] is False
+
+
 async def test_row_8_a_session_at_high_risk_is_a_finding_about_its_user(gateway: Gateway) -> None:
     await gateway.ask(request_from(HOME))
     for _ in range(3):

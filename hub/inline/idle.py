@@ -1,0 +1,114 @@
+"""Sessions nobody uses at the moment: judged again when their user's or device's level moves.
+
+    level moved ─▶ change feed ─▶ IdleSessions ─▶ Evaluator, as if the session asked where it is
+
+What is no ALLOW is written, so that the next request is answered at once; an end in the context
+that the session was accepted in is the end of the session. Every process reviews what it holds; of
+several that hold a session one writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+from hub.inline.evaluator import Evaluator
+from hub.inline.model import SessionQuestion
+from hub.node import Node
+from risk.contexts.model import Context
+from risk.inline.memory import Key
+from risk.levels.model import LEVELS_KIND
+from risk.verdict import Decision
+from runtime.caller import Caller
+from runtime.changes import Change
+
+#: sessions that wait for their review; beyond, the next request is what judges them
+DUE_MAX: Final = 10_000
+
+log = structlog.get_logger()
+_reviewed_total = Counter(
+    "hub_inline_reviews_total", "Idle sessions judged because a level moved.", ["decision"]
+)
+
+
+class IdleSessions:
+    """Reviews the sessions this process holds."""
+
+    def __init__(self, node: Node, evaluator: Evaluator) -> None:
+        self._node = node
+        self._evaluator = evaluator
+        self._due: deque[Key] = deque(maxlen=DUE_MAX)
+        self._arrived = asyncio.Event()
+        node.changes.subscribe(LEVELS_KIND, self)
+
+    async def changed(self, entries: Sequence[Change]) -> None:
+        """Note the sessions of these users and devices."""
+        for entry in entries:
+            self._due.extend(self._evaluator.live.of_entity(entry.tenant_id, entry.ref))
+        if self._due:
+            self._arrived.set()
+
+    def start_over(self) -> None:
+        """Do nothing: the next request of each session is judged with what is true then."""
+
+    async def run(self) -> None:
+        """Review what is due, again and again, until cancelled; trouble is logged."""
+        while True:
+            await self._arrived.wait()
+            try:
+                await self.review()
+            except Exception:
+                # The outermost step of this loop: the next request judges the session anyway.
+                log.warning("session.review_failed", exc_info=True)
+
+    async def review(self) -> None:
+        """Judge every session that is due now."""
+        self._arrived.clear()
+        for key in dict.fromkeys(self._take()):
+            await self._review(key)
+
+    def _take(self) -> list[Key]:
+        taken = list(self._due)
+        self._due.clear()
+        return taken
+
+    async def _review(self, key: Key) -> None:
+        tenant_id, iss, sid = key
+        live = await self._evaluator.live.find(tenant_id, iss, sid, None)
+        if live is None or not live.session.is_live(self._node.clock.now()) or not live.contexts:
+            return
+        here = list(live.contexts.values())[-1]
+        caller = Caller(
+            tenant_id=tenant_id, client_id=here.told_by, scopes=frozenset(), app_id=None
+        )
+        answer = await self._evaluator.evaluate(caller, self._question(key, here))
+        decision = answer.verdict.decision
+        _reviewed_total.labels(decision.name).inc()
+        (log.debug if decision is Decision.ALLOW else log.info)(
+            "session.reviewed",
+            tenant_id=tenant_id,
+            session_id=live.session.session_id,
+            decision=decision.name,
+            reasons=answer.verdict.reasons,
+            trace_id=answer.trace_id,
+        )
+
+    def _question(self, key: Key, here: Context) -> SessionQuestion:
+        return SessionQuestion(
+            tenant_id=key[0],
+            at=self._node.clock.now(),
+            iss=key[1],
+            sid=key[2],
+            chain=here.chain or (here.ip,),
+            user_agent=here.user_agent or None,
+            ja4=here.ja4 or None,
+            device_id=here.device_id or None,
+            device_token_hash=here.device_token_hash or None,
+            signals=here.signals,
+            app=here.app_id or None,
+        )
