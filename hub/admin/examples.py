@@ -129,6 +129,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "scim": None,
         "status": "active",
         "stream_profile": "final",
+        "forward_auth": None,
         "created_at": "2026-03-02T16:35:00Z",
         "updated_at": "2026-03-02T16:35:00Z",
     },
