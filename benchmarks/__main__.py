@@ -17,6 +17,8 @@ BENCHMARKS: Final = (
     "memory",
     "policies",
     "evaluate",
+    "scoring",
+    "clean_trace",
     "story",
     "ip_lookup",
 )
