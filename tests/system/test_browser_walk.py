@@ -113,7 +113,7 @@ async def sign_in(tab: Tab, day: Day) -> None:
     assert await tab.url() == f"{day.app}/accounts?id=7"
 
 
-@pytest.mark.requirement("STEP-3", "STEP-7", "STEP-8", "FWA-31")
+@pytest.mark.requirement("STEP-3", "STEP-7", "FWA-31")
 async def test_row_11_a_new_network_asks_once_and_is_quiet_afterwards(
     day: Day, tmp_path: Path
 ) -> None:
