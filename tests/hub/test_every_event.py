@@ -62,7 +62,7 @@ _SAID: Final[dict[str, tuple[dict[str, Any], str]]] = {
     RISC + "opt-out-effective": ({}, ""),
     RISC + "recovery-activated": ({}, "recovery_activated"),
     RISC + "recovery-information-changed": ({}, "recovery_information_changed"),
-    RISC + "sessions-revoked": ({}, "session_end"),
+    RISC + "sessions-revoked": ({}, "session_end, sessions_revoked"),
     SCIM + "feed:add": ({}, ""),
     SCIM + "feed:remove": ({}, ""),
     SCIM + "prov:create:notice": ({"attributes": ["userName"]}, ""),
