@@ -128,12 +128,15 @@ class IdentityProvider(Peer[IdPOptions]):
         return pages.sign_in_page(request.query_params)
 
     async def _sign_in(self, request: Request) -> Response:
-        """Open a session for a browser; its cookie is its own, and the hub knows its hash."""
+        """Open a session for a browser; its cookie is its own, and the hub knows its hash.
+
+        Fields: `user`, and `device` where a managed browser names its own.
+        """
         fields = await pages.read_form(request)
         user = self._people.find(fields.get("user", ""))
         if user is None or self._scim.is_member(self.options.quarantine_group, user.user_id):
             return json_response({"error": "access_denied"}, 403)
-        session = self._book.open(user, None)
+        session = self._book.open(user, fields.get("device") or None)
         signed_in = self._browsers.open(session.sid)
         try:
             await register_session(

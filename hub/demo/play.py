@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from hub.demo.day import Day
 from hub.demo.processes import StepFailed
 from hub.demo.story import Moment, Story
 from hub.demo.world import World
@@ -41,7 +42,8 @@ async def _play(*, as_json: bool, keep: bool) -> int:
             async with asyncio.timeout(LIMIT_S):
                 console.print("Starting a hub, an MDM vendor, an IdP, four apps and a webhook …")
                 await world.start()
-                await story.play()
+                await Day(world, story.note).play()
+                await story.evening()
         except (StepFailed, Unavailable) as step:
             failure = str(step)
         except TimeoutError:
@@ -77,7 +79,7 @@ def _report(console: Console, story: Story, failure: str, started: float, *, as_
 
 def _print(console: Console, moment: Moment) -> None:
     since = "" if moment.since_signal_ms is None else f"+{moment.since_signal_ms:.0f} ms"
-    line = Text(f"{since:>10}  ", style="dim")
+    line = Text(f"{moment.hour or since:>10}  ", style="dim")
     line.append(f"{moment.who:<{WHO_CHARACTERS}} ", style="bold")
     line.append(f"{moment.what:<{WHAT_CHARACTERS}}")
     line.append(f" {moment.why}", style="italic")

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -64,12 +65,28 @@ class Http:
         headers = {"content-type": "application/json"} if body is not None else {}
         if token:
             headers["authorization"] = f"Bearer {token}"
+        content = msgspec.json.encode(body) if body is not None else b""
+        return await self._send(method, url, headers, content)
+
+    async def submit(self, url: str, fields: Mapping[str, str], *, cookie: str = "") -> Reply:
+        """Send a page's form as a browser does; redirects are not followed.
+
+        cookie: `name=value`. Raises Unavailable when nobody answers.
+        """
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        if cookie:
+            headers["cookie"] = cookie
+        return await self._send("POST", url, headers, urlencode(fields).encode())
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes
+    ) -> Reply:
         answer = await self._outbound.send(
             OutboundRequest(
                 method=method,
                 url=url,
                 headers=headers,
-                body=msgspec.json.encode(body) if body is not None else b"",
+                body=content,
                 timeout_s=REQUEST_S,
                 body_bytes_max=ANSWER_BYTES_MAX,
             )

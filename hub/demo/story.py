@@ -39,12 +39,13 @@ TINA_SUBJECT: Final = {"format": "email", "email": TINA}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """One line of the timeline. since_signal_ms: None before the first signal."""
+    """One line of the timeline. since_signal_ms: None before the first signal; hour: of the day."""
 
     who: str
     what: str
     why: str
     since_signal_ms: float | None
+    hour: str | None = None
 
 
 @dataclass(slots=True)
@@ -56,16 +57,22 @@ class Story:
     timeline: list[Moment] = field(default_factory=list)
     _signal_at: float | None = None
 
-    def note(self, who: str, what: str, why: str = "") -> None:
-        """Add a line to the timeline."""
+    def note(self, who: str, what: str, why: str = "", *, hour: str | None = None) -> None:
+        """Add a line to the timeline. hour: told instead of the time since the signal."""
         since = None if self._signal_at is None else (time.monotonic() - self._signal_at) * 1000
-        moment = Moment(who=who, what=what, why=why, since_signal_ms=since)
+        moment = Moment(who=who, what=what, why=why, since_signal_ms=since, hour=hour)
         self.timeline.append(moment)
         self.tell(moment)
 
     async def play(self) -> None:
         """Play all of it. Raises StepFailed at the first step that does not hold."""
-        await self.morning()
+        for person in (TINA_SMITH, RAVI_PATEL):
+            await self.world.sign_in(person)
+        await self.evening()
+
+    async def evening(self) -> None:
+        """Play it with people who are signed in already. Raises StepFailed."""
+        await self.all_signed_in()
         await self.device_compromised()
         await self.contained()
         await self.second_cause()
@@ -73,10 +80,8 @@ class Story:
         await self.device_clean()
         await self.restored()
 
-    async def morning(self) -> None:
+    async def all_signed_in(self) -> None:
         """Everybody is signed in everywhere."""
-        for person in (TINA_SMITH, RAVI_PATEL):
-            await self.world.sign_in(person)
         for where in PLACES:
             await self._expect_alive(where, TINA, 2)
             await self._expect_alive(where, RAVI, 1)

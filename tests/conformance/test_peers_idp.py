@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -110,6 +111,20 @@ def test_a_session_is_registered_at_the_hub_before_the_answer(idp: Scene, hub: S
     assert registered["device"] == "laptop"
     assert registered["iss"] == idp.peer.urls["issuer"]
     assert registered["started_at"].endswith("+00:00")
+
+
+def test_a_browser_signs_in_on_a_device_and_its_session_has_a_cookie(
+    idp: Scene, hub: StandIn
+) -> None:
+    fields = {"user": idp.one, "device": "laptop"}
+    page = idp.peer.http.post("/sign-in", data=fields)
+    assert page.status_code == 200
+    (session,) = idp.peer.http.get("/sessions", params=fields).json()
+    registered = hub.sessions[session["sid"]]
+    assert registered["device"] == "laptop"
+    value = page.cookies["session"]
+    assert registered["cookie_sha256"] == hashlib.sha256(value.encode()).hexdigest()
+    idp.peer.http.cookies.clear()
 
 
 def test_a_quarantined_user_cannot_sign_in_until_released(idp: Scene) -> None:

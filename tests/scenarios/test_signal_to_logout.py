@@ -111,6 +111,16 @@ async def test_the_demo_command_exits_0_and_tells_the_story_as_json() -> None:
     assert told["ok"] is True
     assert told["failure"] is None
     assert told["timeline"][-1]["what"] == "closes the containment"
+    hours = [moment["hour"] for moment in told["timeline"]]
+    first_of_evening = hours.index(None)
+    assert hours[0] == "8:00"
+    assert hours[first_of_evening - 1] == "16:00"
+    assert not any(hours[first_of_evening:])
+    decided = {moment["what"]: moment["why"].split(";")[0] for moment in told["timeline"]}
+    assert decided["opens files at a client's office"] == "STEP_UP by strict/another-network"
+    assert decided["reads mail there, is asked nothing"] == "ALLOW"
+    assert decided["reads mail by in-flight Wi-Fi"] == "ALLOW"
+    assert decided["opens crm on the phone"] == "STEP_UP by strict/another-network"
 
 
 @pytest.mark.xdist_group("demo")
