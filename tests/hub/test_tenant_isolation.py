@@ -58,6 +58,8 @@ SYSTEM_INDEXES = {
     "ix_changes_at",
     "ix_ip_claims_expires_at",
     "ix_org_values_last_at",
+    "ix_session_contexts_at",
+    "ix_session_proofs_at",
     "ix_session_stands_at",
     "ix_sign_ins_at",
 }
@@ -325,6 +327,7 @@ NAMED_BY: dict[str, str] = {
     "/v1/risk/users/{user}/explain": "rosa",
     "/v1/sessions/{sid}": "private session",
     "/v1/sessions/{sid}/evaluate": "private session",
+    "/v1/sessions/{sid}/step-ups/{step_up_id}": "private session",
     "/admin/v1/mappings/{id}": "mapping",
     **dict.fromkeys(
         (
@@ -411,7 +414,9 @@ async def _object_of(story: Story, path: str) -> str:
     if kind == "service-accounts":
         path = f"/admin/v1/{kind}"
     assert path.startswith("/admin/v1/"), f"say in NAMED_BY what {path} names"
-    items = (await story.get(f"/admin/v1/{kind}"))["items"]
+    listed = (await story.get(f"/admin/v1/{kind}"))["items"]
+    # What comes with the hub is in every tenant, under the same id.
+    items = [each for each in listed if not each.get("built_in")]
     if not items:
         example = _body_of(f"/admin/v1/{kind}", "post")
         items = [await story.post(f"/admin/v1/{kind}", example)]
