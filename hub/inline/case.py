@@ -13,8 +13,8 @@ from risk.behaviours.history import View, with_place
 from risk.contexts.model import Change, Context, causes_of, changed_values
 from risk.contexts.parsing import bounded, bounded_chain
 from risk.contexts.stored import render_context
-from risk.inline.memory import Live
-from risk.inline.model import Judged, Situation, Stand, StandState, Trail, worst_level
+from risk.inline.memory import Live, is_proven
+from risk.inline.model import Judged, Situation, Spot, Stand, StandState, Trail, worst_level
 from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedContext, encode
@@ -63,6 +63,24 @@ class Case:
         verdict = self.judged.verdict
         is_quiet = verdict.decision is Decision.ALLOW and verdict.would_have is None
         return bool(self.judged.changes) or not is_quiet
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An answer in memory, the state of the world it was given in, and where it was asked.
+
+    until: when the step-up it asks for is given up.
+    """
+
+    answer: Answer
+    stamp: Hashable
+    spot: Spot | None
+    key: str
+    until: datetime | None = None
+
+    def is_proven(self, live: Live, now: datetime) -> bool:
+        """Return whether the context still holds the session's key."""
+        return is_proven(live, self.key, now)
 
 
 def recorded_of(case: Case) -> RecordedContext:
@@ -236,6 +254,7 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         reasons=verdict.reasons,
         step_up_id=new_id("sup") if state is StandState.ASKED else "",
         acr=verdict.acr or "",
+        max_age=verdict.max_age or 0,
         trace_id=trace_id or "",
         app_id=situation.facts.app_id or "",
         context=render_context(situation.here) if situation.here else {},

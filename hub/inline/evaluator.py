@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -26,6 +26,7 @@ from hub.inline.bound import new_challenge, read_proof
 from hub.inline.case import (
     Asked,
     Case,
+    Held,
     answer_of,
     asked_of,
     context_of,
@@ -47,8 +48,8 @@ from risk.contexts.parsing import believed_at, bounded_chain
 from risk.inline.memory import Live, LiveSessions, is_proven
 from risk.inline.model import (
     STATE_OF,
+    STEP_UP_LIFE,
     Situation,
-    Spot,
     StandState,
     judge,
     spot_of,
@@ -90,20 +91,6 @@ _seconds = Histogram(
 )
 _HELD_SECONDS: Final = _seconds.labels("yes")
 _JUDGED_SECONDS: Final = _seconds.labels("no")
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """An answer in memory, the state of the world it was given in, and where it was asked."""
-
-    answer: Answer
-    stamp: Hashable
-    spot: Spot | None
-    key: str
-
-    def is_proven(self, live: Live, now: datetime) -> bool:
-        """Return whether the context still holds the session's key."""
-        return is_proven(live, self.key, now)
 
 
 class Evaluator:
@@ -150,12 +137,13 @@ class Evaluator:
         live = self.live.peek(
             question.tenant_id, question.iss, question.sid, question.cookie_sha256
         )
-        held: _Held | None = None if live is None else live.answers.get(asked)
+        held: Held | None = None if live is None else live.answers.get(asked)
         if live is None or held is None or held.stamp != self._stamp(live):
             return None
         now = self._node.clock.now()
         session = live.session
-        if not session.is_live(now) or question.user_id not in (None, session.user_id):
+        is_over = held.until is not None and now > held.until
+        if is_over or not session.is_live(now) or question.user_id not in (None, session.user_id):
             return None
         if await self._denied.among(session.tenant_id, (session.user_id,)):
             return None
@@ -380,7 +368,10 @@ class Evaluator:
         verdict = case.judged.verdict
         wanted = stand_of(case, STATE_OF[verdict.decision], answer.trace_id)
         known = case.situation.stand
-        if known is not None and (known.is_final or known.state == wanted.state):
+        is_same = known is not None and known.state == wanted.state
+        if known is not None and (
+            known.is_final or (is_same and not known.is_given_up(case.situation.now))
+        ):
             settled, is_new = known, False
         else:
             try:
@@ -396,16 +387,18 @@ class Evaluator:
             # Another process heard of the proof meanwhile.
             allowed = replace(verdict, decision=Decision.ALLOW, reasons=("stepped_up",))
             return replace(answer, verdict=allowed, max_age=None, acr=None)
+        until = None
         if settled.state == StandState.ASKED:
+            until = settled.at + STEP_UP_LIFE
             answer = replace(
                 answer,
                 step_up_id=settled.step_up_id,
                 is_first_asked=is_new,
                 trace_id=settled.trace_id or answer.trace_id,
             )
-        self._keep(case, replace(answer, is_first_asked=False))
+        self._keep(case, replace(answer, is_first_asked=False), until)
         return answer
 
-    def _keep(self, case: Case, answer: Answer) -> None:
+    def _keep(self, case: Case, answer: Answer, until: datetime | None = None) -> None:
         spot = spot_of(case.situation.here) if case.situation.here else None
-        case.live.keep(case.asked, _Held(answer, self._stamp(case.live), spot, case.key))
+        case.live.keep(case.asked, Held(answer, self._stamp(case.live), spot, case.key, until))

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from risk.contexts.model import Change, Context, level_min, nearest, ordered
+from risk.inline.proofs import is_recent, is_strong
 from risk.model import Level
 from risk.policies.facts import RequestFacts
 from risk.scoring.model import Features, Score, Scorer
@@ -20,6 +21,8 @@ from risk.verdict import Decision, Scope, Verdict, strongest
 REASONS_MAX: Final = 20
 #: a passed step-up, said in the reasons of the ALLOW that follows
 STEPPED_UP: Final = "stepped_up"
+#: a step-up that is not finished by then is given up: the next request of the context asks anew
+STEP_UP_LIFE: Final = timedelta(seconds=120)
 #: switches between two clients of one session that are remembered
 TRAIL_MAX: Final = 8
 FORK_WINDOW: Final = timedelta(minutes=10)
@@ -63,7 +66,9 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     """What was settled about one context of one session, as it is stored and travels to the writer.
 
     level: of the risk it was settled at. context: as rendered by `render_context`. step_up_id: of
-    the one step-up it was asked for, "" without. ends: (issuer, sid) when the session ends with it.
+    the one step-up it was asked for, "" without; acr, max_age (seconds): what that has to reach.
+    auth_time: of the proof that a PASSED brings, not stored. ends: (issuer, sid) when the session
+    ends with it, not stored.
     """
 
     tenant_id: str
@@ -78,9 +83,11 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     step_up_id: str = ""
     acr: str = ""
+    max_age: int = 0
     trace_id: str = ""
     app_id: str = ""
     context: dict[str, Any] = {}
+    auth_time: datetime | None = None
     ends: tuple[str, str] | None = None
 
     @property
@@ -93,6 +100,10 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
         """Whether this context of the session is over for good."""
         return self.state in _FINAL
 
+    def is_given_up(self, now: datetime) -> bool:
+        """Whether it waits for a step-up that nobody finished in time. Requirement STEP-8."""
+        return self.state == StandState.ASKED and now - self.at > STEP_UP_LIFE
+
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """A stand as it is stored now, and whether this very call made it so."""
@@ -101,23 +112,28 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     is_new: bool
 
 
+def _changes_nothing(known: Stand, wanted: Stand) -> bool:
+    if wanted.state == StandState.ASKED and known.state == StandState.ASKED:
+        return not known.is_given_up(wanted.at)
+    if wanted.state == StandState.ASKED and known.state == StandState.PASSED:
+        return Level[wanted.level] <= Level[known.level]
+    if wanted.state == StandState.PASSED and known.state == StandState.ASKED:
+        return not (is_strong(known, wanted.acr) and is_recent(known, wanted))
+    is_denied_again = wanted.state == StandState.DENIED and known.state == StandState.DENIED
+    return is_denied_again or wanted.state in {StandState.ACCEPTED, StandState.ANCHOR}
+
+
 def settle(known: Stand | None, wanted: Stand) -> Settled:
     """Return what a stand becomes. Raises nothing; the order of equal requests does not matter.
 
-    One step-up per (session, context): a second request joins the first. What was passed is asked
-    again only at a higher level. An end is the end.
+    One step-up per (session, context): a second request joins the first, until that is given up.
+    What was passed is asked again only at a higher level. A proof that is weaker or older than what
+    was asked for changes nothing. An end is the end.
     """
     if known is None:
         return Settled(stand=wanted, is_new=True)
     keeps = Settled(stand=known, is_new=False)
-    if known.is_final or wanted.state in {StandState.ACCEPTED, StandState.ANCHOR}:
-        return keeps
-    if wanted.state == StandState.ASKED:
-        if known.state == StandState.ASKED:
-            return keeps
-        if known.state == StandState.PASSED and Level[wanted.level] <= Level[known.level]:
-            return keeps
-    if wanted.state == StandState.DENIED and known.state == StandState.DENIED:
+    if known.is_final or _changes_nothing(known, wanted):
         return keeps
     return Settled(stand=msgspec.structs.replace(wanted, since=known.since), is_new=True)
 

@@ -1,21 +1,70 @@
-"""One proof of a session's key; item of the operation PROVE."""
+"""What proves something: the key of a session, and a user who was asked. Pure."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 #: a context that showed the key is believed for this long
 PROOF_LIFE: Final = timedelta(minutes=10)
+#: how far the clocks of identity providers may be off when an age is counted
+CLOCK_SKEW: Final = timedelta(seconds=5)
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """The key of a session was shown in a context. proof_id: a proof is good once."""
+    """The key of a session was shown in a context; item of the operation PROVE.
+
+    proof_id: a proof is good once.
+    """
 
     tenant_id: str
     session_id: str
     proof_id: str
     context_key: str
     at: datetime
+
+
+class Wanted(Protocol):
+    """What was asked for: when, and what it has to reach. max_age: in seconds."""
+
+    @property
+    def at(self) -> datetime: ...  # noqa: D102
+
+    @property
+    def acr(self) -> str: ...  # noqa: D102
+
+    @property
+    def max_age(self) -> int: ...  # noqa: D102
+
+
+class Shown(Protocol):
+    """The word that a user proved themselves: when it was said, and when it was proven."""
+
+    @property
+    def at(self) -> datetime: ...  # noqa: D102
+
+    @property
+    def auth_time(self) -> datetime | None: ...  # noqa: D102
+
+
+def is_strong(wanted: Wanted, acr: str | None) -> bool:
+    """Return whether an `acr` is one of those asked for: identity providers may return weaker ones.
+
+    Raises nothing. Source: RFC 9470 §5, §6.
+    """
+    return not wanted.acr or (bool(acr) and acr in wanted.acr.split())
+
+
+def is_recent(wanted: Wanted, shown: Shown) -> bool:
+    """Return whether a proof is as recent as was asked for; with `max_age` 0, given since.
+
+    Raises nothing. Source: RFC 9470 §6.
+    """
+    if shown.auth_time is None:
+        return False
+    if wanted.max_age:
+        return shown.at - shown.auth_time <= timedelta(seconds=wanted.max_age) + CLOCK_SKEW
+    # An `auth_time` has no fractions of a second (OpenID Connect Core 2).
+    return shown.auth_time >= wanted.at.replace(microsecond=0)

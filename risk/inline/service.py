@@ -114,6 +114,8 @@ def _registered(item: PutSession, result: PutSessionResult) -> Stand | None:
         scope="session",
         at=item.now,
         since=item.now,
+        acr=item.acr or "",
+        auth_time=item.auth_time,
         context=stored,
     )
 

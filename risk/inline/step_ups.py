@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from risk.inline.model import Stand, StandState
+from risk.inline.proofs import is_recent, is_strong
 from risk.sessions.model import AMR_MAX, TEXT_CHARS_MAX, check_key, parse_moment
 from runtime.errors import Conflict, Invalid, NotFound, Refused
 
@@ -18,7 +19,7 @@ STEP_UP_REFUSALS: Final[Mapping[str, Refused]] = {
     "unknown": NotFound("No such step-up."),
     "ended": Conflict("The session has ended."),
     "over": Conflict("This context is over: it was refused or ended before."),
-    "stale": Conflict("auth_time is before the step-up was asked for: nothing was proven since."),
+    "stale": Conflict("auth_time is older than the step-up allows: nothing was proven since."),
     "acr": Conflict("The step-up asked for another acr than was reached."),
 }
 
@@ -67,7 +68,8 @@ def parse_step_up(
 def answered(stand: Stand, word: StepUp) -> Stand | str:
     """Return what a stand becomes by the word, or why not (a key of STEP_UP_REFUSALS).
 
-    A repeat of the same word changes nothing. Raises nothing. Source: RFC 9470 §4.
+    A repeat of the same word changes nothing. A step-up that was given up and not asked again is
+    still answered. Raises nothing. Source: RFC 9470 §4, §6.
     """
     if stand.is_final:
         is_repeat = word.outcome == REFUSED and stand.state == StandState.REFUSED
@@ -76,9 +78,10 @@ def answered(stand: Stand, word: StepUp) -> Stand | str:
         return _become(stand, StandState.REFUSED, word, "TERMINATE", ("step_up_refused",))
     if stand.state == StandState.PASSED:
         return stand
-    if word.auth_time is not None and word.auth_time < stand.at:
+    # Without a time it is the word itself that says when: it is about this very step-up.
+    if word.auth_time is not None and not is_recent(stand, word):
         return "stale"
-    if stand.acr and (word.acr is None or word.acr not in stand.acr.split()):
+    if not is_strong(stand, word.acr):
         return "acr"
     return _become(stand, StandState.PASSED, word, "ALLOW", ())
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from risk.contexts.model import Change
 from risk.policies.documents import Outcome
 from risk.policies.facts import RequestFacts
 from risk.verdict import Decision
+
+#: how far the clocks of identity providers may be off (requirement STEP-6)
+CLOCK_SKEW_S: Final = 5.0
 
 
 def decided(outcome: Outcome, facts: RequestFacts) -> Decision:
@@ -17,7 +22,7 @@ def decided(outcome: Outcome, facts: RequestFacts) -> Decision:
 
 def is_met(outcome: Outcome, facts: RequestFacts) -> bool:
     """Tell whether a request already has what a step-up would ask for. "Now" is never there."""
-    if outcome.acr is not None and facts.acr != outcome.acr:
+    if outcome.acr is not None and facts.acr not in outcome.acr.split():
         return False
     if outcome.amr_any_of and set(outcome.amr_any_of).isdisjoint(facts.amr):
         return False
@@ -25,7 +30,7 @@ def is_met(outcome: Outcome, facts: RequestFacts) -> bool:
         return True
     return (
         facts.auth_age_s is not None
-        and facts.auth_age_s <= outcome.max_age
+        and facts.auth_age_s <= outcome.max_age + CLOCK_SKEW_S
         and (outcome.max_age > 0)
     )
 

@@ -271,6 +271,93 @@ async def test_the_identity_provider_may_say_it_with_a_refresh(gateway: Gateway)
     assert await gateway.decision(STOLEN) == "TERMINATE"
 
 
+async def refreshed(gateway: Gateway, **said: Any) -> str:
+    """Let the identity provider refresh Rosa's session at the office; return what is decided."""
+    context = {"ip": OFFICE, "ua": CHROME, "device": {"token_hash": LAPTOP}}
+    body = {"iss": IDP, "user": f"email:{ROSA}", "context": context, **said}
+    assert (await gateway.story.admin.put(f"/v1/sessions/{SID}", json=body)).is_success
+    await gateway.settle()
+    return await gateway.decision(request_from(OFFICE))
+
+
+async def with_policy(gateway: Gateway, **wanted: Any) -> None:
+    """Make sessions of the tenant prove something when their network changes."""
+    rule = {
+        "name": "another-network",
+        "priority": 10,
+        "when": {"changes": {"include": ["network", "asn", "country"]}},
+        "then": {"decision": "STEP_UP", **wanted},
+    }
+    policy = {"name": "global-session", "mode": "enforce", "rules": [rule]}
+    story = gateway.story
+    changed = await story.admin.put("/admin/v1/policies/global-session", json=policy)
+    assert changed.is_success, changed.text
+    await story.hub.node.feed.refresh()
+
+
+@pytest.mark.requirement("STEP-4", "STEP-5", "STEP-6")
+async def test_a_weaker_or_older_proof_than_was_asked_for_is_none(gateway: Gateway) -> None:
+    clock = gateway.story.hub.clock
+    await with_policy(gateway, acr="phr phrh", max_age=0)
+    clock.advance(60)
+    before = clock.now().isoformat()
+    clock.advance(60)
+    step_up_id = await asked(gateway)
+    clock.advance(10)
+    now = clock.now().isoformat()
+    # The identity provider could not do better, which OpenID Connect lets it say with a session.
+    for weak in ({"auth_time": now, "acr": "mfa"}, {"auth_time": now}):
+        assert await refreshed(gateway, **weak) == "STEP_UP", weak
+        assert (await answer(gateway, step_up_id, **weak)).status_code == 409
+    # Strong, but from before anybody asked; and strong, but nobody says when.
+    assert await refreshed(gateway, acr="phr", auth_time=before) == "STEP_UP"
+    assert (await answer(gateway, step_up_id, acr="phr", auth_time=before)).status_code == 409
+    assert await refreshed(gateway, acr="phr") == "STEP_UP"
+    assert (await gateway.ask(request_from(OFFICE)))["step_up"]["id"] == step_up_id
+
+    assert await refreshed(gateway, acr="phrh", auth_time=now) == "ALLOW"
+
+
+@pytest.mark.requirement("STEP-6")
+async def test_an_age_that_is_allowed_is_enough(gateway: Gateway) -> None:
+    clock = gateway.story.hub.clock
+    await with_policy(gateway, max_age=300)
+    signed_in = clock.now().isoformat()
+    clock.advance(200)
+    step_up_id = await asked(gateway)
+    clock.advance(106)
+    assert (await answer(gateway, step_up_id, auth_time=signed_in)).status_code == 409
+    clock.advance(-2)
+    assert (await answer(gateway, step_up_id, auth_time=signed_in)).status_code == 204
+    await gateway.settle()
+    assert await gateway.decision(request_from(OFFICE)) == "ALLOW"
+
+
+@pytest.mark.requirement("STEP-8")
+async def test_a_step_up_that_nobody_finishes_is_given_up_and_asked_again(
+    gateway: Gateway,
+) -> None:
+    clock = gateway.story.hub.clock
+    first = await asked(gateway)
+    clock.advance(120)
+    for _ in range(2):
+        again = (await gateway.ask(request_from(OFFICE)))["step_up"]
+        assert again == {"id": first, "new": False}
+    clock.advance(1)
+    answers = await asyncio.gather(*(gateway.ask(request_from(OFFICE)) for _ in range(5)))
+    assert {each["decision"] for each in answers} == {"STEP_UP"}
+    assert sorted(each["step_up"]["new"] for each in answers) == [False] * 4 + [True]
+    (second,) = {each["step_up"]["id"] for each in answers}
+    assert second != first
+    # The word on the first comes too late: it is about a question nobody asks any more.
+    assert (await answer(gateway, first)).status_code == 404
+    # Nobody was asked after the second one, so a late word on it counts.
+    clock.advance(600)
+    assert (await answer(gateway, second)).status_code == 204
+    await gateway.settle()
+    assert await gateway.decision(request_from(OFFICE)) == "ALLOW"
+
+
 async def test_the_context_of_the_registration_is_the_anchor(gateway: Gateway) -> None:
     body = {
         "iss": IDP,
@@ -459,6 +546,7 @@ async def bound(gateway: Gateway) -> Gateway:
     return gateway
 
 
+@pytest.mark.requirement("EGW-80")
 async def test_row_15_a_copied_cookie_without_the_key_dies_at_the_next_refresh(
     bound: Gateway,
 ) -> None:
