@@ -40,12 +40,12 @@ stands: Final = sa.Table(
     sa.Column("reasons", JSONDocument, nullable=False),
     sa.Column("step_up_id", sa.String(64), nullable=False),
     sa.Column("acr", sa.String(200), nullable=False),
-    sa.Column("max_age", sa.Integer, nullable=False, server_default="0"),
     sa.Column("trace_id", sa.String(1024), nullable=False),
     sa.Column("app_id", sa.String(200), nullable=False),
     sa.Column("context", JSONDocument, nullable=False),
     sa.Column("since", UTCDateTime, nullable=False),
     sa.Column("at", UTCDateTime, nullable=False),
+    sa.Column("max_age", sa.Integer, nullable=False, server_default="0"),
     # Purged for all tenants at once, by time.
     sa.Index("ix_session_stands_at", "at"),
 )

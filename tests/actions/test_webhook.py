@@ -45,7 +45,7 @@ def test_the_signature_is_the_one_of_the_printed_example() -> None:
     }
 
 
-@pytest.mark.requirement("WH-5")
+@pytest.mark.requirement("WH-5", "EGW-78")
 def test_a_later_attempt_keeps_the_id_and_signs_its_own_time() -> None:
     first, second = (
         webhook.build_request("https://a.example", SECRET, message_id="m", timestamp_s=at, body=b"")

@@ -73,7 +73,7 @@ async def test_a_session_is_allowed_and_an_unknown_one_is_an_answer_too(
     assert await ask(gateway, question("x" * 10_000)) == UNKNOWN
 
 
-@pytest.mark.requirement("AZH-5", "AZH-9")
+@pytest.mark.requirement("AZH-5", "AZH-8", "AZH-9")
 async def test_a_contained_user_is_denied_and_the_trace_is_told(
     story: Story, gateway: httpx2.AsyncClient
 ) -> None:
@@ -86,6 +86,12 @@ async def test_a_contained_user_is_denied_and_the_trace_is_told(
     assert told["context"]["decision"] in {"DENY", "TERMINATE"}
     assert "quarantined" in told["context"]["reasons"]
     assert told["context"]["trace_id"] == answer.headers["x-signalhub-trace-id"] == "txn-1"
+    # Codes, and nothing of what was seen: no object of reasons, and no word of the evidence.
+    assert not {"reason_user", "reason_admin"} & set(told["context"])
+    explained = await story.get(f"/v1/risk/users/{story.ids['rosa']}/explain")
+    for evidence in explained["evidence"]:
+        assert all(reason not in answer.text for reason in evidence["reasons"])
+        assert evidence["name"] not in answer.text
     batch = await ask(gateway, {**question(), "evaluations": [{}]}, EVALUATIONS)
     assert "trace_id" not in batch["evaluations"][0]["context"]
     for name in (ROSA, "ext-rosa", f"email:{ROSA}", story.ids["rosa"], f"iss_sub:{IDP}|rosa/1"):
@@ -139,6 +145,22 @@ async def test_a_user_at_high_is_denied_where_the_policy_enforces(
     await story.hub.node.feed.refresh()
     told = await ask(gateway, question("ext-tim", kind="user"))
     assert told["decision"] is False
+
+
+@pytest.mark.requirement("AZH-6", "EGW-68")
+async def test_what_a_step_up_has_to_reach_is_one_text(
+    story: Story, gateway: httpx2.AsyncClient
+) -> None:
+    then = {"decision": "STEP_UP", "acr": "phr phrh", "max_age": 0}
+    when = {"level": {"at_least": "LOW"}}
+    rules = [{"name": "prove", "priority": 10, "when": when, "then": then}]
+    policy = {"name": "global-session", "mode": "enforce", "rules": rules}
+    changed = await story.admin.put("/admin/v1/policies/global-session", json=policy)
+    assert changed.is_success, changed.text
+    await story.hub.node.feed.refresh()
+    told = await ask(gateway, question())
+    assert (told["decision"], told["context"]["decision"]) == (False, "STEP_UP")
+    assert (told["context"]["acr_values"], told["context"]["max_age"]) == ("phr phrh", 0)
 
 
 @pytest.mark.requirement("AZH-4", "AZ-14")
@@ -219,7 +241,7 @@ def without(*path: str) -> dict[str, Any]:
     return asked
 
 
-@pytest.mark.requirement("AZ-2", "AZ-3", "AZ-8", "AZ-10", "AZC-12", "EGW-65")
+@pytest.mark.requirement("AZ-2", "AZ-3", "AZ-8", "AZ-10", "AZC-10", "AZC-12", "EGW-65")
 @pytest.mark.parametrize(
     "body",
     [
@@ -434,7 +456,7 @@ async def test_the_same_batch_gets_the_same_bytes(gateway: httpx2.AsyncClient) -
 
 
 @pytest.mark.requirement(
-    "AZ-1", "AZM-1", "AZM-2", "AZM-3", "AZM-4", "AZM-6", "AZC-2", "AZC-3", "EGW-67"
+    "AZ-1", "AZM-1", "AZM-2", "AZM-3", "AZM-4", "AZM-6", "AZC-1", "AZC-2", "AZC-3", "EGW-67"
 )
 async def test_the_metadata_names_the_endpoints_of_each_tenant(hub: Hub) -> None:
     await hub.add_tenant("green")

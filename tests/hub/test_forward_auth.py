@@ -282,6 +282,53 @@ async def test_envoy_asks_below_the_path_with_any_method(edge: Edge) -> None:
     assert answer.headers["x-signalhub-decision"] == "ERROR"
 
 
+APISIX = {
+    "x-forwarded-proto": "https",
+    "x-forwarded-method": "GET",
+    "x-forwarded-host": "crm.example",
+    "x-forwarded-uri": "/accounts?id=7",
+    "x-forwarded-for": "198.51.100.24",
+}
+INGRESS_NGINX = {
+    "x-original-url": "https://crm.example/accounts?id=7",
+    "x-original-method": "GET",
+    "x-auth-request-redirect": "/accounts?id=7",
+    "x-sent-from": "nginx-ingress-controller",
+    "x-real-ip": "198.51.100.24",
+    "x-forwarded-for": "198.51.100.24",
+}
+#: of the Kubernetes Gateway API, `ExternalAuth` over HTTP: what Envoy says
+GATEWAY_API = {"host": "crm.example", "x-forwarded-proto": "https"}
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("FWA-7")
+@pytest.mark.parametrize(
+    ("dialect", "headers", "tail", "status"),
+    [
+        ("traefik", APISIX, "", 302),
+        ("nginx", INGRESS_NGINX, "", 401),
+        ("envoy", GATEWAY_API, "/accounts?id=7", 302),
+    ],
+)
+async def test_gateways_of_other_names_ask_in_one_of_the_same_shapes(
+    edge: Edge, dialect: str, headers: dict[str, str], tail: str, status: int
+) -> None:
+    said = {**headers, "accept": "text/html"}
+    if dialect == "envoy":
+        said |= {"x-signalhub-dialect": "envoy", "x-signalhub-app": edge.app_id}
+        path = PATH + tail
+    else:
+        path = f"{PATH}?dialect={dialect}&app={edge.app_id}"
+    known = await edge.client.get(path, headers={**said, "cookie": f"crm_session={COOKIE}"})
+    assert (known.status_code, known.headers["x-signalhub-decision"]) == (200, "ALLOW")
+    nobody = await edge.client.get(path, headers=said)
+    assert nobody.status_code == status
+    where = nobody.headers["x-signalhub-location" if status == 401 else "location"]
+    back = parse_qs(urlsplit(where).query)["return_to"]
+    assert back == ["https://crm.example/accounts?id=7"]
+
+
 @ONE_ENGINE
 @pytest.mark.requirement("FWA-22", "EGW-73")
 async def test_a_session_in_a_header_is_believed_of_trusted_gateways_only(edge: Edge) -> None:
