@@ -32,6 +32,7 @@ from hub.denied import DeniedUsers
 from hub.inline.evaluator import Evaluator
 from hub.inline.model import SessionQuestion
 from hub.inline.place import Placing
+from hub.inline.warmth import Warmth
 from hub.node import Node, ProcessConfig, open_node
 from hub.operations import all_operations
 from hub.sign_ins.assembly import open_history
@@ -154,10 +155,13 @@ def _evaluator(node: Node) -> Evaluator:
         node.database, node.feed, networks=node.networks, clock=node.clock, trusted_proxies=()
     )
     history = open_history(node)
+    denied_users = DeniedUsers(node.database, node.changes)
+    policies = policies_cache(node.feed, node.database)
     return Evaluator(
         node,
-        denied_users=DeniedUsers(node.database, node.changes),
-        policies=policies_cache(node.feed, node.database),
+        denied_users=denied_users,
+        policies=policies,
+        warmth=Warmth(node.feed, denied_users, [("policies", policies.get)]),
         placing=Placing(zones),
         history=history,
         recorder=Recorder(node.writer, history.baselines),

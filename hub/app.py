@@ -40,6 +40,7 @@ from hub.errors import ErrorBoundary, render_exception
 from hub.inline.evaluator import Evaluator
 from hub.inline.idle import IdleSessions
 from hub.inline.place import Placing
+from hub.inline.warmth import Load, Warmth
 from hub.intake import IntakeFront
 from hub.limits import RequestLimits
 from hub.node import Node
@@ -64,12 +65,14 @@ from receivers.refusals.log import RefusalLog
 from receivers.service import Profiles, ReceiversDeps
 from risk.attributes import model as attribute_rules
 from risk.attributes import service as attribute_rules_service
+from risk.behaviours.service import BEHAVIOURS_KIND
 from risk.deps import RiskDeps
 from risk.ips.memory import IPClaims
 from risk.ips.model import Reporter
 from risk.model import Assessment, Level, SignalMode
 from risk.policies.sessions import policies_cache
 from risk.policy import PolicyMode
+from risk.zones.service import KIND as ZONES
 from risk.zones.service import Zones
 from runtime.caller import Caller
 from runtime.errors import NotFound
@@ -91,6 +94,8 @@ def make_app(node: Node, outbound: Outbound, *, origins: Origins | None = None) 
     """
     routed = _make_routed_app(node, outbound, origins=origins)
     oauth: OAuthDeps = routed.state.oauth
+    tenants = _tenants(node)
+    node.spawn(routed.state.warmth.run(partial(_active_tenants, tenants)))
 
     async def callers(tenant_id: str, *, fresh: bool) -> Mapping[str, Caller]:
         return (await oauth.clients.get(tenant_id, fresh=fresh)).by_token
@@ -104,7 +109,7 @@ def make_app(node: Node, outbound: Outbound, *, origins: Origins | None = None) 
     )
     inner = IntakeFront(ErrorBoundary(authenticated), state_of=routed)
     # Outermost once more: for pushed SETs, and because finding a tenant may need the database.
-    front = TenantFront(inner, tenants=_tenants(node), issuer=node.config.issuer)
+    front = TenantFront(inner, tenants=tenants, issuer=node.config.issuer)
     config = node.config
     return PeerFront(
         ErrorBoundary(front), trusted=config.trusted_proxies, header=config.client_cert_header
@@ -158,6 +163,7 @@ def _make_routed_app(
         policies=app.state.session_policies,
         origins=origins or app.state.zones,
     )
+    app.state.warmth = Warmth(node.feed, app.state.denied_users, _configured(app))
     app.state.inline = Evaluator(
         node,
         denied_users=app.state.denied_users,
@@ -165,11 +171,30 @@ def _make_routed_app(
         placing=Placing(app.state.zones),
         history=app.state.history,
         recorder=app.state.sign_ins.recorder,
+        warmth=app.state.warmth,
     )
     node.spawn(app.state.inline.behind.run())
     app.state.idle_sessions = IdleSessions(node, app.state.inline)
     node.spawn(app.state.idle_sessions.run())
     return app
+
+
+def _configured(app: Starlette) -> list[Load]:
+    """Return what decisions take from the configuration, by kind of the feed."""
+    state = app.state
+    return [
+        ("policies", state.session_policies.get),
+        ("policies", state.policy_modes.get),
+        (ZONES, state.zones.compiled),
+        (BEHAVIOURS_KIND, state.history.warm),
+        ("apps", state.apps.get),
+        ("clients", state.oauth.clients.get),
+    ]
+
+
+async def _active_tenants(tenants: ConfigCache[dict[str, Tenant]]) -> list[str]:
+    known = await tenants.get("*")
+    return [tenant.tenant_id for tenant in known.values() if tenant.status == "active"]
 
 
 def _tenants(node: Node) -> ConfigCache[dict[str, Tenant]]:

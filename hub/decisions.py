@@ -64,6 +64,13 @@ def judge_user(references: Collection[Reference], user_ids: Collection[str]) -> 
     )
 
 
+def quarantined(trace_id: str) -> Verdict:
+    """Return the hub's own denial of a user. trace_id: of the cause. Raises nothing."""
+    return Verdict(
+        decision=Decision.DENY, scope=Scope.USER, reasons=("quarantined",), trace_id=trace_id
+    )
+
+
 def evaluator(request: Request) -> Caller:
     """Return who asks for a decision. Raises Unauthorized or Forbidden without the scope."""
     caller: Caller = request.state.caller
@@ -75,12 +82,7 @@ async def denials(state: State, tenant_id: str, user_ids: Collection[str]) -> li
     """Return the denial of each contained user. Raises database errors."""
     denied_users: DeniedUsers = state.denied_users
     denied = await denied_users.among(tenant_id, user_ids)
-    return [
-        Verdict(
-            decision=Decision.DENY, scope=Scope.USER, reasons=("quarantined",), trace_id=trace_id
-        )
-        for trace_id in denied.values()
-    ]
+    return [quarantined(trace_id) for trace_id in denied.values()]
 
 
 @functools.cache

@@ -44,6 +44,18 @@ class DeniedUsers:
         denied = await self._of(tenant_id)
         return {user_id: denied[user_id] for user_id in user_ids if user_id in denied}
 
+    def holds(self, tenant_id: str) -> bool:
+        """Return whether `among` answers from memory. Raises nothing."""
+        return tenant_id in self._held and self._changes.age_s <= FEED_AGE_MAX_S
+
+    def last_known(self, tenant_id: str, user_id: str) -> str | None:
+        """Return the trace id of a quarantine in memory, however old that is. Raises nothing."""
+        return self._held.get(tenant_id, {}).get(user_id)
+
+    async def warm(self, tenant_id: str) -> None:
+        """Read a tenant's quarantined users, unless they are held. Raises database errors."""
+        await self._of(tenant_id)
+
     async def changed(self, entries: Sequence[Change]) -> None:
         """Read anew who of these users is quarantined."""
         concerned: dict[str, set[str]] = {}

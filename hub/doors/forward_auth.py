@@ -55,8 +55,6 @@ from runtime.caller import Caller
 from runtime.errors import Refused
 
 PATH: Final = "/v1/forward-auth"
-#: of one question whose time was up
-TRIES_MAX: Final = 4
 #: a gateway waits no longer, and neither do people
 DECISION_S: Final = 2.0
 UNAVAILABLE: Final = 503
@@ -202,22 +200,6 @@ async def _reply(state: State, asked: Asked) -> Reply:
 
 
 async def _decided(
-    state: State, asked: Asked, *, cookie_sha256: str | None = None, sid: str | None = None
-) -> Answer:
-    """Ask; and again where the time was up, which is over as soon as the facts are in memory.
-
-    The first question to a process finds nothing there. To send somebody to a step-up page for it
-    would be wrong: nothing happened that they could confirm.
-    """
-    answer = await _ask(state, asked, cookie_sha256=cookie_sha256, sid=sid)
-    for _ in range(TRIES_MAX - 1):
-        if not is_undecided(answer):
-            break
-        answer = await _ask(state, asked, cookie_sha256=cookie_sha256, sid=sid)
-    return answer
-
-
-async def _ask(
     state: State, asked: Asked, *, cookie_sha256: str | None = None, sid: str | None = None
 ) -> Answer:
     original = asked.original

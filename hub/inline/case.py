@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
+from hub.decisions import judge_session, quarantined
 from hub.inline.model import Answer, Risk, SessionQuestion
 from risk.baselines.model import Occurrence, hour_of_week, short
 from risk.baselines.service import session_mark
@@ -19,10 +21,13 @@ from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedContext, encode
 from risk.scoring.model import Features
-from risk.verdict import Decision, Scope, Verdict
+from risk.sessions.model import Session
+from risk.verdict import Decision, Scope, Verdict, strongest
 from risk.zones.origin import Origin
 from runtime.caller import Caller
 from runtime.ids import new_id
+
+USER_MISMATCH: Final = "session_user_mismatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,22 @@ def recorded_of(case: Case) -> RecordedContext:
         facts=encode(case.judged.facts, tuple(sorted(case.live.apps))),
         decision=case.judged.verdict.would_have or case.judged.verdict.decision,
     )
+
+
+def base_verdict(
+    question: SessionQuestion, session: Session, now: datetime, denied: str | None
+) -> Verdict:
+    """Return what no policy changes: is it a session, of whom, and is its user contained?
+
+    denied: trace id of the user's quarantine; None: there is none. Raises nothing.
+    """
+    verdicts = [judge_session(session, now)]
+    if question.user_id not in (None, session.user_id):
+        mismatch = (USER_MISMATCH,)
+        verdicts.append(Verdict(decision=Decision.DENY, scope=Scope.SESSION, reasons=mismatch))
+    if denied is not None:
+        verdicts.append(quarantined(denied))
+    return strongest(verdicts)
 
 
 def asked_of(caller: Caller, question: SessionQuestion) -> Asked:

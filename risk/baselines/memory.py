@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,22 +74,38 @@ class Baselines:
         self._told = 0
         changes.subscribe(BASELINES_KIND, self)
 
-    async def of(self, tenant_id: str, user_id: str) -> Baseline:
-        """Return a user's baseline, an empty one for a user without. Raises database errors."""
+    async def of(
+        self, tenant_id: str, user_id: str, *, reading: Callable[[], None] | None = None
+    ) -> Baseline:
+        """Return a user's baseline, an empty one for a user without. Raises database errors.
+
+        reading: is called before the database is asked.
+        """
         key = (tenant_id, user_id)
         is_fresh = self._changes.age_s <= FEED_AGE_MAX_S
         if is_fresh and key in self._held:
             self._held.move_to_end(key)
             return decode(self._held[key])
         told = self._told
+        if reading is not None:
+            reading()
         async with self._database.snapshot() as connection:
             body = await store.read_baseline(connection, tenant_id, user_id)
         if is_fresh and told == self._told:
             self._keep(key, body)
         return decode(body)
 
-    async def org(self, tenant_id: str, values: Mapping[str, str]) -> OrgView:
-        """Return what of these values (by dimension) is well known of the tenant's users."""
+    async def org(
+        self,
+        tenant_id: str,
+        values: Mapping[str, str],
+        *,
+        reading: Callable[[], None] | None = None,
+    ) -> OrgView:
+        """Return what of these values (by dimension) is well known of the tenant's users.
+
+        reading: is called before the database is asked. Raises database errors.
+        """
         now = time.monotonic()
         wanted = {
             EVERYBODY,
@@ -101,6 +117,8 @@ class Baselines:
         }
         users = {pair: entry[0] for pair, entry in held.items() if entry is not None}
         if missing:
+            if reading is not None:
+                reading()
             async with self._database.snapshot() as connection:
                 found = await store.org_users(connection, tenant_id, missing)
             for pair in missing:

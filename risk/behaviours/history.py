@@ -119,15 +119,30 @@ class History:
         self.baselines = baselines
         self._settings = settings
 
-    async def view(self, tenant_id: str, user_id: str | None, here: Occurrence) -> View:
+    async def warm(self, tenant_id: str) -> None:
+        """Read the tenant's behaviours, unless they are in memory. Raises database errors."""
+        await self._settings(tenant_id)
+
+    async def view(
+        self,
+        tenant_id: str,
+        user_id: str | None,
+        here: Occurrence,
+        *,
+        reading: Callable[[], None] | None = None,
+    ) -> View:
         """Return what is known of a user at this place; of nobody, what the tenant knows.
 
-        At most one indexed query each for the user and the tenant, none when warm. Raises database
-        errors, and ValueError when the address is none.
+        At most one indexed query each for the user and the tenant, none when warm. reading: is
+        called before a query. Raises database errors, and ValueError when the address is none.
         """
-        known = NOTHING if user_id is None else await self.baselines.of(tenant_id, user_id)
+        known = (
+            NOTHING
+            if user_id is None
+            else await self.baselines.of(tenant_id, user_id, reading=reading)
+        )
         before = known.recent[-1] if known.recent else None
-        org = await self.baselines.org(tenant_id, values_of(here, before))
+        org = await self.baselines.org(tenant_id, values_of(here, before), reading=reading)
         return View(
             baseline=known,
             behaviours=behaviours(known, here, await self._settings(tenant_id)),

@@ -669,23 +669,6 @@ async def test_an_ended_session_is_ended_for_the_next_request(gateway: Gateway) 
     assert (decided["decision"], decided["reasons"]) == ("TERMINATE", ["session_ended"])
 
 
-async def test_past_the_deadline_the_fallback_decides(hub: Hub) -> None:
-    story = await begin(hub)
-    token = await hub.token("sessions.evaluate")
-    config = config_for(hub.node.config.database_url, index=1, evaluate_deadline_ms=0.0)
-    async with open_node(config) as node:
-        app = make_app(node, hub.outside)
-        async with httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app),
-            base_url=ISSUER,
-            headers={"authorization": f"Bearer {token}"},
-        ) as client:
-            answer = await client.post(f"/v1/sessions/{SID}/evaluate", json=request_from(HOME))
-    assert answer.status_code == 200
-    assert (answer.json()["decision"], answer.json()["reasons"]) == ("DENY", ["undecided"])
-    await story.admin.aclose()
-
-
 # --- strangers ----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,89 @@
+"""What is answered when the facts of a session cannot be had: never an error, never a guess.
+
+time is up, database gone ─▶ Fallback ─▶ the policies' stated fallback, for a session that is held
+                                     └─▶ DENY, undecided, for any other
+
+Whether a session exists, and whether its user is contained, is not a matter of policy.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import asyncpg
+import sqlalchemy.exc
+import structlog
+from prometheus_client import Counter
+
+from hub.denied import DeniedUsers
+from hub.inline.case import base_verdict, plain_answer
+from hub.inline.model import Answer, SessionQuestion
+from risk.inline.memory import LiveSessions
+from risk.model import Level
+from risk.policies.compiled import CompiledPolicies
+from risk.policies.facts import RequestFacts, RequestKind
+from risk.verdict import Decision, Scope, Verdict
+from runtime.clock import Clock
+from runtime.feed import ConfigCache
+
+UNDECIDED: Final = "undecided"
+_UNDECIDED: Final = Verdict(decision=Decision.DENY, scope=Scope.SESSION, reasons=(UNDECIDED,))
+#: how a database that is slow, restarting, broken or gone shows itself
+DATABASE_TROUBLE: Final = (
+    sqlalchemy.exc.SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+)
+
+log = structlog.get_logger()
+_fallbacks_total = Counter(
+    "hub_inline_fallbacks_total", "Decisions that the fallback took, by reason.", ["reason"]
+)
+
+
+class Reason(StrEnum):
+    """Why the facts were not there."""
+
+    #: EVALUATE_DEADLINE_MS was over, with everything in memory
+    DEADLINE = "deadline"
+    #: the longer limit was over, with something to be read
+    COLD = "cold"
+    #: who writes cannot be asked
+    UNAVAILABLE = "unavailable"
+    #: the database answered with an error
+    DATABASE = "database"
+
+
+class Fallback:
+    """Decides without facts, from what this process last knew. No I/O."""
+
+    def __init__(
+        self,
+        live: LiveSessions,
+        denied_users: DeniedUsers,
+        policies: ConfigCache[CompiledPolicies],
+        clock: Clock,
+    ) -> None:
+        self._live = live
+        self._denied = denied_users
+        self._policies = policies
+        self._clock = clock
+
+    def answer(self, question: SessionQuestion, reason: Reason) -> Answer:
+        """Return the answer to a question that nobody can decide; counted. Raises nothing."""
+        _fallbacks_total.labels(reason.value).inc()
+        log.warning("decision.fell_back", tenant_id=question.tenant_id, reason=reason.value)
+        tenant_id = question.tenant_id
+        live = self._live.last_known(tenant_id, question.iss, question.sid, question.cookie_sha256)
+        policies = self._policies.peek(tenant_id)
+        if live is None or policies is None:
+            return Answer(verdict=_UNDECIDED)
+        denied = self._denied.last_known(tenant_id, live.session.user_id)
+        known = base_verdict(question, live.session, self._clock.now(), denied)
+        if known.decision is not Decision.ALLOW:
+            return plain_answer(known, live)
+        facts = RequestFacts(kind=RequestKind.SESSION, level=Level.LOW, app_id=question.app)
+        app_ids = (question.app,) if question.app else ()
+        return plain_answer(policies.default_verdict(facts, app_ids), live)

@@ -1,0 +1,132 @@
+"""How a case ends: what is written before the answer, what behind it, and what is kept.
+
+ALLOW ─▶ written behind the answer      anything else ─▶ one stand, before the answer
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from prometheus_client import Counter
+
+from hub.inline.behind import Behind
+from hub.inline.bound import new_challenge
+from hub.inline.case import Case, Held, answer_of, nowhere, recorded_of, stand_of
+from hub.inline.fallback import DATABASE_TROUBLE
+from hub.inline.finding import finding_of
+from hub.inline.model import Answer
+from risk.baselines.memory import Recorder
+from risk.inline.memory import Live
+from risk.inline.model import STATE_OF, STEP_UP_LIFE, StandState, spot_of
+from risk.inline.service import SETTLE
+from risk.model import Level
+from risk.verdict import Decision
+from runtime.errors import Unavailable
+from runtime.ids import new_id
+from runtime.secrets import SecretBox
+from runtime.writer import Writer
+
+#: for the write before an answer that is no ALLOW
+WRITE_LIMIT_S: Final = 2.0
+
+_unrecorded_total = Counter(
+    "hub_inline_unrecorded_total", "Answers other than ALLOW that could not be written first."
+)
+
+
+class Settling:
+    """Concludes cases, for one process. stamp: of the world, as far as a session's answers go."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        box: SecretBox,
+        *,
+        behind: Behind,
+        recorder: Recorder,
+        stamp: Callable[[Live], Hashable],
+    ) -> None:
+        self._writer = writer
+        self._box = box
+        self._behind = behind
+        self._recorder = recorder
+        self._stamp = stamp
+
+    async def conclude(self, case: Case) -> Answer:
+        """Write, learn and keep what came of a case, and return its answer.
+
+        Raises Unavailable from nowhere: what cannot be written is counted.
+        """
+        verdict = case.judged.verdict
+        answer = answer_of(case, new_id("chg") if case.is_told else verdict.trace_id)
+        if case.live.session.binding is not None:
+            challenge = new_challenge(case.live.session, self._box, case.situation.now)
+            answer = replace(answer, challenge=challenge)
+        if case.is_first:
+            self._behind.note(recorded_of(case))
+            if case.judged.level is Level.HIGH:
+                self._behind.note(finding_of(case, answer.trace_id))
+        if verdict.decision is Decision.ALLOW:
+            if case.judged.accepts and case.situation.stand is None and case.situation.here:
+                state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED
+                stand = stand_of(case, state, answer.trace_id)
+                case.live.stand(stand, case.situation.here)
+                case.live.pending.add(stand.context_key)
+                self._behind.note(stand)
+                self._learn(case)
+            elif case.is_newly_proven:
+                self._learn(case)
+            self._keep(case, answer)
+            return answer
+        return await self._settle(case, answer)
+
+    def _learn(self, case: Case) -> None:
+        """Let what is good of the user enter the baseline: let pass at LOW, or proven."""
+        case.live.learned.add(case.key)
+        if case.seen is not None:
+            session = case.live.session
+            self._recorder.note(session.tenant_id, session.user_id, case.seen)
+
+    async def _settle(self, case: Case, answer: Answer) -> Answer:
+        """Write what is no ALLOW before it is answered; a step-up is asked for once."""
+        verdict = case.judged.verdict
+        wanted = stand_of(case, STATE_OF[verdict.decision], answer.trace_id)
+        known = case.situation.stand
+        is_same = known is not None and known.state == wanted.state
+        if known is not None and (
+            known.is_final or (is_same and not known.is_given_up(case.situation.now))
+        ):
+            settled, is_new = known, False
+        else:
+            try:
+                async with asyncio.timeout(WRITE_LIMIT_S):
+                    result = await self._writer.submit(SETTLE, wanted)
+            except (Unavailable, *DATABASE_TROUBLE):
+                # It stays what it is: nobody is allowed anything because a disk is full.
+                _unrecorded_total.inc()
+                return answer
+            settled, is_new = result.stand, result.is_new
+            case.live.stand(settled, case.situation.here or nowhere(case))
+        if settled.state == StandState.PASSED and verdict.decision is Decision.STEP_UP:
+            # Another process heard of the proof meanwhile.
+            allowed = replace(verdict, decision=Decision.ALLOW, reasons=("stepped_up",))
+            return replace(answer, verdict=allowed, max_age=None, acr=None)
+        until = None
+        if settled.state == StandState.ASKED:
+            until = settled.at + STEP_UP_LIFE
+            answer = replace(
+                answer,
+                step_up_id=settled.step_up_id,
+                is_first_asked=is_new,
+                trace_id=settled.trace_id or answer.trace_id,
+            )
+        self._keep(case, replace(answer, is_first_asked=False), until)
+        return answer
+
+    def _keep(self, case: Case, answer: Answer, until: datetime | None = None) -> None:
+        spot = spot_of(case.situation.here) if case.situation.here else None
+        case.live.keep(case.asked, Held(answer, self._stamp(case.live), spot, case.key, until))

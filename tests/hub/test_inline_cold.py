@@ -1,0 +1,244 @@
+"""Live sessions when facts are not in memory, or not to be had: what waits, what falls back."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+from prometheus_client import REGISTRY
+
+from hub.app import make_app
+from hub.denied import DeniedUsers
+from hub.inline.evaluator import Evaluator
+from hub.inline.model import Answer, SessionQuestion
+from hub.inline.place import Placing
+from hub.inline.warmth import Warmth
+from hub.node import Node, open_node
+from runtime.caller import Caller
+from runtime.changes import ChangeFeed
+from runtime.database import Database
+from runtime.feed import ConfigFeed, bump
+from runtime.notify import Notifier
+from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub, config_for
+from tests.hub.story import IDP, begin
+from tests.hub.test_inline import (
+    HOME,
+    OFFICE,
+    SID,
+    Gateway,
+    counting,
+    gateway,
+    request_from,
+    state_of,
+)
+
+__all__ = ["gateway"]
+
+CALLER = Caller(
+    tenant_id="default", client_id="cli_test", scopes=frozenset({"sessions.evaluate"}), app_id=None
+)
+
+
+def fallbacks(reason: str) -> float:
+    return REGISTRY.get_sample_value("hub_inline_fallbacks_total", {"reason": reason}) or 0.0
+
+
+def cold_decisions() -> float:
+    name = "hub_inline_evaluate_seconds_count"
+    return REGISTRY.get_sample_value(name, {"held": "cold"}) or 0.0
+
+
+def evaluator(node: Node, state: Any, **limits: float) -> Evaluator:
+    """Return another evaluator of the same hub, which holds nothing yet."""
+    return Evaluator(
+        node,
+        denied_users=state.denied_users,
+        policies=state.session_policies,
+        placing=Placing(state.zones),
+        history=state.history,
+        recorder=state.sign_ins.recorder,
+        warmth=state.warmth,
+        **limits,
+    )
+
+
+async def asked(node: Node, judge: Evaluator, ip: str) -> Answer:
+    body = request_from(ip)
+    question = SessionQuestion(
+        tenant_id="default",
+        at=node.clock.now(),
+        iss=IDP,
+        sid=SID,
+        chain=(ip,),
+        user_agent=body["ua"],
+        device_token_hash=body["device"]["token_hash"],
+    )
+    return await judge.evaluate(CALLER, question)
+
+
+@pytest.fixture
+async def impatient(gateway: Gateway) -> Node:
+    """Return the node of a hub whose deadline is over at once."""
+    node = gateway.story.hub.node
+    config = config_for(node.config.database_url, evaluate_deadline_ms=0.0)
+    return dataclasses.replace(node, config=config)
+
+
+async def test_who_has_to_read_first_is_not_out_of_time(gateway: Gateway, impatient: Node) -> None:
+    judge = evaluator(impatient, state_of(gateway.story.hub), cold_limit_s=60.0)
+    before, fell_back = cold_decisions(), fallbacks("cold") + fallbacks("deadline")
+
+    first = await asked(impatient, judge, HOME)
+    await judge.behind.flush()
+    moved = await asked(impatient, judge, OFFICE)
+
+    assert first.verdict.decision.name == "ALLOW"
+    assert (moved.verdict.decision.name, bool(moved.step_up_id)) == ("STEP_UP", True)
+    assert fallbacks("cold") + fallbacks("deadline") == fell_back
+    assert cold_decisions() == before + 2
+
+
+# A reading of SQLite does not wait for anything, so that nothing can interrupt it.
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_past_the_cold_limit_the_fallback_decides(gateway: Gateway, impatient: Node) -> None:
+    judge = evaluator(impatient, state_of(gateway.story.hub), cold_limit_s=0.0)
+    before = fallbacks("cold")
+    answer = await asked(impatient, judge, HOME)
+    assert (answer.verdict.decision.name, answer.verdict.reasons) == ("DENY", ("undecided",))
+    assert fallbacks("cold") == before + 1
+
+
+@ONE_ENGINE
+async def test_a_process_has_the_configuration_before_it_is_asked(hub: Hub) -> None:
+    story = await begin(hub)
+    token = await hub.token("sessions.evaluate")
+    config = config_for(hub.node.config.database_url, index=1, evaluate_deadline_ms=0.0)
+    async with open_node(config) as node:
+        app: Any = make_app(node, hub.outside)
+        warmth: Warmth = state_of(dataclasses.replace(hub, app=app)).warmth
+        await node.changes.refresh()
+        await warmth.ready("default")
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app),
+            base_url=ISSUER,
+            headers={"authorization": f"Bearer {token}"},
+        ) as client:
+            with counting(node.database) as statements:
+                answer = await client.post(f"/v1/sessions/{SID}/evaluate", json=request_from(HOME))
+    assert answer.status_code == 200
+    read = " ".join(statements)
+    assert "FROM sessions" in read
+    for table in ("session_policies", "zones", "behaviours", "containments", "clients"):
+        assert f"FROM {table}" not in read
+    await story.admin.aclose()
+
+
+# --- the database answers with errors -----------------------------------------------------------
+
+
+@asynccontextmanager
+async def without(database: Database, table: str) -> AsyncIterator[None]:
+    """Take a table away meanwhile: every statement about it fails."""
+    for old, new in ((table, f"{table}_away"), (f"{table}_away", table)):
+        async with database.transaction() as connection:
+            await connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
+        if new != table:
+            yield
+
+
+async def test_when_the_database_fails_the_policies_fallback_decides(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    await gateway.ask(request_from(HOME))
+    before = fallbacks("database")
+    async with without(gateway.story.hub.database, "org_values"):
+        decided = await gateway.ask(request_from(OFFICE))
+        unchanged = await gateway.ask(request_from(HOME))
+    assert (decided["decision"], decided["reasons"][-1]) == ("STEP_UP", "out_of_time")
+    assert "step_up" not in decided
+    assert unchanged["decision"] == "ALLOW"
+    assert fallbacks("database") == before + 1
+    # With the database back it is an ordinary answer.
+    assert "step_up" in await gateway.ask(request_from(OFFICE))
+
+
+async def test_when_the_database_fails_nobody_unknown_goes_on(gateway: Gateway) -> None:
+    before = fallbacks("database")
+    async with without(gateway.story.hub.database, "sessions"):
+        decided = await gateway.ask(request_from(HOME), sid="sid-nobody")
+    assert (decided["decision"], decided["reasons"]) == ("DENY", ["undecided"])
+    assert fallbacks("database") == before + 1
+
+
+@ONE_ENGINE
+async def test_the_fallback_lets_no_contained_user_and_no_ended_session_go_on(
+    gateway: Gateway,
+) -> None:
+    story = gateway.story
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    await gateway.ask(request_from(HOME))
+    story.hub.clock.advance(seconds=1)
+    await story.push()
+    await story.hub.settle()
+    await gateway.settle()
+    async with without(story.hub.database, "org_values"):
+        decided = await gateway.ask(request_from(OFFICE))
+    assert decided["decision"] in {"DENY", "TERMINATE"}
+
+
+# --- warmth -------------------------------------------------------------------------------------
+
+
+async def test_reading_goes_on_when_whoever_waited_is_gone(database: Database) -> None:
+    feed, changes = ConfigFeed(database, Notifier()), ChangeFeed(database, Notifier())
+    denied = DeniedUsers(database, changes)
+    begun, may_end, read = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def load(tenant_id: str) -> None:
+        begun.set()
+        await may_end.wait()
+        read.append(tenant_id)
+
+    warmth = Warmth(feed, denied, [("policies", load)])
+    await changes.refresh()
+    first = asyncio.create_task(warmth.ready("default"))
+    await begun.wait()
+    second = asyncio.create_task(warmth.ready("default"))
+    first.cancel()
+    assert not warmth.is_ready("default")
+    may_end.set()
+    await second
+    assert read == ["default"]
+    assert warmth.is_ready("default")
+    await warmth.ready("default")
+    assert read == ["default"]
+
+    async with database.transaction() as connection:
+        await bump(connection, "default", "policies")
+    await feed.refresh()
+    assert not warmth.is_ready("default")
+    await warmth.ready("default")
+    assert read == ["default", "default"]
+
+
+async def test_a_reading_that_fails_is_told_and_tried_again(database: Database) -> None:
+    feed, changes = ConfigFeed(database, Notifier()), ChangeFeed(database, Notifier())
+    troubles = [OSError("the disk is gone")]
+
+    async def load(_tenant_id: str) -> None:
+        if troubles:
+            raise troubles.pop()
+
+    warmth = Warmth(feed, DeniedUsers(database, changes), [("policies", load)])
+    await changes.refresh()
+    with pytest.raises(OSError, match="the disk is gone"):
+        await warmth.ready("default")
+    await warmth.ready("default")
+    assert warmth.is_ready("default")
