@@ -221,9 +221,8 @@ class Evaluator:
         if live is None:
             pace.slow_down()
             live = await self.live.find(*named)
-        if live is None or not live.session.is_live(now):
-            session = live.session if live else None
-            return plain_answer(judge_session(session, now), live)
+        if live is None:
+            return plain_answer(judge_session(None, now), live)
         session = live.session
         denied = await self._denied.among(session.tenant_id, (session.user_id,))
         verdict = base_verdict(question, session, now, denied.get(session.user_id))
