@@ -33,7 +33,7 @@ async def run_api(config: ProcessConfig, stop: asyncio.Event) -> None:
                 node.spawn(keep_fresh(context, config.tls))
             server = uvicorn.Server(
                 uvicorn.Config(
-                    make_app(node, outbound),
+                    make_app(node, outbound, works=True),
                     http=BoundedHTTPProtocol,
                     ws="none",
                     lifespan="off",

@@ -40,6 +40,7 @@ from hub.errors import ErrorBoundary, render_exception
 from hub.inline.evaluator import Evaluator
 from hub.inline.idle import IdleSessions
 from hub.inline.place import Placing
+from hub.inline.reviews import Reviews
 from hub.inline.warmth import Load, Warmth
 from hub.intake import IntakeFront
 from hub.limits import RequestLimits
@@ -87,12 +88,17 @@ from transmitters.subjects.model import ALL
 CLI_CLIENT: Final = "cli"
 
 
-def make_app(node: Node, outbound: Outbound, *, origins: Origins | None = None) -> ASGIApp:
+def make_app(
+    node: Node, outbound: Outbound, *, origins: Origins | None = None, works: bool = False
+) -> ASGIApp:
     """Return the application that serves everything this hub serves over HTTP.
 
-    origins: judges where sign-ins come from; by default by what the hub knows.
+    origins: judges where sign-ins come from; by default by what the hub knows. works: also takes
+    its turn at judging sessions nobody asks about.
     """
     routed = _make_routed_app(node, outbound, origins=origins)
+    if works:
+        node.spawn(routed.state.reviews.run())
     oauth: OAuthDeps = routed.state.oauth
     tenants = _tenants(node)
     node.spawn(routed.state.warmth.run(partial(_active_tenants, tenants)))
@@ -176,6 +182,7 @@ def _make_routed_app(
     node.spawn(app.state.inline.behind.run())
     app.state.idle_sessions = IdleSessions(node, app.state.inline)
     node.spawn(app.state.idle_sessions.run())
+    app.state.reviews = Reviews(node, app.state.inline)
     return app
 
 

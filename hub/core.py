@@ -25,6 +25,7 @@ import risk.baselines.service
 import risk.contexts.service
 import risk.inline.service
 import risk.ips.service
+import risk.reviews.service
 import risk.service
 import risk.signins.service
 import runtime.changes
@@ -290,6 +291,7 @@ class Core:
             await risk.ips.service.purge(connection, now=self._node.clock.now())
             await risk.contexts.service.purge(connection, now=self._node.clock.now())
             await risk.inline.service.purge(connection, now=self._node.clock.now())
+            await risk.reviews.service.purge(connection, now=self._node.clock.now())
             await risk.baselines.service.purge(connection, now=self._node.clock.now())
             await risk.signins.service.purge(connection, now=self._node.clock.now())
             await system_purge_assertions(connection, before=self._node.clock.now())

@@ -35,6 +35,7 @@ from receivers.model import SignalMark as InboxMark
 from receivers.registry.store import level_caps
 from risk.mappings.service import MappingCache
 from risk.model import Assessment, Level, Signal, SignalMark, SignalMode
+from risk.reviews.service import TOPIC as REVIEWS
 from runtime.clock import epoch_s
 from runtime.database import serialize
 from ssf.errors import SharedSignalsError
@@ -93,6 +94,8 @@ async def handle_signals(
     )
     if relayed.has_published:
         topics |= PUBLISHED
+    if result.reviews:
+        topics |= {"changes", REVIEWS}
     marks = [*set_aside, *(_inbox_mark(mark, relayed) for mark in result.marks)]
     await receivers.store.mark_signals(connection, marks, now)
     for state, count in Tally(mark.state for mark in marks).items():

@@ -1,6 +1,6 @@
-"""First-party intake: detections and remedies by name, `POST {base}/v1/signals/…`.
+"""First-party intake: detections, remedies and posture, `POST {base}/v1/signals/…`.
 
-    detections, remedies ─▶ whose word? ─▶ each one checked ─▶ the inbox of SETs ─▶ commit ─▶ 202
+    what is said ─▶ whose word? ─▶ each one checked ─▶ the inbox of SETs ─▶ commit ─▶ 202
 
 Whoever has a detector, or knows that a cause is remedied, says so in one JSON object. It takes the
 same way as a SET of a provider: durable first, then assessed, with the provider's mode, cap, scope
@@ -41,7 +41,7 @@ from receivers.routes import peer_of
 from receivers.service import ReceiversDeps
 from receivers.store import ACCEPT
 from risk import announced
-from risk.announced import DETECTION, NAMED_BY_ID, REMEDY
+from risk.announced import DETECTION, NAMED_BY_ID, POSTURE, REMEDY
 from risk.entities import service as entities
 from risk.model import EntityKind
 from risk.sessions.model import parse_moment
@@ -95,6 +95,11 @@ async def post_detections(request: Request) -> Response:
 async def post_remedies(request: Request) -> Response:
     """Take up to 100 remedies by name: 202 after the commit, also for repeats."""
     return await _post(request, REMEDY, announced.parse_remedy)
+
+
+async def post_posture(request: Request) -> Response:
+    """Take the posture of up to 100 devices: 202 after the commit, also for repeats."""
+    return await _post(request, POSTURE, announced.parse_posture)
 
 
 async def _post(
@@ -300,4 +305,5 @@ async def _by_reference(
 ROUTES: Final = (
     Route("/v1/signals/detections", post_detections, methods=["POST"]),
     Route("/v1/signals/remedies", post_remedies, methods=["POST"]),
+    Route("/v1/signals/posture", post_posture, methods=["POST"]),
 )

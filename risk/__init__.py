@@ -25,11 +25,13 @@ from risk.baselines.service import RECORD_GOOD, WITHDRAW_SESSION
 from risk.contexts.service import RECORD
 from risk.inline.service import PROVE, SETTLE, SETTLE_STEP_UP
 from risk.ips.service import REPORT_IPS
+from risk.reviews.service import FINISH_REVIEW
 from risk.sessions.service import END_SESSION, PUT_SESSION
 from risk.signins.service import RECORD_SIGN_IN
 
 __all__ = [
     "END_SESSION",
+    "FINISH_REVIEW",
     "OPERATIONS",
     "PROVE",
     "PUT_SESSION",
@@ -54,4 +56,5 @@ OPERATIONS = (
     RECORD_GOOD,
     WITHDRAW_SESSION,
     RECORD_SIGN_IN,
+    FINISH_REVIEW,
 )

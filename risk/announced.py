@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from risk import catalogue
-from risk.drafts import ClearanceDraft, DetectionDraft, Reading
+from risk.contexts.parsing import parse_signals
+from risk.drafts import ClearanceDraft, DetectionDraft, PostureDraft, Reading
 from risk.finding_type import FindingType
 from risk.mappings.model import SubjectKind
 from risk.model import REASON_CHARS_MAX, EntityKind, Level
@@ -20,7 +21,8 @@ from ssf.events.registry import Event, UnknownEvent
 
 DETECTION: Final = "urn:signalhub:event:detection"
 REMEDY: Final = "urn:signalhub:event:remedy"
-TYPES: Final = frozenset({DETECTION, REMEDY})
+POSTURE: Final = "urn:signalhub:event:posture"
+TYPES: Final = frozenset({DETECTION, REMEDY, POSTURE})
 
 REASONS_MAX: Final = 20
 ENTITY_ID_CHARS_MAX: Final = 64
@@ -29,6 +31,7 @@ NAMED_BY_ID: Final = frozenset({EntityKind.APP, EntityKind.SERVICE_ACCOUNT})
 _DETECTION_MEMBERS: Final = frozenset(
     {"name", "level", "confidence", "reasons", "entity_kind", "entity_id"}
 )
+_POSTURE_MEMBERS: Final = frozenset({"signals", "old"})
 _REMEDY_MEMBERS: Final = frozenset({"remedy", "entity_kind", "entity_id"})
 #: remedies that can be said by name; the others are words of people, or follow from these
 _REMEDIES: Final = frozenset(
@@ -54,6 +57,8 @@ def read(event: Event) -> Reading:
         if event.type_uri == REMEDY:
             remedied = parse_remedy(payload)
             return Reading((remedied,), _stands_for(remedied.kind))
+        if event.type_uri == POSTURE:
+            return Reading((parse_posture(payload),), "device")
     except Invalid:
         # Like a level that nobody knows: the event says nothing.
         return _NOTHING
@@ -89,6 +94,18 @@ def parse_remedy(payload: Mapping[str, Any], at: str = "") -> ClearanceDraft:
     about = EntityKind.DEVICE if remedy == catalogue.DEVICE_HEALTHY else EntityKind.USER
     kind, entity_id = _entity(payload, about, at)
     return ClearanceDraft(kind=kind, remedy=remedy, entity_id=entity_id)
+
+
+def parse_posture(payload: Mapping[str, Any], at: str = "") -> PostureDraft:
+    """Read the posture of a device: `{signals, old?}`, names to values as `evaluate` takes them.
+
+    Raises Invalid with pointers.
+    """
+    _no_others(payload, _POSTURE_MEMBERS, at)
+    signals = parse_signals(payload.get("signals"), f"{at}/signals")
+    if not signals:
+        _refuse(f"{at}/signals", "at least one signal of the device")
+    return PostureDraft(signals=signals, old=parse_signals(payload.get("old"), f"{at}/old"))
 
 
 def _is_remedy(remedy: str) -> bool:

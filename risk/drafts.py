@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -53,7 +54,17 @@ class SessionSeenDraft:
     amr: tuple[str, ...] | None = None
 
 
-Draft: TypeAlias = DetectionDraft | ClearanceDraft | SessionEndDraft | SessionSeenDraft
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostureDraft:
+    """Signals of the named device have these values now. old: before, where the event says so."""
+
+    signals: Mapping[str, str]
+    old: Mapping[str, str]
+
+
+Draft: TypeAlias = (
+    DetectionDraft | ClearanceDraft | SessionEndDraft | SessionSeenDraft | PostureDraft
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,12 @@ import msgspec
 from typing_extensions import TypeIs
 
 from risk import announced, catalogue
+from risk.contexts.parsing import SIGNAL_VALUE_CHARS_MAX
 from risk.drafts import (
     ClearanceDraft,
     DetectionDraft,
     Draft,
+    PostureDraft,
     Reading,
     SessionEndDraft,
     SessionSeenDraft,
@@ -34,6 +36,7 @@ from risk.mappings.model import (
     Effect,
     EndSessions,
     Raise,
+    ReportPosture,
     Rule,
     Scalar,
     SubjectKind,
@@ -232,7 +235,7 @@ def _draw(effect: Effect) -> _Draw:
         return _draw_clearance(effect)
     if isinstance(effect, EndSessions):
         return lambda _document: SessionEndDraft()
-    return _draw_session
+    return _draw_posture(effect) if isinstance(effect, ReportPosture) else _draw_session
 
 
 def _draw_detection(effect: Raise) -> _Draw:
@@ -259,6 +262,24 @@ def _draw_clearance(effect: Clear) -> _Draw:
     kind, remedy = EntityKind(effect.about), _remedy(effect.remedy)
     level = None if effect.keep is None else Level[effect.keep]
     return lambda document: ClearanceDraft(kind=kind, remedy=remedy(document), level=level)
+
+
+def _draw_posture(effect: ReportPosture) -> _Draw:
+    value = _text(effect.value, SIGNAL_VALUE_CHARS_MAX)
+    old = _text(effect.old, SIGNAL_VALUE_CHARS_MAX) if effect.old else None
+
+    def draw(document: Document) -> Draft:
+        now, before = _one_line(value(document)), _one_line(old(document)) if old else ""
+        return PostureDraft(
+            signals={effect.signal: now} if now else {},
+            old={effect.signal: before} if before else {},
+        )
+
+    return draw
+
+
+def _one_line(text: str) -> str:
+    return "".join(filter(str.isprintable, text)).strip()
 
 
 def _draw_session(document: Document) -> Draft:

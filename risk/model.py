@@ -244,10 +244,14 @@ class SignalMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssessResult:
-    """The outcome of one batch: assessments for the pipeline, one mark per signal in order."""
+    """The outcome of one batch: assessments for the pipeline, one mark per signal in order.
+
+    reviews: how many sessions wait for being judged because of it.
+    """
 
     assessments: tuple[Assessment, ...]
     marks: tuple[SignalMark, ...]
+    reviews: int = 0
 
 
 def parse_level(value: object) -> Level:

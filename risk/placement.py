@@ -10,6 +10,7 @@ from risk.drafts import (
     ClearanceDraft,
     DetectionDraft,
     Draft,
+    PostureDraft,
     SessionEndDraft,
     SessionSeenDraft,
 )
@@ -188,12 +189,14 @@ def _word(draft: Draft) -> str:
         return draft.name
     if isinstance(draft, ClearanceDraft):
         return draft.remedy
+    if isinstance(draft, PostureDraft):
+        return "posture"
     return "session_end" if isinstance(draft, SessionEndDraft) else "session_seen"
 
 
 def _wants_device(drafts: Iterable[Draft]) -> bool:
     return any(
-        isinstance(each, SessionSeenDraft)
+        isinstance(each, SessionSeenDraft | PostureDraft)
         or (isinstance(each, DetectionDraft | ClearanceDraft) and each.kind is EntityKind.DEVICE)
         for each in drafts
     )

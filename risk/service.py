@@ -42,6 +42,7 @@ from risk.model import (
 )
 from risk.naming import occurred_at
 from risk.placement import Drafted, Known, Placement
+from risk.posture.service import apply_postures
 from risk.sessions import store as sessions_store
 from risk.sessions.reports import apply_reports
 from risk.sql.store import Connection
@@ -77,6 +78,7 @@ async def assess(
     """
     assessments: list[Assessment] = []
     marks: dict[tuple[str, str], SignalMark] = {}
+    reviews = 0
     with _assess_seconds.time():
         compiled = await (mappings or MappingCache()).get(
             connection, {signal.tenant_id for signal in signals}
@@ -85,16 +87,17 @@ async def assess(
         for tenant_id, batch in groupby(ordered, key=lambda signal: signal.tenant_id):
             of_tenant = [placement.draft(each, compiled[tenant_id]) for each in batch]
             speakers = [each.signal for each in of_tenant]
-            made, marked = await _assess_tenant(
+            made, marked, noted = await _assess_tenant(
                 connection, tenant_id, of_tenant, caps=_caps_of(tenant_id, caps, speakers), now=now
             )
+            reviews += noted
             assessments += made
             marks |= {(tenant_id, each.signal_id): each for each in marked}
     in_order = tuple(marks[signal.tenant_id, signal.signal_id] for signal in signals)
     for outcome, count in Tally(each.state for each in in_order).items():
         _signals_total.labels(outcome).inc(count)
     _report(assessments)
-    return AssessResult(assessments=tuple(assessments), marks=in_order)
+    return AssessResult(assessments=tuple(assessments), marks=in_order, reviews=reviews)
 
 
 async def tenants_to_reassess(connection: Connection, now: datetime) -> set[str]:
@@ -213,7 +216,7 @@ async def _assess_tenant(
     *,
     caps: Mapping[str, Level | None],
     now: datetime,
-) -> tuple[list[Assessment], list[SignalMark]]:
+) -> tuple[list[Assessment], list[SignalMark], int]:
     speaking = [each for each in drafted if each.drafts]
     known = await _look_up(connection, tenant_id, speaking, now=now)
     placed = [placement.place(each, known) for each in drafted]
@@ -221,12 +224,13 @@ async def _assess_tenant(
         connection, tenant_id, entity_ids={each.device_id for each in placed if each.device_id}
     )
     await apply_reports(connection, tenant_id, placed, now=now)
+    reviews = await apply_postures(connection, tenant_id, placed, now=now)
     links = await _owners_and_links(connection, tenant_id, placed)
     change = _change(placed, links, now=now)
     made: list[Assessment] = []
     if change.user_ids or change.found or change.remedied:
         made = await levels.recompute(connection, tenant_id, change, caps=caps, now=now)
-    return made, [placement.mark(each) for each in placed]
+    return made, [placement.mark(each) for each in placed], reviews
 
 
 async def _look_up(

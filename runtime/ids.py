@@ -58,6 +58,8 @@ PREFIXES: Final = frozenset(
         "bgl",
         "sil",
         "sup",
+        "rvw",
+        "slo",
         "ctx",
         "bhv",
         "sin",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 TOPICS: Final = frozenset(
-    {"signals", "tasks", "deliveries", "polls", "upstreams", "config", "changes"}
+    {"signals", "tasks", "deliveries", "polls", "upstreams", "config", "changes", "reviews"}
 )
 #: only core processes wait for these
 CORE_TOPICS: Final = frozenset({"signals"})

@@ -76,6 +76,28 @@ INTAKE: Final = (
         },
         answers=_INTAKE_ANSWERS,
     ),
+    Described(
+        path="/v1/signals/posture",
+        method="POST",
+        operation_id="post_posture",
+        summary="Tell signals of devices; sessions on them are judged again.",
+        tag="receivers",
+        scopes=("signals.write",),
+        body=_one_or_many(
+            "signals",
+            {
+                "signals": {"type": "object", "minProperties": 1, "maxProperties": 32},
+                "old": {"type": "object", "maxProperties": 32},
+            },
+        ),
+        example={
+            "id": "evt-20417-3",
+            "signals": {"firewall": "off"},
+            "old": {"firewall": "on"},
+            "sub_id": {"format": "opaque", "id": "LT-0091-77"},
+        },
+        answers=_INTAKE_ANSWERS,
+    ),
 )
 
 _READ: Final = ("risk.read", "risk.write")

@@ -20,6 +20,7 @@ from risk.inline.model import Judged, Situation, Spot, Stand, StandState, Trail,
 from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedContext, encode
+from risk.posture.model import with_reported
 from risk.scoring.model import Features
 from risk.sessions.model import Session
 from risk.verdict import Decision, Scope, Verdict, strongest
@@ -40,7 +41,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One judgement with everything that belongs to it."""
+    """One judgement with everything that belongs to it. is_review: nobody asked."""
 
     live: Live
     asked: Asked
@@ -48,6 +49,7 @@ class Case:
     situation: Situation
     judged: Judged
     seen: Occurrence | None = None
+    is_review: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -136,9 +138,12 @@ def asked_of(caller: Caller, question: SessionQuestion) -> Asked:
 
 
 def context_of(
-    caller: Caller, question: SessionQuestion, place: Origin, at: datetime
+    caller: Caller, question: SessionQuestion, place: Origin, at: datetime, live: Live
 ) -> Context | None:
-    """Return the context of a question; None when it says nothing about it."""
+    """Return the context of a question, with what is reported of the session's device.
+
+    None when the question says nothing about it.
+    """
     said = (
         question.chain,
         question.user_agent,
@@ -158,7 +163,7 @@ def context_of(
             accept_language=question.accept_language or "",
             device_token_hash=question.device_token_hash or "",
             device_id=question.device_id or "",
-            signals=question.signals,
+            signals=with_reported(question.signals, live.posture),
             app_id=question.app or "",
             method=question.method or "",
             path_class=question.path or "",
@@ -286,5 +291,5 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
 def _ends_all(case: Case, state: StandState) -> bool:
     """Return whether the session is over, and not only a context that came to it."""
     stand = case.situation.stand
-    is_own = stand is not None and stand.is_accepted
+    is_own = case.is_review or (stand is not None and stand.is_accepted)
     return state is StandState.TERMINATED and is_own and case.judged.verdict.scope > Scope.APP

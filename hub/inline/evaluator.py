@@ -51,6 +51,7 @@ from risk.levels.memory import Levels
 from risk.model import Level
 from risk.policies.compiled import CompiledPolicies
 from risk.policies.facts import RequestFacts, RequestKind
+from risk.posture.model import facts_of
 from risk.scoring.service import scorer_named
 from risk.verdict import Decision
 from risk.zones.origin import Origin
@@ -142,6 +143,13 @@ class Evaluator:
         answer = await self._decide_in_time(caller, question, asked, pace)
         (_COLD_SECONDS if pace.is_cold else _JUDGED_SECONDS).observe(loop.time() - started)
         return answer
+
+    async def review(self, caller: Caller, question: SessionQuestion) -> Answer:
+        """Judge a session nobody asks about, as long as it takes. Raises database errors."""
+        case = await self._open(caller, question, asked_of(caller, question))
+        if isinstance(case, Answer):
+            return case
+        return await self._conclude(replace(case, is_review=True))
 
     # --- answers that are held ------------------------------------------------------------------
 
@@ -241,7 +249,7 @@ class Evaluator:
     ) -> Case:
         live, place = found
         session, now = live.session, self._node.clock.now()
-        here = context_of(caller, question, place, believed_at(question.at, now))
+        here = context_of(caller, question, place, believed_at(question.at, now), live)
         ids = {session.user_id, *([session.device_id] if session.device_id else [])}
         if any(self.levels.peek(session.tenant_id, each) is None for each in ids):
             pace.slow_down()
@@ -271,7 +279,7 @@ class Evaluator:
             zones=place.zones,
             app_id=app_id or None,
             record=place.record,
-            posture=question.signals,
+            posture=facts_of(question.signals, live.posture),
             amr=session.amr,
             acr=session.acr,
             auth_age_s=(

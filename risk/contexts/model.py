@@ -69,6 +69,8 @@ CAUSES: Final[Mapping[Change, str]] = {
     Change.COUNTRY: "ipAddress.change",
 }
 DEVICE_CAUSE: Final = "deviceContext.change"
+#: begins the names of signals that providers report of a device, apart from any request
+REPORTED_PREFIX: Final = "reported."
 
 
 class NetworkRecord(Protocol):
@@ -289,9 +291,14 @@ def _device_changes(before: Context, after: Context) -> set[Change]:
     if tokens[0] and not tokens[1]:
         # To leave the token out must not be better than to have a wrong one.
         found.add(Change.SIGNAL_LOSS)
-    if before.signals.keys() - after.signals.keys() and after.signals:
+    if _said(before) - _said(after) and _said(after):
         found.add(Change.SIGNAL_LOSS)
     common = before.signals.keys() & after.signals.keys()
     if any(before.signals[name] != after.signals[name] for name in common):
         found.add(Change.POSTURE)
     return found
+
+
+def _said(context: Context) -> set[str]:
+    """Return the names of the signals that the caller itself told."""
+    return {name for name in context.signals if not name.startswith(REPORTED_PREFIX)}

@@ -52,7 +52,7 @@ def believed_at(said: datetime | None, now: datetime) -> datetime:
     return min(said, now)
 
 
-def parse_signals(said: object) -> dict[str, str]:
+def parse_signals(said: object, at: str = "/device/signals") -> dict[str, str]:
     """Read the posture of a device: names to texts, numbers or booleans. Raises Invalid.
 
     Values become texts (`true`, `false`, `null` is left out); names keep their case.
@@ -61,10 +61,12 @@ def parse_signals(said: object) -> dict[str, str]:
         return {}
     rule = f"an object of at most {SIGNALS_MAX} texts, numbers or booleans"
     if not isinstance(said, Mapping) or len(said) > SIGNALS_MAX:
-        raise _invalid("/device/signals", rule)
+        raise _invalid(at, rule)
     if not all(isinstance(name, str) and _is_text(name, SIGNAL_NAME_CHARS_MAX) for name in said):
-        raise _invalid("/device/signals", f"names of at most {SIGNAL_NAME_CHARS_MAX} characters")
-    return {name: _signal(name, value) for name, value in said.items() if value is not None}
+        raise _invalid(at, f"names of at most {SIGNAL_NAME_CHARS_MAX} characters")
+    return {
+        name: _signal(f"{at}/{name}", value) for name, value in said.items() if value is not None
+    }
 
 
 def bounded(context: Context) -> Context:
@@ -86,16 +88,16 @@ def bounded(context: Context) -> Context:
     )
 
 
-def _signal(name: str, value: object) -> str:
+def _signal(at: str, value: object) -> str:
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, str | int | float):
         text = str(value)
     else:
-        raise _invalid(f"/device/signals/{name}", "a text, a number or a boolean")
+        raise _invalid(at, "a text, a number or a boolean")
     if not _is_text(text, SIGNAL_VALUE_CHARS_MAX):
         rule = f"at most {SIGNAL_VALUE_CHARS_MAX} printable characters"
-        raise _invalid(f"/device/signals/{name}", rule)
+        raise _invalid(at, rule)
     return text
 
 

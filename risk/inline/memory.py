@@ -19,6 +19,8 @@ from risk.contexts.stored import restore_context
 from risk.inline import store
 from risk.inline.model import Settled, Stand, StandState, Trail
 from risk.inline.proofs import PROOF_LIFE
+from risk.posture.model import Reported, as_accepted
+from risk.posture.service import posture_of
 from risk.sessions import service as sessions
 from risk.sessions.model import SESSIONS_KIND, Session
 from runtime.changes import Change, ChangeFeed
@@ -45,7 +47,7 @@ class Live:
 
     pending: keys of stands that are being written behind their answers. noted: (context, app) that
     were recorded. learned: context keys that entered the user's baseline. proven: when the key of
-    the session was last shown, by context key.
+    the session was last shown, by context key. posture: what providers report of its device.
     """
 
     session: Session
@@ -58,13 +60,16 @@ class Live:
     proven: dict[str, datetime] = field(default_factory=dict)
     learned: set[str] = field(default_factory=set)
     noted: set[tuple[str, str | None]] = field(default_factory=set)
+    posture: tuple[Reported, ...] = ()
     asked_last: Hashable = None
     is_stale: bool = False
 
     @property
     def accepted(self) -> list[Context]:
-        """The contexts the session was accepted in."""
-        return list(self.contexts.values())
+        """The contexts the session was accepted in, with what was reported of its device then."""
+        if not self.posture:
+            return list(self.contexts.values())
+        return [as_accepted(each, self.posture) for each in self.contexts.values()]
 
     def keep(self, asked: Hashable, answer: Any) -> None:
         """Keep an answer; the one kept longest makes room."""
@@ -153,9 +158,10 @@ class LiveSessions:
                 if session.binding
                 else {}
             )
+            posture = await posture_of(connection, tenant_id, session.device_id)
         key = (tenant_id, session.iss, session.sid)
         live = _made(session, found, self._held.get(key))
-        live.proven = proven
+        live.proven, live.posture = proven, posture
         if told == self._told and self._changes.age_s <= FEED_AGE_MAX_S:
             self._hold(key, live)
             if iss is None or sid is None:

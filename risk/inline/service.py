@@ -14,6 +14,8 @@ from risk.inline.model import Settled, Stand, StandState, settle
 from risk.inline.proofs import Proof
 from risk.inline.step_ups import StepUp, answered
 from risk.model import Level
+from risk.posture.model import Reported, with_reported
+from risk.posture.service import posture_of
 from risk.sessions import service as sessions
 from risk.sessions import store as sessions_store
 from risk.sessions.model import SESSIONS_KIND, EndSession, PutSession, PutSessionResult
@@ -90,19 +92,22 @@ async def register_contexts(
     step-up that was asked for in the same context, and joins what is accepted in any case.
     """
     wanted = [
-        _registered(item, result)
+        _registered(item, result, await posture_of(connection, item.tenant_id, result.device_id))
         for item, result in zip(items, results, strict=True)
         if item.context is not None and not result.refusal
     ]
     await settle_stands(connection, [each for each in wanted if each is not None])
 
 
-def _registered(item: PutSession, result: PutSessionResult) -> Stand | None:
+def _registered(
+    item: PutSession, result: PutSessionResult, posture: Sequence[Reported]
+) -> Stand | None:
     is_fresh = item.auth_time is not None and item.now - item.auth_time <= FRESH
     if not result.created and not is_fresh:
         # A refresh proves nothing: whoever holds the cookie can cause one.
         return None
     stored = {**(item.context or {}), "told_by": item.told_by}
+    stored["signals"] = with_reported(stored.get("signals", {}), posture)
     return Stand(
         tenant_id=item.tenant_id,
         session_id=result.session_id,

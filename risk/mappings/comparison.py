@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from risk.drafts import ClearanceDraft, DetectionDraft, Draft, SessionEndDraft
+from risk.drafts import ClearanceDraft, DetectionDraft, Draft, PostureDraft, SessionEndDraft
 from risk.mapping import CompiledMappings, read
 from risk.model import Level, Signal, SignalMode
 
@@ -82,6 +82,8 @@ def _told(draft: Draft, cap: Level | None, stands_for: str) -> dict[str, Any]:
             "about": draft.kind.value,
             "keep": None if draft.level is None else draft.level.name,
         }
+    elif isinstance(draft, PostureDraft):
+        told = {"do": "report_posture", "signals": dict(draft.signals), "old": dict(draft.old)}
     else:
         told = {"do": "end_sessions" if isinstance(draft, SessionEndDraft) else "see_session"}
     return told | {"subject": stands_for}

@@ -25,6 +25,7 @@ from risk.mappings.model import (
     LevelName,
     Mapping,
     Raise,
+    ReportPosture,
     Rule,
     Scalar,
     SeeSession,
@@ -62,6 +63,11 @@ def _partner(level: LevelName, reason: str = "") -> Raise:
         reason=reason,
         clears_on=(PARTNER_LOWERED,),
     )
+
+
+_COMPLIANCE: Final = ReportPosture(
+    signal="compliance", value="{current_status}", old="{previous_status}"
+)
 
 
 def _device(detection: str, level: LevelName, reason: str = "") -> Raise:
@@ -144,10 +150,10 @@ _CAEP: Final = (
         rules=(
             Rule(
                 when=(_word("current_status", "compliant"),),
-                then=(Clear(remedy=DEVICE_HEALTHY, about="device"),),
+                then=(Clear(remedy=DEVICE_HEALTHY, about="device"), _COMPLIANCE),
             ),
             # The list is closed; anything that is not "compliant" is the worse of the two.
-            Rule(then=(_device("device_not_compliant", "HIGH"),)),
+            Rule(then=(_device("device_not_compliant", "HIGH"), _COMPLIANCE)),
         ),
     ),
     Mapping(

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from risk import catalogue
+from risk.contexts.parsing import SIGNAL_NAME_CHARS_MAX
 from risk.model import REASON_CHARS_MAX
 from runtime.errors import Invalid
 from ssf.events.registry import STREAM_EVENT_TYPES, canonical_type_uri
@@ -120,7 +121,21 @@ class SeeSession(
     """The named session of the issuer exists; the members `acr` and `amr` tell more of it."""
 
 
-Effect: TypeAlias = Raise | Clear | EndSessions | SeeSession
+class ReportPosture(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True,
+    tag_field="do", tag="report_posture",
+):  # fmt: skip
+    """A signal of the device's posture has another value; its sessions are judged again.
+
+    signal: its name. value, old: with `{member}` placeholders; an empty value says nothing.
+    """
+
+    signal: Annotated[str, Meta(min_length=1, max_length=SIGNAL_NAME_CHARS_MAX)]
+    value: Text
+    old: Annotated[str, Meta(max_length=TEXT_CHARS_MAX)] = ""
+
+
+Effect: TypeAlias = Raise | Clear | EndSessions | SeeSession | ReportPosture
 
 
 class Rule(
@@ -141,8 +156,12 @@ class Rule(
         """What an identifier of unknown kind stands for."""
         if self.subject is not None:
             return self.subject
-        effects = [each for each in self.then if isinstance(each, Raise | Clear)]
-        return "device" if any(each.about == "device" for each in effects) else "user"
+        is_device = any(
+            isinstance(each, ReportPosture)
+            or (isinstance(each, Raise | Clear) and each.about == "device")
+            for each in self.then
+        )
+        return "device" if is_device else "user"
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -213,6 +232,9 @@ def _check_rule(rule: Rule, at: str) -> None:
             if effect.remedy in _OF_PEOPLE:
                 _refuse(where, "only people can say this")
             _check_remedy(effect.remedy, where)
+        elif isinstance(effect, ReportPosture):
+            _check_placeholders(effect.value, f"{at}/then/{number}/value")
+            _check_placeholders(effect.old, f"{at}/then/{number}/old")
 
 
 def _check_condition(condition: Condition, at: str) -> None:

@@ -45,6 +45,8 @@ SYSTEM_FUNCTIONS = {
     "risk.inline.store.system_purge_stands",
     "risk.inline.store.system_purge_proofs",
     "risk.contexts.store.system_purge_contexts",
+    "risk.reviews.store.system_due_reviews",
+    "risk.reviews.store.system_purge_reviews",
     "actions.store.system_count_enforced",
     "actions.tasks.store.system_due_tasks",
     "actions.tasks.store.system_local_due",
@@ -60,6 +62,7 @@ SYSTEM_INDEXES = {
     "ix_org_values_last_at",
     "ix_session_contexts_at",
     "ix_session_proofs_at",
+    "ix_session_reviews_at",
     "ix_session_stands_at",
     "ix_sign_ins_at",
 }

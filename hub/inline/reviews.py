@@ -1,0 +1,169 @@
+"""Sessions nobody uses at the moment: judged because of what a provider said, by the same judge.
+
+    signal ─▶ pipeline: review noted ─▶ wake ─▶ Reviews, in one api process ─▶ Evaluator.review
+
+The sessions were found in the database, whoever holds them. What is no ALLOW is written before the
+review is forgotten, so that the next request is answered at once. One process at a time works
+reviews off; should two overlap, a context is settled once all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+from hub.inline.evaluator import Evaluator
+from hub.inline.model import Answer, SessionQuestion
+from hub.node import Node
+from risk.contexts.model import REPORTED_PREFIX, Context
+from risk.contexts.stored import restore_context
+from risk.inline.memory import Live
+from risk.reviews import store
+from risk.reviews.model import Review, ReviewDone
+from risk.reviews.service import FINISH_REVIEW, TOPIC
+from risk.verdict import Decision
+from runtime.caller import Caller
+from runtime.errors import Unavailable
+from runtime.queue import LeaseKeeper
+
+LEASE_KIND: Final = "reviews"
+#: the one bucket that stands for "works reviews off"
+LEADER_BUCKET: Final = 0
+BATCH_MAX: Final = 64
+LOOK_AGAIN_S: Final = 0.5
+
+log = structlog.get_logger()
+_reviews_total = Counter(
+    "hub_inline_signal_reviews_total",
+    "Sessions judged without a request because of a signal.",
+    ["cause", "decision"],
+)
+
+
+class Reviews:
+    """Works off the sessions that signals want judged."""
+
+    def __init__(self, node: Node, evaluator: Evaluator) -> None:
+        self._node = node
+        self._evaluator = evaluator
+        self._working = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Hold the lease and work, until cancelled; trouble is logged."""
+        node = self._node
+        leases = LeaseKeeper(LEASE_KIND, node.config.name, writer=node.writer, clock=node.clock)
+        renewed = asyncio.Event()
+        keeping = asyncio.create_task(leases.run(renewed))
+        try:
+            await renewed.wait()
+            while True:
+                seen = node.notifier.count(TOPIC)
+                try:
+                    if LEADER_BUCKET in leases.buckets():
+                        await self.work_off()
+                except Exception:
+                    # The outermost step of this loop: the next request judges the session anyway.
+                    log.warning("session.review_failed", exc_info=True)
+                await node.notifier.wait(TOPIC, LOOK_AGAIN_S, since=seen)
+        finally:
+            keeping.cancel()
+
+    async def work_off(self) -> int:
+        """Judge every session that is due now; return how many. Raises database errors."""
+        done = 0
+        async with self._working:
+            while due := await self._due():
+                # What was committed with the reviews has to be known here, too.
+                await self._node.changes.refresh()
+                for review in due:
+                    await self._review(review)
+                await self._evaluator.behind.flush()
+                await asyncio.gather(
+                    *(
+                        self._node.writer.submit(
+                            FINISH_REVIEW,
+                            ReviewDone(tenant_id=each.tenant_id, review_id=each.review_id),
+                        )
+                        for each in due
+                    )
+                )
+                done += len(due)
+        return done
+
+    async def _due(self) -> list[Review]:
+        async with self._node.database.snapshot() as connection:
+            return await store.system_due_reviews(connection, limit=BATCH_MAX)
+
+    async def _review(self, review: Review) -> None:
+        try:
+            answer = await self._judge(review)
+        except Unavailable:
+            raise
+        except Exception:
+            # One session that cannot be judged must not keep the others waiting.
+            log.warning("session.review_failed", review_id=review.review_id, exc_info=True)
+            return
+        if answer is None:
+            return
+        decision = answer.verdict.decision
+        _reviews_total.labels(review.cause.value, decision.name).inc()
+        (log.debug if decision is Decision.ALLOW and not review.new else log.info)(
+            "session.context_changed",
+            tenant_id=review.tenant_id,
+            session_id=review.session_id,
+            user_id=answer.user_id,
+            causes=[review.cause.value],
+            old=dict(review.old) or dict(answer.old),
+            new=dict(review.new) or dict(answer.new),
+            decision=decision.name,
+            would_have=answer.verdict.would_have and answer.verdict.would_have.name,
+            reasons=answer.verdict.reasons,
+            trace_id=answer.trace_id,
+            signal_trace_id=review.trace_id,
+        )
+
+    async def _judge(self, review: Review) -> Answer | None:
+        """Return what becomes of the session; None when there is nothing to judge it by."""
+        live = await self._evaluator.live.find(review.tenant_id, review.iss, review.sid, None)
+        now = self._node.clock.now()
+        if live is None or live.session.session_id != review.session_id:
+            return None
+        if not live.session.is_live(now):
+            return None
+        here = _where(review, live)
+        if here is None:
+            return None
+        caller = Caller(
+            tenant_id=review.tenant_id, client_id=here.told_by, scopes=frozenset(), app_id=None
+        )
+        question = SessionQuestion(
+            tenant_id=review.tenant_id,
+            at=min(here.at, now) if review.context else now,
+            iss=review.iss,
+            sid=review.sid,
+            chain=here.chain or ((here.ip,) if here.ip else ()),
+            user_agent=here.user_agent or None,
+            ja4=here.ja4 or None,
+            accept_language=here.accept_language or None,
+            device_id=here.device_id or None,
+            device_token_hash=here.device_token_hash or None,
+            signals=_said(here.signals),
+            app=here.app_id or None,
+        )
+        return await self._evaluator.review(caller, question)
+
+
+def _where(review: Review, live: Live) -> Context | None:
+    """Return the context to judge: that of the report, else the last one it was accepted in."""
+    if review.context:
+        return restore_context({**review.context, "told_by": review.told_by}, review.at)
+    return next(reversed(live.contexts.values()), None)
+
+
+def _said(signals: Mapping[str, str]) -> dict[str, str]:
+    """Return the signals without those that are reported apart from requests."""
+    return {name: value for name, value in signals.items() if not name.startswith(REPORTED_PREFIX)}

@@ -1,0 +1,1 @@
+"""What providers say of the posture of devices, between the requests of their sessions."""

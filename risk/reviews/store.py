@@ -1,0 +1,93 @@
+"""Table and named queries: sessions that have to be judged without a request."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from risk.reviews.model import Review, ReviewCause
+from risk.sql.store import IN_LIST_MAX
+from runtime.database import JSONDocument, UTCDateTime, chunks, id_column, metadata, tenant_column
+from runtime.statements import Query, inserts
+
+PURGED_AT_ONCE_MAX: Final = 1_000
+
+session_reviews: Final = sa.Table(
+    "session_reviews",
+    metadata,
+    tenant_column(),
+    id_column("review_id"),
+    id_column("session_id", primary_key=False),
+    sa.Column("iss", sa.String(1024), nullable=False),
+    sa.Column("sid", sa.String(512), nullable=False),
+    sa.Column("cause", sa.String(32), nullable=False),
+    sa.Column("trace_id", sa.String(1024), nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    sa.Column("old", JSONDocument, nullable=False),
+    sa.Column("new", JSONDocument, nullable=False),
+    sa.Column("context", JSONDocument, nullable=False),
+    sa.Column("told_by", sa.String(1024), nullable=False),
+    # Worked off and purged for all tenants at once, by time.
+    sa.Index("ix_session_reviews_at", "at"),
+)
+
+_COLUMNS: Final = tuple(column.name for column in session_reviews.columns)
+_KEY: Final = (session_reviews.c.tenant_id, session_reviews.c.review_id)
+_ADD: Final = inserts(session_reviews)
+_DUE: Final = Query(
+    sa.select(session_reviews)
+    .order_by(session_reviews.c.at, session_reviews.c.review_id)
+    .limit(sa.bindparam("at_most", type_=sa.Integer)),
+    scalars=["at_most"],
+)
+
+
+async def add_reviews(connection: AsyncConnection, added: Sequence[Review]) -> None:
+    """Note reviews."""
+    await _ADD.run(
+        connection,
+        [
+            {name: getattr(each, name) for name in _COLUMNS}
+            | {
+                "cause": each.cause.value,
+                "old": dict(each.old),
+                "new": dict(each.new),
+                "context": dict(each.context),
+            }
+            for each in added
+        ],
+    )
+
+
+async def system_due_reviews(connection: AsyncConnection, *, limit: int) -> list[Review]:
+    """Return the oldest reviews of all tenants. System query."""
+    return [_review(row) for row in await _DUE.rows(connection, at_most=limit)]
+
+
+async def delete_reviews(
+    connection: AsyncConnection, tenant_id: str, *, review_ids: Collection[str]
+) -> None:
+    """Forget reviews that were made."""
+    for some in chunks(review_ids, IN_LIST_MAX):
+        await connection.execute(
+            sa.delete(session_reviews).where(
+                session_reviews.c.tenant_id == tenant_id, session_reviews.c.review_id.in_(some)
+            )
+        )
+
+
+async def system_purge_reviews(connection: AsyncConnection, *, before: datetime) -> int:
+    """Forget reviews nobody made in time, a bounded number; return how many."""
+    old = sa.select(*_KEY).where(session_reviews.c.at < before).limit(PURGED_AT_ONCE_MAX)
+    result = await connection.execute(sa.delete(session_reviews).where(sa.tuple_(*_KEY).in_(old)))
+    return int(result.rowcount)
+
+
+def _review(row: Sequence[Any]) -> Review:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["cause"] = ReviewCause(values["cause"])
+    return Review(**values)

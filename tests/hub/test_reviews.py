@@ -1,0 +1,225 @@
+"""Sessions nobody uses at the moment, judged because of what providers say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hub.app import make_app
+from hub.inline.reviews import Reviews
+from hub.node import open_node
+from risk.reviews import store
+from tests.hub.conftest import ONE_ENGINE, Hub, config_for
+from tests.hub.story import IDP, LAPTOP, ROSA, Story, begin, sign
+from tests.hub.test_inline import HOME, SID, Gateway, request_from, stands_of, state_of
+
+FIREWALL = {"signals": {"firewall": "off"}, "old": {"firewall": "on"}}
+BY_DEVICE = {"format": "opaque", "id": LAPTOP}
+
+
+@pytest.fixture
+async def gateway(hub: Hub) -> AsyncIterator[Gateway]:
+    story = await begin(hub)
+    async with hub.client(await hub.token("sessions.evaluate")) as http:
+        yield Gateway(story, http)
+    await story.admin.aclose()
+
+
+async def no_way_without_a_firewall(
+    story: Story, decision: str = "STEP_UP", signal: str = "firewall"
+) -> None:
+    """Let the global session policy ask for a firewall, as a provider reports it."""
+    rules = [
+        {
+            "name": "firewall",
+            "priority": 1,
+            "when": {"posture": {"include": {signal: ["off"]}}},
+            "then": {"decision": decision},
+        }
+    ]
+    changed = await story.admin.put(
+        "/admin/v1/policies/global-session",
+        json={"name": "global-session", "mode": "enforce", "rules": rules},
+    )
+    assert changed.is_success, changed.text
+    await story.hub.node.feed.refresh()
+
+
+async def say(story: Story, **what: Any) -> None:
+    """Let the provider's agent tell the posture of Rosa's laptop, and let the core read it."""
+    if "agent" not in story.tokens:
+        made = await story.post("/admin/v1/clients", {"name": "agent", "scopes": ["signals.write"]})
+        story.tokens["agent"] = made["token"]
+        bound = await story.admin.patch(
+            f"/admin/v1/providers/{story.ids['provider']}", json={"client_id": made["id"]}
+        )
+        assert bound.is_success, bound.text
+        await story.hub.node.feed.refresh()
+    async with story.hub.client(story.tokens["agent"]) as agent:
+        told = await agent.post("/v1/signals/posture", json={"sub_id": BY_DEVICE, **what})
+    assert told.status_code == 202, told.text
+    await story.hub.settle()
+
+
+async def reviewed(gateway: Gateway) -> int:
+    """Work off what is to be reviewed; return how many sessions that were."""
+    reviews: Reviews = state_of(gateway.story.hub).reviews
+    done = await reviews.work_off()
+    await gateway.settle()
+    return done
+
+
+async def test_row_13_a_posture_change_of_an_idle_session_is_judged_at_once(
+    gateway: Gateway,
+) -> None:
+    await no_way_without_a_firewall(gateway.story)
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+
+    await say(gateway.story, **FIREWALL)
+    assert await reviewed(gateway) == 1
+
+    # Nobody asked, and what is to be answered stands already.
+    (asked,) = [stand for stand in await stands_of(gateway) if stand.state == "asked"]
+    decided = await gateway.ask(request_from(HOME))
+    assert decided["decision"] == "STEP_UP"
+    assert decided["step_up"] == {"id": asked.step_up_id, "new": False}
+    assert decided["trace_id"] == asked.trace_id
+    assert decided["changed"] == {
+        "causes": ["deviceContext.change"],
+        "classes": ["posture"],
+        "old": {"signals.reported.firewall": "on"},
+        "new": {"signals.reported.firewall": "off"},
+    }
+
+
+async def test_row_13_restored_posture_clears(gateway: Gateway) -> None:
+    await no_way_without_a_firewall(gateway.story)
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    await say(gateway.story, **FIREWALL)
+    await reviewed(gateway)
+    assert await gateway.decision(request_from(HOME)) == "STEP_UP"
+
+    await say(gateway.story, signals={"firewall": "on"})
+    assert await reviewed(gateway) == 1
+    decided = await gateway.ask(request_from(HOME))
+    assert decided["decision"] == "ALLOW"
+    assert "changed" not in decided
+
+
+async def test_row_13_sessions_no_process_holds_are_found_and_ended(gateway: Gateway) -> None:
+    """A process that never heard of the session reviews it; two reviews end it once."""
+    hub = gateway.story.hub
+    await no_way_without_a_firewall(gateway.story, "TERMINATE")
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    await say(gateway.story, **FIREWALL)
+
+    config = config_for(hub.node.config.database_url, index=1)
+    async with open_node(config) as opened:
+        node = dataclasses.replace(opened, clock=hub.clock)
+        other: Any = make_app(node, hub.outside)
+        while not hasattr(other, "state"):
+            other = getattr(other, "_app", None) or other._inner
+        assert len(other.state.inline.live) == 0
+        assert await other.state.reviews.work_off() == 1
+    assert await reviewed(gateway) == 0
+
+    session = await gateway.story.get(f"/v1/sessions/{SID}?iss={IDP}")
+    assert session["live"] is False
+    await gateway.settle()
+    assert await gateway.decision(request_from(HOME)) == "TERMINATE"
+
+
+async def test_row_13_a_compliance_change_is_noted_with_old_and_new(gateway: Gateway) -> None:
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    # By its device alone, so that nothing but the device is meant.
+    changes = {"sub_id": {"format": "complex", "device": BY_DEVICE}}
+    await gateway.story.push_raw(sign(gateway.story.claims(**changes)))
+    await gateway.story.hub.settle()
+    async with gateway.story.hub.database.snapshot() as connection:
+        (review,) = await store.system_due_reviews(connection, limit=10)
+    assert review.cause == "deviceContext.change"
+    assert (review.sid, review.old, review.new) == (
+        SID,
+        {"compliance": "compliant"},
+        {"compliance": "not-compliant"},
+    )
+    assert await reviewed(gateway) == 1
+
+
+async def test_monitor_reviews_and_changes_nothing(gateway: Gateway) -> None:
+    await no_way_without_a_firewall(gateway.story)
+    await gateway.story.post("/admin/v1/policies:preset", {"name": "standard", "mode": "monitor"})
+    await gateway.story.hub.node.feed.refresh()
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    await say(gateway.story, **FIREWALL)
+    assert await reviewed(gateway) == 1
+    assert {stand.state for stand in await stands_of(gateway)} <= {"anchor", "accepted"}
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+
+
+async def test_a_repeat_or_an_older_word_reviews_nothing(gateway: Gateway) -> None:
+    hub = gateway.story.hub
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    before = hub.clock.now().timestamp()
+    hub.clock.advance(60)
+    await say(gateway.story, **FIREWALL)
+    assert await reviewed(gateway) == 1
+    await say(gateway.story, **FIREWALL, id="again")
+    await say(gateway.story, signals={"firewall": "on"}, occurred_at=before)
+    assert await reviewed(gateway) == 0
+
+
+async def test_what_a_caller_says_hides_no_report(gateway: Gateway) -> None:
+    """Neither under the same name, nor under the names of reports."""
+    await no_way_without_a_firewall(gateway.story, signal="reported.firewall")
+    await gateway.ask(request_from(HOME))
+    await say(gateway.story, **FIREWALL)
+    await reviewed(gateway)
+    lies = {"token_hash": "a" * 64, "signals": {"reported.firewall": "on", "firewall": "on"}}
+    decided = await gateway.ask(request_from(HOME, device=lies))
+    assert decided["decision"] == "STEP_UP"
+    assert decided["changed"]["new"]["signals.reported.firewall"] == "off"
+
+
+@ONE_ENGINE
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "/signals"),
+        ({"signals": {}}, "/signals"),
+        ({"signals": "off"}, "/signals"),
+        ({"signals": {"firewall": {}}}, "/signals/firewall"),
+        ({"signals": {"": "off"}}, "/signals"),
+        ({"signals": {"firewall": "o\nff"}}, "/signals/firewall"),
+        ({"signals": {"firewall": "x" * 201}}, "/signals/firewall"),
+        ({"signals": {str(number): 1 for number in range(33)}}, "/signals"),
+        ({"signals": {"firewall": "off"}, "old": []}, "/old"),
+        ({"signals": {"firewall": "off"}, "user": ROSA}, "/user"),
+    ],
+)
+async def test_a_posture_that_cannot_be_read_is_refused(
+    gateway: Gateway, body: dict[str, Any], pointer: str
+) -> None:
+    await say(gateway.story, **FIREWALL)
+    async with gateway.story.hub.client(gateway.story.tokens["agent"]) as agent:
+        refused = await agent.post("/v1/signals/posture", json={"sub_id": BY_DEVICE, **body})
+    assert refused.status_code == 400, refused.text
+    assert [each["pointer"] for each in refused.json()["errors"]] == [pointer]
+
+
+@ONE_ENGINE
+async def test_posture_needs_the_scope_and_a_provider(gateway: Gateway) -> None:
+    hub = gateway.story.hub
+    body = {"sub_id": BY_DEVICE, **FIREWALL}
+    assert (await gateway.http.post("/v1/signals/posture", json=body)).status_code == 403
+    async with hub.client(await hub.token("signals.write")) as nobody:
+        assert (await nobody.post("/v1/signals/posture", json=body)).status_code == 403
