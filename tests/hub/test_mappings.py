@@ -156,9 +156,13 @@ async def test_a_dry_run_tells_what_would_differ_and_changes_nothing(hub: Hub) -
     told = await story.post(f"{PATH}:dry-run", body)
 
     assert (told["signals"], told["unreadable"], told["changed"]) == (2, 0, 1)
-    assert told["totals"]["now"] == {"raise device_not_compliant HIGH": 1}
+    assert told["totals"]["now"] == {
+        "raise device_not_compliant HIGH": 1,
+        "report_posture": 1,
+    }
     assert told["totals"]["then"] == {
         "raise device_not_compliant HIGH": 1,
+        "report_posture": 1,
         "raise x_threat MEDIUM": 1,
     }
     (change,) = told["changes"]
