@@ -181,7 +181,9 @@ def _mark(
 
 
 def _said(drafts: Iterable[Draft]) -> str:
-    return ", ".join(_word(each) for each in drafts)
+    # Posture that comes with a finding goes without saying.
+    words = [_word(each) for each in drafts]
+    return ", ".join([each for each in words if each != "posture"] or words[:1])
 
 
 def _word(draft: Draft) -> str:
