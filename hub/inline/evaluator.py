@@ -146,10 +146,10 @@ class Evaluator:
 
     async def review(self, caller: Caller, question: SessionQuestion) -> Answer:
         """Judge a session nobody asks about, as long as it takes. Raises database errors."""
-        case = await self._open(caller, question, asked_of(caller, question))
+        case = await self._open(caller, question, asked_of(caller, question), _Pace(0.0))
         if isinstance(case, Answer):
             return case
-        return await self._conclude(replace(case, is_review=True))
+        return await self._settling.conclude(replace(case, is_review=True))
 
     # --- answers that are held ------------------------------------------------------------------
 
