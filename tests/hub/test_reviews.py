@@ -139,7 +139,7 @@ async def test_row_13_a_compliance_change_is_noted_with_old_and_new(gateway: Gat
     await gateway.ask(request_from(HOME))
     await gateway.settle()
     # By its device alone, so that nothing but the device is meant.
-    changes = {"sub_id": {"format": "complex", "device": BY_DEVICE}}
+    changes: dict[str, Any] = {"sub_id": {"format": "complex", "device": BY_DEVICE}}
     await gateway.story.push_raw(sign(gateway.story.claims(**changes)))
     await gateway.story.hub.settle()
     async with gateway.story.hub.database.snapshot() as connection:
