@@ -37,6 +37,7 @@ from runtime.lanes import Forgetful
 from runtime.outbound import Outbound
 from runtime.queue import Fence, Suspended, nobody_suspended
 from runtime.secrets import SecretBox
+from runtime.writer import Operation
 
 IN_FLIGHT_PER_TARGET_MAX: Final = 8
 #: SCIM servers are slow and rate-limited; requirement SCC-18
@@ -59,7 +60,6 @@ class TaskSource(Forgetful):
     """Implements `runtime.lanes.LaneSource` for tasks."""
 
     kind = "tasks"
-    settle = SETTLE_TASKS
 
     def __init__(  # noqa: PLR0913 - what requests are made of, and for whom
         self,
@@ -71,8 +71,13 @@ class TaskSource(Forgetful):
         clock: Clock,
         issuer: Callable[[str], str],
         suspended: Suspended = nobody_suspended,
+        settle: Operation[TaskSettlement, bool] = SETTLE_TASKS,
     ) -> None:
-        """issuer: the tenant's issuer URL by tenant id."""
+        """issuer: the tenant's issuer URL by tenant id.
+
+        settle: how outcomes are recorded; whoever does more with them than we do passes its own.
+        """
+        self.settle = settle
         self._database = database
         self._suspended = suspended
         self._tools = Tools(

@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 
 from actions.worker import TaskSource
+from hub import logouts
 from hub.node import Node, ProcessConfig, open_node
 from hub.operations import SETTLE_UPSTREAM
 from hub.store import system_list_tenants
@@ -92,6 +93,7 @@ def sources(node: Node, outbound: Outbound, pushing: Outbound) -> tuple[LaneSour
             clock=node.clock,
             issuer=issuer,
             suspended=suspended,
+            settle=logouts.SETTLE,
         ),
         PushSource(
             node.database,

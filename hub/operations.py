@@ -17,6 +17,7 @@ import risk
 import runtime.queue
 import transmitters
 from actions.messages import Event
+from hub import logouts
 from hub.pipeline import TOPICS, caps_of, lock_tenants, respond
 from receivers.upstreams.model import Settlement as UpstreamSettlement
 from receivers.upstreams.store import get_upstream
@@ -116,7 +117,7 @@ NOTE_SESSION_LEVEL: Final = Operation(
     handle=_note_session_levels,
     wakes=TOPICS,
 )
-_ENRICHED: Final = {one.name: one for one in (PUT_SESSION, SETTLE_UPSTREAM)}
+_ENRICHED: Final = {one.name: one for one in (PUT_SESSION, SETTLE_UPSTREAM, logouts.SETTLE)}
 
 
 def all_operations() -> tuple[Operation[Any, Any], ...]:

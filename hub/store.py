@@ -36,6 +36,7 @@ tenants: Final = sa.Table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("created_at", UTCDateTime, nullable=False),
     sa.Column("default_subjects", sa.String(8), nullable=False, server_default="ALL"),
+    sa.Column("reset_on_universal_logout", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 clients: Final = sa.Table(
@@ -97,13 +98,17 @@ kept_answers: Final = sa.Table(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """One issuer and all it owns."""
+    """One issuer and all it owns.
+
+    reset_on_universal_logout: whether a user is at LOW once logged out everywhere.
+    """
 
     tenant_id: str
     name: str
     status: str
     created_at: datetime
     default_subjects: str = "ALL"
+    reset_on_universal_logout: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ OF_THE_HUB: Final[dict[str, dict[str, Any]]] = {
         "issuer": "https://hub.customer.example/t/green",
         "status": "active",
         "default_subjects": "ALL",
+        "reset_on_universal_logout": False,
         "created_at": "2026-03-02T16:35:00Z",
         "admin_token": "shc_shown-once",
     },

@@ -30,12 +30,13 @@ class TenantBody(Body):
     """A tenant: `id` is the part of its issuer behind `/t/`, for good.
 
     default_subjects: whether new streams are about everybody, or about nobody until a subject is
-    added.
+    added. reset_on_universal_logout: Okta's way: a user who was logged out everywhere is at LOW.
     """
 
     id: TenantId
     name: Name
     default_subjects: DefaultSubjects = "ALL"
+    reset_on_universal_logout: bool = False
 
 
 class TenantChange(Body):
@@ -44,6 +45,7 @@ class TenantChange(Body):
     name: Name | None = None
     status: Literal["active", "suspended"] | None = None
     default_subjects: DefaultSubjects | None = None
+    reset_on_universal_logout: bool | None = None
 
 
 async def create_tenant(admin: Admin, body: TenantBody) -> Document:
@@ -54,6 +56,7 @@ async def create_tenant(admin: Admin, body: TenantBody) -> Document:
         status="active",
         created_at=admin.now,
         default_subjects=body.default_subjects,
+        reset_on_universal_logout=body.reset_on_universal_logout,
     )
     token = ids.new_token(TOKEN_PREFIX)
     client = Client(
@@ -128,6 +131,7 @@ def _tenant(admin: Admin, tenant: Tenant) -> Document:
         "issuer": admin.state.issuer(tenant.tenant_id),
         "status": tenant.status,
         "default_subjects": tenant.default_subjects,
+        "reset_on_universal_logout": tenant.reset_on_universal_logout,
         "created_at": tenant.created_at,
     }
 
