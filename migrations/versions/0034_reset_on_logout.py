@@ -6,8 +6,8 @@ Phase: expand. The release before never resets, which is what the default says.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0033"
-down_revision = "0032"
+revision = "0034"
+down_revision = "0033"
 branch_labels = None
 depends_on = None
 
