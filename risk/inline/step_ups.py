@@ -44,7 +44,7 @@ def parse_step_up(
     """Read `{outcome: passed | refused, auth_time?, acr?, amr?}`. Raises Invalid with pointers."""
     check_key(iss, sid)
     outcome = body.get("outcome")
-    if outcome not in {PASSED, REFUSED}:
+    if not isinstance(outcome, str) or outcome not in {PASSED, REFUSED}:
         raise _invalid("/outcome", f"{PASSED} or {REFUSED}")
     auth_time = parse_moment(body.get("auth_time"), "/auth_time")
     acr, amr = body.get("acr"), body.get("amr", [])

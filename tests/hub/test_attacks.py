@@ -41,8 +41,11 @@ EXAMPLES = 10
 #: the engine that takes fewer values than the other
 STRICT_ENGINE = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 LONG = "x" * 10_000
-#: other methods there reach the session whose id is `x/evaluate`
-BELOW_A_NAME = {"/v1/sessions/{sid}/evaluate"}
+#: other methods there reach the session whose id is `x/evaluate`, or `x/step-ups/x`
+BELOW_A_NAME = {
+    "/v1/sessions/{sid}/evaluate",
+    "/v1/sessions/{sid}/step-ups/{step_up_id}",
+}
 NASTY = (
     "%00",
     "a%00b",
@@ -297,12 +300,13 @@ OBJECTS = {body for body in BODIES if body[:1] == b"{" and body[-1:] == b"}"} - 
     b'{"\\u0000":1}',
     b'{"a":1e999}',
 }
-#: a preset's members all have defaults, an export has no body
+#: all members of a preset and of a compilation have defaults, an export has no body
 TAKES_ANYTHING = {
     "/admin/v1/policies:preset",
     "/admin/v1/mappings:export",
     "/admin/v1/ingest-errors:summary",
     "/admin/v1/ingest-errors:replay-all",
+    "/admin/v1/feeds:compile",
 }
 
 _WRONG: tuple[Any, ...] = (
