@@ -1,7 +1,7 @@
 """The application of an api process: one route table, pure ASGI middleware, dependencies.
 
 ErrorBoundary ─▶ TenantFront ─┬─▶ IntakeFront                            pushed SETs
-└─▶ BearerAuthentication ─▶ RequestLimits ─▶ routes
+└─▶ BearerAuthentication ─▶ EvaluateFront ─▶ RequestLimits ─▶ routes
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
 from hub.denied import DeniedUsers
 from hub.doors import authzen, forward_auth, native
-from hub.doors.apps import app_cache
+from hub.doors.apps import Apps, app_cache
+from hub.doors.front import EvaluateFront
 from hub.errors import ErrorBoundary, render_exception
 from hub.inline.evaluator import Evaluator
 from hub.inline.idle import IdleSessions
@@ -107,7 +108,7 @@ def make_app(
         return (await oauth.clients.get(tenant_id, fresh=fresh)).by_token
 
     authenticated = BearerAuthentication(
-        RequestLimits(routed),
+        EvaluateFront(RequestLimits(routed), state_of=routed),
         callers=callers,
         access_tokens=oauth.tokens.caller,
         foreign_tokens=oauth.foreign.caller,
@@ -295,7 +296,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         respond=_respond,
         add_audit=store.add_audit,
         responded=partial(node.notifier.wake_all, pipeline.TOPICS),
-        app_issuer=partial(_app_issuer, node),
+        app_issuer=partial(_app_issuer, app.state.apps),
         has_app=partial(_has_app, node),
         ip_claims=IPClaims(node.database, node.changes),
         reporter_of=partial(_reporter_of, app.state.receivers.profiles),
@@ -322,8 +323,10 @@ async def _stream_defaults(node: Node, tenant_id: str, app_id: str) -> StreamDef
     return StreamDefaults(subject_formats=app.subject_formats, profile=app.stream_profile)
 
 
-async def _app_issuer(node: Node, tenant_id: str, app_id: str) -> str | None:
-    app = await _find_app(node, tenant_id, app_id)
+async def _app_issuer(apps: Apps, tenant_id: str, app_id: str) -> str | None:
+    app = (await apps.get(tenant_id)).get(app_id)
+    if app is None:
+        app = (await apps.get(tenant_id, fresh=True)).get(app_id)
     return app.issuer if app else None
 
 

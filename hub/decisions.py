@@ -107,7 +107,17 @@ def count_decision(
 
 
 def render_verdict(verdict: Verdict, shown: Mapping[str, object] | None = None) -> Response:
-    """Answer a verdict as JSON. shown: further members. Raises nothing. Source: contracts §7."""
+    """Answer a verdict as JSON. shown: further members. Raises nothing."""
+    return verdict_response(verdict_body(verdict, shown))
+
+
+def verdict_response(body: bytes) -> Response:
+    """Answer with a verdict that is rendered already. Raises nothing."""
+    return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def verdict_body(verdict: Verdict, shown: Mapping[str, object] | None = None) -> bytes:
+    """Return a verdict as JSON. shown: further members. Raises nothing. Source: contracts §7."""
     body: dict[str, object] = {
         "decision": verdict.decision.name,
         "scope": verdict.scope.name.lower(),
@@ -133,8 +143,4 @@ def render_verdict(verdict: Verdict, shown: Mapping[str, object] | None = None) 
     if verdict.trace_id:
         body["trace_id"] = verdict.trace_id
     body |= shown or {}
-    return Response(
-        msgspec.json.encode(body),
-        media_type="application/json",
-        headers={"cache-control": "no-store"},
-    )
+    return msgspec.json.encode(body)

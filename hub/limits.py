@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: routes with a tighter bound check it themselves (SETs: 64 KiB)
@@ -34,7 +35,7 @@ class RequestLimits:
         if scope["method"] in {"GET", "HEAD", "DELETE"}:
             await self._app(scope, receive, send)
             return
-        announced, read = _announced(scope), 0
+        announced, read = announced_bytes(scope), 0
 
         async def counted() -> Message:
             nonlocal read
@@ -49,7 +50,24 @@ class RequestLimits:
         await self._app(scope, counted, send)
 
 
-def _announced(scope: Scope) -> int:
+async def read_body(scope: Scope, receive: Receive, *, bytes_max: int = BODY_BYTES_MAX) -> bytes:
+    """Return the whole body. Raises HTTPException when it is too large, ClientDisconnect."""
+    if announced_bytes(scope) > bytes_max:
+        raise HTTPException(TOO_LARGE)
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part: bytes = message.get("body", b"")
+        body = body + part if body else part
+        if len(body) > bytes_max:
+            raise HTTPException(TOO_LARGE)
+        if not message.get("more_body", False):
+            return body
+
+
+def announced_bytes(scope: Scope) -> int:
     """Return the length that the request announces, 0 without one."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():

@@ -223,8 +223,13 @@ async def session_issuer(caller: Caller, deps: RiskDeps, said: object) -> str:
 
 async def json_object(request: Request) -> dict[str, Any]:
     """Return the body, read as strictly as a SET. Raises Invalid."""
+    return parse_json(await request.body())
+
+
+def parse_json(raw: bytes) -> dict[str, Any]:
+    """Return a body, read as strictly as a SET. Raises Invalid."""
     try:
-        return parse_object(await request.body(), bytes_max=BODY_BYTES_MAX, error=_unacceptable)
+        return parse_object(raw, bytes_max=BODY_BYTES_MAX, error=_unacceptable)
     except RemoteProtocolError as error:
         raise Invalid(f"The body is not acceptable: {error.description}.") from error
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hub.decisions import evaluator, render_verdict
+from hub.decisions import EVALUATE_SCOPE, verdict_body, verdict_response
 from hub.inline.evaluate import evaluate
 from hub.inline.model import (
     CHAIN_HOPS_MAX,
@@ -21,8 +22,9 @@ from hub.inline.model import (
     Answer,
     SessionQuestion,
 )
-from risk.routes import json_object, session_issuer
+from risk.routes import parse_json, session_issuer
 from risk.sessions.model import check_key, parse_moment
+from runtime.caller import Caller
 from runtime.errors import Invalid
 
 #: a signed proof with a sealed challenge in it
@@ -36,11 +38,22 @@ async def evaluate_session(request: Request) -> Response:
     app_id?, method?, path_class?, dbsc? {proof?}, ts?}`. The issuer is that of the caller's app; a
     caller without an app names it in `iss`.
     """
-    caller = evaluator(request)
-    state = request.app.state
-    body = await json_object(request) if await request.body() else {}
-    iss = await session_issuer(caller, state.risk, body.get("iss"))
+    caller = may_ask(request.state.caller)
     sid: str = request.path_params["sid"]
+    body = await decide(request.app.state, caller, sid, await request.body())
+    return verdict_response(body)
+
+
+def may_ask(caller: Caller) -> Caller:
+    """Return the caller. Raises Unauthorized or Forbidden without the scope."""
+    caller.require(EVALUATE_SCOPE)
+    return caller
+
+
+async def decide(state: State, caller: Caller, sid: str, raw: bytes) -> bytes:
+    """Return the answer to a question as JSON; raw: its body. Raises Refused."""
+    body = parse_json(raw) if raw else {}
+    iss = await session_issuer(caller, state.risk, body.get("iss"))
     check_key(iss, sid)
     device, dbsc = _object(body, "device"), _object(body, "dbsc")
     question = SessionQuestion(
@@ -60,11 +73,15 @@ async def evaluate_session(request: Request) -> Response:
         path=_text(body, "path_class"),
         dbsc_proof=_text(dbsc, "proof", "/dbsc", PROOF_CHARACTERS_MAX),
     )
-    return render_answer(await evaluate(state, caller, question))
+    answer = await evaluate(state, caller, question)
+    # An answer that is held is rendered once.
+    if not answer.rendered:
+        answer.rendered.append(render_answer(answer))
+    return answer.rendered[0]
 
 
-def render_answer(answer: Answer) -> Response:
-    """Answer a decision about a session as JSON. Raises nothing."""
+def render_answer(answer: Answer) -> bytes:
+    """Return a decision about a session as JSON. Raises nothing."""
     shown: dict[str, object] = {"cache_ttl_ms": answer.cache_ttl_ms}
     if answer.risk is not None:
         shown["risk"] = {
@@ -90,7 +107,7 @@ def render_answer(answer: Answer) -> Response:
         shown["step_up"] = {"id": answer.step_up_id, "new": answer.is_first_asked}
     if answer.challenge:
         shown["dbsc"] = {"challenge": answer.challenge}
-    return render_verdict(answer.verdict, shown)
+    return verdict_body(answer.verdict, shown)
 
 
 def _chain(body: Mapping[str, object]) -> tuple[str, ...]:

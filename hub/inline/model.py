@@ -8,6 +8,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
+
 from risk.model import Level
 from risk.verdict import Verdict
 
@@ -17,8 +19,7 @@ TEXT_CHARACTERS_MAX: Final = 1_024
 SIGNALS_MAX: Final = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionQuestion:
+class SessionQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a session may do what it is about to do. Everything but the tenant may be unknown.
 
     iss, sid: which session; without iss the sid must be the only one of its name in the tenant.
@@ -41,7 +42,7 @@ class SessionQuestion:
     accept_language: str | None = None
     device_id: str | None = None
     device_token_hash: str | None = None
-    signals: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    signals: Mapping[str, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     app: str | None = None
     method: str | None = None
     path: str | None = None
@@ -65,7 +66,8 @@ class Answer:
     causes, old, new: what changed, by its familiar name, and the values before and after.
     cache_ttl_ms: how long a door may repeat it for the same question; 0 for not at all.
     step_up_id: of the one step-up this context is asked for; is_first_asked: by this very answer.
-    challenge: what the device of a key-bound session has to sign next.
+    challenge: what the device of a key-bound session has to sign next. rendered: what the hub's own
+    door made of this very answer, empty as long as nobody asked there.
     """
 
     verdict: Verdict
@@ -85,3 +87,4 @@ class Answer:
     step_up_id: str = ""
     is_first_asked: bool = False
     challenge: str = ""
+    rendered: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)

@@ -74,3 +74,63 @@ async def test_a_wrong_member_is_named(
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
     assert [each["pointer"] for each in answer.json()["errors"]] == [pointer]
+
+
+@ONE_ENGINE
+async def test_the_short_and_the_general_way_say_the_same(
+    idp: httpx2.AsyncClient, story: Story
+) -> None:
+    """A query in the address sends a question the general way."""
+    stranger = await story.hub.token("ssf.read")
+    headers = [{}, {"authorization": f"Bearer {stranger}"}, {"authorization": "Bearer nobody"}]
+    bodies = [b"", b"{}", b'{"ua": 1}', b'{"ua": "a", "ua": "b"}', b"[", b"[]", b'{"iss": "x"}']
+    bodies.append(b'{"ua": "' + b"x" * (1024 * 1024) + b'"}')
+    for content in bodies:
+        for each in headers:
+            short = await idp.post(PATH, content=content, headers=each)
+            general = await idp.post(f"{PATH}?general", content=content, headers=each)
+            assert short.status_code == general.status_code
+            assert _shown(short) == _shown(general)
+            for name in ("content-type", "cache-control", "www-authenticate"):
+                assert short.headers.get(name) == general.headers.get(name)
+
+
+def _shown(answer: httpx2.Response) -> dict[str, object]:
+    shown: dict[str, object] = answer.json()
+    return {name: value for name, value in shown.items() if name != "instance"}
+
+
+@ONE_ENGINE
+async def test_a_body_in_many_parts_is_read_whole_and_bounded(idp: httpx2.AsyncClient) -> None:
+    async def parts(count: int) -> AsyncIterator[bytes]:
+        yield b'{"ua": "'
+        for _ in range(count):
+            yield b"x" * 1_000
+        yield b'"}'
+
+    assert (await idp.post(PATH, content=parts(1))).status_code == 200
+    assert (await idp.post(PATH, content=parts(2_000))).status_code == 413
+
+
+@ONE_ENGINE
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/sessions/evaluate", 405),
+        ("POST", "/v1/sessions//evaluate", 400),
+        ("POST", "/v1/sessions/a%00b/evaluate", 400),
+        ("POST", "/v1/sessions/a/b/evaluate", 200),
+    ],
+)
+async def test_odd_addresses_go_the_general_way(
+    idp: httpx2.AsyncClient, method: str, path: str, status: int
+) -> None:
+    assert (await idp.request(method, path)).status_code == status
+
+
+@ONE_ENGINE
+async def test_an_answer_that_is_held_is_the_same_text(idp: httpx2.AsyncClient) -> None:
+    question = {"ip_chain": ["198.51.100.24"], "ua": "Mozilla/5.0 (X11; Linux x86_64)"}
+    first = await idp.post(PATH, json=question)
+    again = [await idp.post(PATH, json=question) for _ in range(3)]
+    assert {each.content for each in again} == {first.content}
