@@ -37,6 +37,7 @@ class Event(StrEnum):
     QUARANTINED = "provider.quarantined"
     SILENT = "upstream.silent"
     UNRESOLVED = "risk.unresolved"
+    ALERTED = "policy.alerted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

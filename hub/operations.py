@@ -18,6 +18,7 @@ import runtime.queue
 import transmitters
 from actions.messages import Event
 from hub import logouts
+from hub.alerting import TELL_ALERT
 from hub.pipeline import TOPICS, caps_of, lock_tenants, respond
 from receivers.upstreams.model import Settlement as UpstreamSettlement
 from receivers.upstreams.store import get_upstream
@@ -126,4 +127,5 @@ def all_operations() -> tuple[Operation[Any, Any], ...]:
     return (
         *(_ENRICHED.get(one.name, one) for package in packages for one in package.OPERATIONS),
         NOTE_SESSION_LEVEL,
+        TELL_ALERT,
     )

@@ -63,7 +63,7 @@ class Verdict:
     trace_id: of the signal that led there, where there is one. acr, amr_any_of, max_age (in
     seconds, 0 is "now"): what a STEP_UP asks for (RFC 9470). would_have: the decision that
     monitoring policies held back, where it is stronger. alerts: whether somebody is told.
-    logs: whether the decision is worth a line although it is ALLOW.
+    logs: the rule for which the decision is worth a line although it is ALLOW, or "".
     """
 
     decision: Decision
@@ -77,7 +77,7 @@ class Verdict:
     would_have: Decision | None = None
     violations: tuple[Violation, ...] = ()
     alerts: bool = False
-    logs: bool = False
+    logs: str = ""
 
 
 def strongest(verdicts: Sequence[Verdict]) -> Verdict:
@@ -109,7 +109,7 @@ def strongest(verdicts: Sequence[Verdict]) -> Verdict:
         would_have=held if held is not None and held > first.decision else None,
         violations=tuple(violation for each in ranked for violation in each.violations),
         alerts=any(each.alerts for each in ranked),
-        logs=any(each.logs for each in ranked),
+        logs=next((each.logs for each in ranked if each.logs), ""),
     )
 
 

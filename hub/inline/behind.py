@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 import structlog
 from prometheus_client import Counter
 
+from hub.alerting import TELL_ALERT, PolicyAlert
 from receivers.model import AcceptedSET
 from receivers.store import ACCEPT
 from risk.contexts.service import RECORD
@@ -30,7 +31,7 @@ _lost_total = Counter(
 )
 
 
-Note: TypeAlias = Stand | RecordedContext | AcceptedSET
+Note: TypeAlias = Stand | RecordedContext | AcceptedSET | PolicyAlert
 
 
 class Behind:
@@ -45,7 +46,7 @@ class Behind:
         self._writing = asyncio.Lock()
 
     def note(self, item: Note) -> None:
-        """Write a stand, a record or a finding soon. Raises nothing."""
+        """Write a stand, a record, a finding or an alert soon. Raises nothing."""
         if len(self._waiting) >= WAITING_MAX:
             self._waiting.popleft()
             _lost_total.inc()
@@ -78,9 +79,11 @@ class Behind:
                 log.warning("contexts.lost", count=len(failed), error=type(failed[0]).__name__)
                 return
 
-    async def _write(self, item: Note) -> Settled | bool:
+    async def _write(self, item: Note) -> Settled | bool | int:
         if isinstance(item, Stand):
             return await self._writer.submit(SETTLE, item)
         if isinstance(item, AcceptedSET):
             return await self._writer.submit(ACCEPT, item)
+        if isinstance(item, PolicyAlert):
+            return await self._writer.submit(TELL_ALERT, item)
         return await self._writer.submit(RECORD, item)

@@ -10,7 +10,7 @@ has the longer limit. Past these, or without the facts, the stated fallback deci
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -43,6 +43,7 @@ from hub.node import Node
 from risk.baselines.memory import Recorder
 from risk.behaviours.history import History
 from risk.contexts.parsing import believed_at, bounded_chain
+from risk.entities.memory import Groups
 from risk.inline.memory import Live, LiveSessions, is_proven
 from risk.inline.model import Situation, judge, spot_of
 from risk.inline.proofs import Proof
@@ -53,6 +54,7 @@ from risk.policies.compiled import CompiledPolicies
 from risk.policies.facts import RequestFacts, RequestKind
 from risk.posture.model import facts_of
 from risk.scoring.service import scorer_named
+from risk.sessions.model import Session
 from risk.verdict import Decision
 from risk.zones.origin import Origin
 from runtime.caller import Caller
@@ -123,6 +125,7 @@ class Evaluator:
         self._deadline_s = node.config.evaluate_deadline_ms / 1000
         self.live = LiveSessions(node.database, node.changes)
         self.levels = Levels(node.database, node.changes)
+        self.groups = Groups(node.database, node.changes)
         self.behind = Behind(node.writer, self.live.written)
         self._cold_limit_s = cold_limit_s
         self._fallback = Fallback(self.live, denied_users, policies, node.clock)
@@ -185,7 +188,8 @@ class Evaluator:
             if session.device_id
             else Level.LOW
         )
-        if user_level is None or device_level is None:
+        groups = self.groups.peek(session.tenant_id, session.user_id)
+        if user_level is None or device_level is None or groups is None:
             return object()
         version = self._node.feed.version(session.tenant_id, "policies")
         return (
@@ -193,6 +197,7 @@ class Evaluator:
             self._placing.version(session.tenant_id),
             user_level,
             device_level,
+            groups,
             live.trail.level if live.trail else Level.LOW,
         )
 
@@ -251,9 +256,10 @@ class Evaluator:
         session, now = live.session, self._node.clock.now()
         here = context_of(caller, question, place, believed_at(question.at, now), live)
         ids = {session.user_id, *([session.device_id] if session.device_id else [])}
-        if any(self.levels.peek(session.tenant_id, each) is None for each in ids):
+        if not self._knows(session, ids):
             pace.slow_down()
         levels = await self.levels.of(session.tenant_id, ids)
+        groups = await self.groups.of(session.tenant_id, (session.user_id,))
         trail = trail_of(live)
         if here is not None:
             live.asked_last = asked.context
@@ -277,6 +283,7 @@ class Evaluator:
             user_level=levels[session.user_id],
             device_level=levels[session.device_id] if session.device_id else Level.LOW,
             zones=place.zones,
+            groups=groups[session.user_id],
             app_id=app_id or None,
             record=place.record,
             posture=facts_of(question.signals, live.posture),
@@ -309,6 +316,12 @@ class Evaluator:
             situation=situation,
             judged=judge(situation, policies, self._scorer),
         )
+
+    def _knows(self, session: Session, entity_ids: Collection[str]) -> bool:
+        """Return whether levels and groups are in memory."""
+        if self.groups.peek(session.tenant_id, session.user_id) is None:
+            return False
+        return all(self.levels.peek(session.tenant_id, each) is not None for each in entity_ids)
 
     async def _binding(
         self, question: SessionQuestion, live: Live, here: tuple[str, datetime], pace: _Pace

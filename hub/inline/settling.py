@@ -13,6 +13,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from hub.alerting import About, Alerts
 from hub.inline.behind import Behind
 from hub.inline.bound import new_challenge
 from hub.inline.case import Case, Held, answer_of, nowhere, recorded_of, stand_of
@@ -55,6 +56,7 @@ class Settling:
         self._behind = behind
         self._recorder = recorder
         self._stamp = stamp
+        self._alerts = Alerts()
 
     async def conclude(self, case: Case) -> Answer:
         """Write, learn and keep what came of a case, and return its answer.
@@ -66,6 +68,8 @@ class Settling:
         if case.live.session.binding is not None:
             challenge = new_challenge(case.live.session, self._box, case.situation.now)
             answer = replace(answer, challenge=challenge)
+        for alert in self._alerts.found(verdict, _about(case, answer.trace_id)):
+            self._behind.note(alert)
         if case.is_first:
             self._behind.note(recorded_of(case))
             if case.judged.level is Level.HIGH:
@@ -130,3 +134,17 @@ class Settling:
     def _keep(self, case: Case, answer: Answer, until: datetime | None = None) -> None:
         spot = spot_of(case.situation.here) if case.situation.here else None
         case.live.keep(case.asked, Held(answer, self._stamp(case.live), spot, case.key, until))
+
+
+def _about(case: Case, trace_id: str | None) -> About:
+    session = case.live.session
+    return About(
+        tenant_id=session.tenant_id,
+        of="session",
+        key=session.session_id,
+        session_id=session.session_id,
+        user_id=session.user_id,
+        app_id=case.situation.facts.app_id or "",
+        trace_id=trace_id or "",
+        at=case.situation.now,
+    )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 
+from hub.alerting import TELL_ALERT, About, Alerts
 from hub.node import Node
 from hub.sign_ins.finding import signal_of
 from receivers.store import ACCEPT
@@ -141,6 +142,7 @@ class SignIns:
         self.recorder = Recorder(node.writer, history.baselines)
         self.log = SignInLog(node.writer)
         self.failures = Failures()
+        self._alerts = Alerts()
 
     async def judge(self, asked: Asked) -> Judged:
         """Return the verdict of score and policies. Raises database errors."""
@@ -206,6 +208,8 @@ class SignIns:
             await self.log.write(record)
         else:
             self.log.note(record)
+        for alert in self._alerts.found(judged.verdict, _about(asked, judged, now)):
+            await self._node.writer.submit(TELL_ALERT, alert)
 
     async def _tell(self, asked: Asked, judged: Judged, now: datetime) -> None:
         """Say of the user what the sign-in gives reason to; return after the commit."""
@@ -324,6 +328,18 @@ class SignIns:
             verdict = after_proof(verdict, question.amr, question.acr)
         reasons = tuple(dict.fromkeys((*verdict.reasons, *score.reasons)))
         return score, replace(verdict, reasons=reasons)
+
+
+def _about(asked: Asked, judged: Judged, now: datetime) -> About:
+    return About(
+        tenant_id=asked.tenant_id,
+        of="sign_in",
+        key=asked.reference,
+        user_id=min(asked.user_ids, default=""),
+        app_id=asked.question.app or "",
+        trace_id=judged.trace_id,
+        at=now,
+    )
 
 
 def _occurrence(asked: Asked, origin: Origin, now: datetime) -> Occurrence:

@@ -30,6 +30,8 @@ REFERENCE_CHARS_MAX: Final = 2048
 #: part of a primary key, which PostgreSQL bounds; a longer issuer is cut
 SOURCE_CHARS_MAX: Final = 255
 ADMIN_SOURCE: Final = "admin"
+#: what the change feed calls groups of users; refs are users
+GROUPS_KIND: Final = "groups"
 SESSIONS_SOURCE: Final = "sessions"
 ID_PREFIX: Final = {
     EntityKind.USER: "usr",

@@ -16,6 +16,7 @@ from risk.entities.model import (
     ADMIN_SOURCE,
     EXTERNAL_ID_CHARS_MAX,
     GROUP_CHARS_MAX,
+    GROUPS_KIND,
     GROUPS_MAX,
     ID_PREFIX,
     LABEL_CHARS_MAX,
@@ -35,6 +36,7 @@ from risk.levels import store as levels_store
 from risk.levels.model import LINKED
 from risk.model import EntityKind
 from risk.sql.store import Connection
+from runtime.changes import note_changes
 from runtime.errors import Conflict, Invalid, NotFound
 from runtime.ids import new_id
 from ssf.subject import SimpleSubject, normal_form, render_subject
@@ -268,6 +270,8 @@ async def _update(
     )
     if updated != stored:
         await store.update_entity(connection, updated)
+    if updated.groups != stored.groups:
+        await note_changes(connection, GROUPS_KIND, [(tenant_id, entity_id)])
 
 
 def _check(facts: EntityFacts) -> None:

@@ -63,7 +63,6 @@ _deadlines_total = Counter(
 
 _ALLOW_APP: Final = Verdict(decision=Decision.ALLOW, scope=Scope.APP)
 _ALLOW: Final = Verdict(decision=Decision.ALLOW, scope=Scope.SESSION)
-_ALLOW_AND_LOG: Final = replace(_ALLOW, logs=True)
 
 
 class _OutOfTime(Exception):  # noqa: N818 - a turn of events inside this module
@@ -237,7 +236,7 @@ class CompiledPolicies:
             if policy.mode is PolicyMode.MONITOR:
                 return _calm(compiled.scope, PolicyMode.MONITOR)
             if outcome is not None and outcome.log:
-                return _ALLOW_AND_LOG
+                return replace(_ALLOW, logs=f"{policy.name}/{rule.name}" if rule else "")
             return _ALLOW if compiled.scope is Scope.SESSION else _ALLOW_APP
         violation = Violation(
             policy=policy.name,
