@@ -19,11 +19,10 @@ import transmitters
 from actions.messages import Event
 from hub import logouts
 from hub.alerting import TELL_ALERT
-from hub.pipeline import TOPICS, caps_of, lock_tenants, respond
+from hub.pipeline import lock_tenants
 from receivers.upstreams.model import Settlement as UpstreamSettlement
 from receivers.upstreams.store import get_upstream
 from risk.inline.service import register_contexts
-from risk.sessions.levels import SessionLevel, note_levels
 from risk.sessions.model import PutSession, PutSessionResult
 from runtime.ids import new_id
 from runtime.writer import Operation
@@ -95,29 +94,6 @@ SETTLE_UPSTREAM: Final = replace(
 )
 
 
-async def _note_session_levels(
-    connection: AsyncConnection, items: Sequence[SessionLevel]
-) -> Sequence[bool]:
-    """Record what the session check found, judge the users, and respond."""
-    tenant_ids = {item.tenant_id for item in items}
-    await lock_tenants(connection, tenant_ids)
-    caps = await caps_of(connection, tenant_ids)
-    for tenant_id in sorted(tenant_ids):
-        told = [item for item in items if item.tenant_id == tenant_id]
-        now = max(item.at for item in told)
-        made = await note_levels(connection, tenant_id, told, caps=caps, now=now)
-        await respond(connection, made, now=now)
-    return [True] * len(items)
-
-
-#: for the session check: a session's level is not what it was
-NOTE_SESSION_LEVEL: Final = Operation(
-    name="hub.note_session_level",
-    item=SessionLevel,
-    result=bool,
-    handle=_note_session_levels,
-    wakes=TOPICS,
-)
 _ENRICHED: Final = {one.name: one for one in (PUT_SESSION, SETTLE_UPSTREAM, logouts.SETTLE)}
 
 
@@ -126,6 +102,5 @@ def all_operations() -> tuple[Operation[Any, Any], ...]:
     packages = (runtime.queue, receivers, risk, actions, transmitters)
     return (
         *(_ENRICHED.get(one.name, one) for package in packages for one in package.OPERATIONS),
-        NOTE_SESSION_LEVEL,
         TELL_ALERT,
     )

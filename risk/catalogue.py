@@ -12,8 +12,8 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
-from risk.catalogue_entries import ADMIN_REPORTED, ENTRIES, SESSION_INFLUENCED
-from risk.catalogue_reported import ADMIN_CONFIRMED, SESSION_RISK
+from risk.catalogue_entries import ADMIN_REPORTED, ENTRIES
+from risk.catalogue_reported import ADMIN_CONFIRMED
 from risk.finding_type import (
     ACCOUNT_ENABLED,
     ADMIN_LOWERED,
@@ -51,8 +51,6 @@ __all__ = [
     "PHISHING_RESISTANT_SIGN_IN",
     "SESSIONS_REVOKED",
     "SESSIONS_SECURED",
-    "SESSION_INFLUENCED",
-    "SESSION_RISK",
     "SESSION_RISK_LOWERED",
     "FindingType",
     "bound_to_issuer",
@@ -61,7 +59,6 @@ __all__ = [
     "finding_type",
     "is_own_name",
     "life",
-    "session_risk_lowered",
 ]
 
 #: names of a tenant's own, for findings and for remedies
@@ -76,8 +73,6 @@ _BOUND_TO_ISSUER: Final = frozenset(
     {DEVICE_HEALTHY, PARTNER_LOWERED, ACCOUNT_ENABLED, SESSION_RISK_LOWERED, ADMIN_LOWERED}
 )
 
-#: the same of remedies that name a session, or a kind of finding
-_BOUND_PREFIXES: Final = (_SAFE_FOR_A_WHILE, SESSION_RISK_LOWERED + ":")
 #: ageing of findings without a time of their own; HIGH never ages (threat model §1.3)
 LIFE_OF_LEVEL: Final[Mapping[Level, timedelta | None]] = MappingProxyType(
     {Level.LOW: timedelta(days=30), Level.MEDIUM: timedelta(days=14), Level.HIGH: None}
@@ -89,11 +84,6 @@ def credential_changed(credential_type: str) -> str:
     return CREDENTIAL_CHANGED + credential_type[:CREDENTIAL_TYPE_CHARS_MAX]
 
 
-def session_risk_lowered(session_id: str) -> str:
-    """Return the remedy that ends what this one session led to: it is at high risk no more."""
-    return f"{SESSION_RISK_LOWERED}:{session_id}"
-
-
 def confirmed_safe(name: str) -> str:
     """Return the remedy "findings of this kind are false for a while", by a person."""
     return _SAFE_FOR_A_WHILE + name
@@ -101,7 +91,7 @@ def confirmed_safe(name: str) -> str:
 
 def bound_to_issuer(remedy: str) -> bool:
     """Return whether the remedy ends only what the same issuer said."""
-    return remedy in _BOUND_TO_ISSUER or remedy.startswith(_BOUND_PREFIXES) or is_own_name(remedy)
+    return remedy in _BOUND_TO_ISSUER or remedy.startswith(_SAFE_FOR_A_WHILE) or is_own_name(remedy)
 
 
 def is_own_name(name: str) -> bool:

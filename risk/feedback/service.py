@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
-from risk.baselines.service import WithdrawSession, session_mark, withdraw_sessions
 from risk.entities import store as entities_store
 from risk.feedback import store
+from risk.feedback.learning import teach, withdraw
 from risk.feedback.model import (
     CLOSED_MAX,
     LABELS,
@@ -43,15 +43,12 @@ from risk.model import (
     EntityKind,
     Level,
 )
-from risk.sessions import store as sessions_store
 from risk.sql.store import Connection
 from runtime.errors import Conflict
 from runtime.ids import new_id
 
 UNDOABLE: Final = (Word.CONFIRM_COMPROMISED, Word.CONFIRM_SAFE, Word.DISMISS)
 LISTED_MAX: Final = 20
-#: live sessions of a compromised user whose traces leave the baseline
-WITHDRAWN_MAX: Final = 50
 
 log = structlog.get_logger()
 _words_total = Counter("hub_risk_feedback_total", "What people said of risk.", ["word"])
@@ -99,7 +96,9 @@ async def give(
         await store.add_labels(connection, feedback, outcome.labelled, label)
     await findings_store.write_detections(connection, outcome.closed, now=now)
     if said.word is Word.CONFIRM_COMPROMISED:
-        await _withdraw(connection, tenant_id, subject, now=now)
+        await withdraw(connection, tenant_id, subject, now=now)
+    if said.word is Word.CONFIRM_SAFE:
+        await teach(connection, tenant_id, subject, now=now)
     user_ids = await lookups.users_of(connection, tenant_id, subject)
     made = await _recompute(connection, feedback, user_ids, outcome=outcome, caps=caps, now=now)
     _tell(feedback, said.word.value)
@@ -166,36 +165,6 @@ async def note_level(
             at=now,
             until=now + ADMIN_PIN_LIFE if is_pin else None,
         ),
-    )
-
-
-async def _withdraw(
-    connection: Connection, tenant_id: str, subject: Subject, *, now: datetime
-) -> None:
-    """Take out of the user's baseline what the sessions brought that a stranger had.
-
-    Of a user those that are live: one of them is the stranger's. Undo does not bring it back; what
-    is the user's own is learned anew soon.
-    """
-    if subject.session is not None:
-        sessions = [subject.session]
-    elif subject.kind is EntityKind.USER:
-        sessions = await sessions_store.live_of_user(
-            connection, tenant_id, user_id=subject.entity_id, limit=WITHDRAWN_MAX
-        )
-    else:
-        return
-    await withdraw_sessions(
-        connection,
-        [
-            WithdrawSession(
-                tenant_id=tenant_id,
-                user_id=each.user_id,
-                session=session_mark(each.iss, each.sid),
-                at=now,
-            )
-            for each in sessions
-        ],
     )
 
 

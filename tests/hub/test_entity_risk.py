@@ -8,10 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from hub.operations import NOTE_SESSION_LEVEL
-from risk.sessions.levels import SessionLevel
+from runtime.clock import epoch_s
 from tests.hub.conftest import ONE_ENGINE, Hub
-from tests.hub.story import LAPTOP, ROSA, Story, begin
+from tests.hub.story import IDP, LAPTOP, RISK_LEVEL_CHANGE, ROSA, Story, begin
 
 ABOUT_ROSA = {"format": "email", "email": ROSA}
 
@@ -45,17 +44,16 @@ async def test_row_1_session_and_entity_risk_are_read_apart_and_joined_by_ids(
     story: Story,
 ) -> None:
     session = await story.get("/v1/risk/sessions/sid-rosa")
-    item = SessionLevel(
-        tenant_id=story.tenant,
-        session_id=session["id"],
-        user_id=session["user_id"],
-        level="HIGH",
-        reasons=("Two countries at once.",),
-        at=story.hub.clock.now(),
-        trace_id="trace-1",
-    )
-    await story.hub.node.writer.submit(NOTE_SESSION_LEVEL, item)
+    said = {
+        "principal": "SESSION",
+        "current_level": "HIGH",
+        "risk_reason": "Two countries at once.",
+        "event_timestamp": epoch_s(story.hub.clock.now()),
+    }
+    about = {"format": "complex", "session": {"format": "iss_sub", "iss": IDP, "sub": "sid-rosa"}}
     async with await provider(story, "casb") as casb:
+        answer = await story.push(sub_id=about, events={RISK_LEVEL_CHANGE: said})
+        assert answer.status_code == 202
         assert await raised(story, casb, "partner_reported_risk", level="LOW") == "MEDIUM"
     of_session = await story.get("/v1/risk/sessions/sid-rosa/explain")
     assert (of_session["level"], of_session["evidence"][0]["reasons"]) == (

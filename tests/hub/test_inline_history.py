@@ -49,3 +49,31 @@ async def test_asking_again_records_nothing_twice(gateway: Gateway, times: int) 
         await gateway.ask(request_from(HOME))
         await recorded(gateway)
     assert len(await recorded(gateway)) == 1
+
+
+async def confirm_safe(gateway: Gateway, path: str) -> None:
+    said = await gateway.story.admin.post(f"/v1/risk/{path}/confirm-safe")
+    assert said.status_code == 200, said.text
+    assert said.json()["changed"] is True
+    await gateway.settle()
+
+
+@pytest.mark.parametrize("kind", ["sessions", "users"])
+async def test_confirm_safe_makes_what_was_seen_known(gateway: Gateway, kind: str) -> None:
+    """A person who says that it was Rosa says so of the addresses and devices too."""
+    for body in (request_from(HOME), request_from(OFFICE), STOLEN):
+        await gateway.ask(body)
+    await gateway.settle()
+    await gateway.story.hub.settle()
+    assert [ip for ip, _ in await recorded(gateway)] == [HOME]
+    named = {"sessions": SID, "users": gateway.story.ids["rosa"]}
+    await confirm_safe(gateway, f"{kind}/{named[kind]}")
+    state = state_of(gateway.story.hub)
+    known = await state.history.baselines.of("default", gateway.story.ids["rosa"])
+    # Of the user: what was asked for, not what was stopped. Of this session: that as well.
+    devices = len({each.device for each in known.recent})
+    assert ({each.ip for each in known.recent}, devices) == (
+        {HOME, OFFICE},
+        2 if kind == "sessions" else 1,
+    )
+    assert {each.session for each in known.recent} == {session_mark(IDP, SID)}

@@ -110,3 +110,28 @@ async def test_the_switch_is_one_tenants_own_and_the_owners_to_set(hub: Hub, sto
     assert wrong.status_code == 400
     await raised(story, "honeytoken_use")
     assert await level(story) == "HIGH"
+
+
+async def test_row_5_a_hijack_ends_when_sessions_end_and_the_user_returns_with_a_passkey(
+    story: Story,
+) -> None:
+    rosa = f"/v1/risk/users/{story.ids['rosa']}"
+    sensor = await story.post("/admin/v1/clients", {"name": "s", "scopes": ["signals.write"]})
+    provider = {"name": "s", "issuer": "https://s.example", "client_id": sensor["id"]}
+    await story.post("/admin/v1/providers", provider)
+    about = {"sub_id": {"format": "email", "email": ROSA}}
+    async with story.hub.client(sensor["token"]) as client:
+        said = await client.post("/v1/signals/detections", json={"name": "aitm_replay", **about})
+        assert said.status_code == 202
+        await story.hub.settle()
+        story.hub.clock.advance(60)
+        over = {"remedy": "sessions_revoked", **about}
+        assert (await client.post("/v1/signals/remedies", json=over)).status_code == 202
+    await story.hub.settle()
+    async with story.hub.client(story.tokens["idp"]) as idp:
+        for sid, amr, level in (("sid-3", ["pwd", "otp"], "HIGH"), ("sid-4", ["hwk"], "LOW")):
+            story.hub.clock.advance(60)
+            body = {"user": story.ids["rosa"], "amr": amr}
+            assert (await idp.put(f"/v1/sessions/{sid}", json=body)).status_code == 201
+            await story.hub.settle()
+            assert (await story.get(rosa))["level"] == level, amr
