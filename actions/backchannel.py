@@ -30,7 +30,7 @@ _REFUSED: Final = frozenset({400, 422})
 
 
 def render_claims(message: LogoutMessage) -> dict[str, object]:
-    """Return the claims of a logout token for all sessions of a user: no `sid`, no `nonce`.
+    """Return the claims of a logout token: with a `sid` for one session, else for all; no `nonce`.
 
     Raises ValueError when the subject's format has no single value. Requirements BCL-3 to BCL-5.
     """
@@ -45,6 +45,7 @@ def render_claims(message: LogoutMessage) -> dict[str, object]:
         "exp": message.issued_at_s + VALIDITY_S,
         "jti": message.jti,
         "events": {EVENT_URI: {}},
+        **({"sid": message.sid} if message.sid else {}),
     }
 
 

@@ -12,7 +12,8 @@ class LogoutMessage:
 
     issuer: our issuer, as the app trusts it. client_id: our name at the app (`sub` of GTR, `aud`
     of a logout token). subject: RFC 9493 object of a format the app understands. jti: fresh for
-    each attempt. issued_at_s: seconds since 1970.
+    each attempt. issued_at_s: seconds since 1970. sid: of the one session that is meant, as its
+    issuer calls it; "" for all sessions of the user.
     """
 
     endpoint_url: str
@@ -21,3 +22,4 @@ class LogoutMessage:
     subject: Mapping[str, object]
     jti: str
     issued_at_s: int
+    sid: str = ""

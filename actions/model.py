@@ -36,6 +36,10 @@ REQUESTED: Final = "logout_requested"
 CAUSES_MAX: Final = 200
 #: begins the id of a notice, which stands where tasks have their containment
 NOTICE_PREFIX: Final = "qrn_"
+SILENCE_PREFIX: Final = "sil_"
+#: the same of the logout of one session
+SESSION_PREFIX: Final = "slo_"
+WITHOUT_CONTAINMENT: Final = (NOTICE_PREFIX, SILENCE_PREFIX, SESSION_PREFIX)
 DETAIL_CHARACTERS_MAX: Final = 500
 
 
@@ -266,6 +270,7 @@ class TaskPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     user was in it before us. INVARIANT: `was_member` is stored before the first change is sent, so
     that a crash in between cannot make our own member look like somebody else's (SCC-19).
     identifiers, reason: whom to publish session-revoked about and why; filled in when it is due.
+    session: {iss, sid} of the one session that is logged out; None for all of the user.
     event_type, note, body: of a notification; the body is kept once it was sent, so that repeats
     under one webhook-id are equal.
     """
@@ -280,6 +285,7 @@ class TaskPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     body: str | None = None
     identifiers: tuple[dict[str, Any], ...] = ()
     reason: str = ""
+    session: dict[str, str] | None = None
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

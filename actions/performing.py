@@ -116,7 +116,8 @@ async def _log_out(work: Work, tools: Tools) -> Performed:
     if endpoint_url is None:
         return _refused(work, f"the app no longer has the logout method {method.value}")
     issuer = app.subject_issuer or app.issuer
-    identifiers, formats = work.containment.identifiers, app.subject_formats
+    identifiers = payload.identifiers or work.containment.identifiers
+    formats = app.subject_formats
     found = next_subject(identifiers, formats, start=payload.format_index, issuer=issuer)
     if found is None:
         known = ", ".join(formats)
@@ -129,6 +130,7 @@ async def _log_out(work: Work, tools: Tools) -> Performed:
         subject=subject,
         jti=new_ulid(),
         issued_at_s=epoch_s(tools.clock.now()),
+        sid=(payload.session or {}).get("sid", ""),
     )
     key = await tools.keys.current(work.task.tenant_id, logout.KEY_PURPOSE[method])
     # Signing takes about a millisecond of CPU, which the loop should not wait for.

@@ -22,6 +22,7 @@ from actions.model import (
     GUARD_WINDOW,
     NOTIFICATION_DEADLINE,
     TASK_DEADLINE,
+    WITHOUT_CONTAINMENT,
     Attempt,
     Containment,
     ContainmentOrder,
@@ -342,7 +343,7 @@ async def _failed_task(
     """Return a failed task and its locked containment. Raises NotFound, Conflict."""
     key = (tenant_id, task_id)
     task = (await task_store.tasks_by_key(connection, [key])).get(key)
-    if task is not None and task.containment_id.startswith("qrn_"):
+    if task is not None and task.containment_id.startswith(WITHOUT_CONTAINMENT):
         raise Conflict("The task belongs to no containment.")
     if task is None:
         raise NotFound("No such task.")

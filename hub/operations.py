@@ -20,8 +20,10 @@ from actions.messages import Event
 from hub import logouts
 from hub.alerting import TELL_ALERT
 from hub.pipeline import lock_tenants
+from hub.session_logouts import log_out_sessions
 from receivers.upstreams.model import Settlement as UpstreamSettlement
 from receivers.upstreams.store import get_upstream
+from risk.inline.model import SessionLogout, Settled, Stand
 from risk.inline.service import register_contexts
 from risk.sessions.model import PutSession, PutSessionResult
 from runtime.ids import new_id
@@ -48,6 +50,23 @@ async def _put_sessions(
 
 
 PUT_SESSION: Final = replace(risk.PUT_SESSION, handle=_put_sessions)
+
+
+async def _settle_stands(connection: AsyncConnection, items: Sequence[Stand]) -> Sequence[Settled]:
+    """Settle stands, and log out the sessions that end with them, in one transaction."""
+    results = await risk.SETTLE.handle(connection, items)
+    await log_out_sessions(connection, [item.logout for item in items if item.logout])
+    return results
+
+
+SETTLE: Final = replace(risk.SETTLE, handle=_settle_stands)
+LOG_OUT_SESSION: Final = Operation(
+    name="hub.log_out_session",
+    item=SessionLogout,
+    result=bool,
+    handle=log_out_sessions,
+    wakes=("deliveries", "polls", "tasks"),
+)
 
 
 async def _settle_upstreams(
@@ -94,7 +113,7 @@ SETTLE_UPSTREAM: Final = replace(
 )
 
 
-_ENRICHED: Final = {one.name: one for one in (PUT_SESSION, SETTLE_UPSTREAM, logouts.SETTLE)}
+_ENRICHED: Final = {one.name: one for one in (PUT_SESSION, SETTLE, SETTLE_UPSTREAM, logouts.SETTLE)}
 
 
 def all_operations() -> tuple[Operation[Any, Any], ...]:
@@ -103,4 +122,5 @@ def all_operations() -> tuple[Operation[Any, Any], ...]:
     return (
         *(_ENRICHED.get(one.name, one) for package in packages for one in package.OPERATIONS),
         TELL_ALERT,
+        LOG_OUT_SESSION,
     )

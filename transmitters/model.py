@@ -227,7 +227,9 @@ def choose_subject(
 
     subjects: of one principal, the preferred one first. subject_format: None takes the first as it
     is; else the first in that format, also one inside `aliases` or the `user` of a complex
-    subject. There is no substitute: another format could tell the receiver what it did not know.
+    subject. A subject with a session goes out whole, where its user is in that format: its user
+    alone would be all sessions. There is no substitute: another format could tell the receiver what
+    it did not know.
     Raises LocalProtocolError when none fits. Requirements SUB-24, SUB-35.
     """
     if subject_format is None:
@@ -235,6 +237,11 @@ def choose_subject(
             return subjects[0]
         raise LocalProtocolError("subject_unmapped", "the event has no subject")
     for subject in subjects:
+        if is_of_session(subject) and subject_format in {
+            "complex",
+            subject.get("user", {}).get("format"),
+        }:
+            return subject
         for candidate in (subject, *_inside(subject)):
             if candidate.get("format") == subject_format:
                 return candidate
@@ -243,10 +250,15 @@ def choose_subject(
     )
 
 
+def is_of_session(subject: Mapping[str, Any]) -> bool:
+    """Return whether a subject is one session, and not all of a user. Raises nothing."""
+    return subject.get("format") == "complex" and "session" in subject
+
+
 def _inside(subject: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     if subject.get("format") == "aliases":
         return tuple(subject["identifiers"])
-    if subject.get("format") == "complex" and "user" in subject:
+    if subject.get("format") == "complex" and "user" in subject and not is_of_session(subject):
         return (subject["user"], *_inside(subject["user"]))
     return ()
 

@@ -23,7 +23,7 @@ from actions.model import (
     TaskState,
 )
 from actions.tasks.tables.store import IS_QUEUED, attempts, tasks
-from runtime.database import UTCDateTime
+from runtime.database import UTCDateTime, insert_new
 from runtime.queue import BUCKETS
 from runtime.statements import Query, Write, among, inserts, rows_of_keys
 
@@ -109,6 +109,28 @@ async def tasks_of(
 async def add_tasks(connection: Connection, new: Sequence[Task]) -> None:
     """Enqueue tasks; one whose idempotency key exists already is left as it is."""
     await _ADD.run(connection, [_task_row(task) for task in new])
+
+
+async def add_new_tasks(connection: Connection, new: Sequence[Task]) -> list[Task]:
+    """Enqueue tasks; return those whose idempotency key did not exist."""
+    added = await insert_new(connection, tasks, [_task_row(task) for task in new], "task_id")
+    return [task for task in new if task.task_id in added]
+
+
+async def users_since(
+    connection: Connection, tenant_id: str, *, prefix: str, since_id: str
+) -> set[str]:
+    """Return the users of newer tasks whose containment ids begin so."""
+    rows = await connection.execute(
+        sa.select(tasks.c.user_id)
+        .where(
+            tasks.c.tenant_id == tenant_id,
+            tasks.c.task_id > since_id,
+            tasks.c.containment_id.startswith(prefix, autoescape=True),
+        )
+        .distinct()
+    )
+    return set(rows.scalars())
 
 
 async def cancel_tasks(connection: Connection, keys: Sequence[Key], *, now: datetime) -> None:

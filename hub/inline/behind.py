@@ -11,11 +11,11 @@ import structlog
 from prometheus_client import Counter
 
 from hub.alerting import TELL_ALERT, PolicyAlert
+from hub.operations import LOG_OUT_SESSION, SETTLE
 from receivers.model import AcceptedSET
 from receivers.store import ACCEPT
 from risk.contexts.service import RECORD
-from risk.inline.model import Settled, Stand
-from risk.inline.service import SETTLE
+from risk.inline.model import SessionLogout, Settled, Stand
 from risk.policies.recorded import RecordedContext
 from runtime.errors import Refused, Unavailable
 from runtime.writer import Writer
@@ -31,7 +31,7 @@ _lost_total = Counter(
 )
 
 
-Note: TypeAlias = Stand | RecordedContext | AcceptedSET | PolicyAlert
+Note: TypeAlias = Stand | RecordedContext | AcceptedSET | PolicyAlert | SessionLogout
 
 
 class Behind:
@@ -82,6 +82,8 @@ class Behind:
     async def _write(self, item: Note) -> Settled | bool | int:
         if isinstance(item, Stand):
             return await self._writer.submit(SETTLE, item)
+        if isinstance(item, SessionLogout):
+            return await self._writer.submit(LOG_OUT_SESSION, item)
         if isinstance(item, AcceptedSET):
             return await self._writer.submit(ACCEPT, item)
         if isinstance(item, PolicyAlert):

@@ -12,11 +12,20 @@ from hub.inline.model import Answer, Risk, SessionQuestion
 from risk.baselines.model import Occurrence, hour_of_week, short
 from risk.baselines.service import session_mark
 from risk.behaviours.history import View, with_place
-from risk.contexts.model import Change, Context, causes_of, changed_values
+from risk.contexts.model import SEVERE, Change, Context, causes_of, changed_values
 from risk.contexts.parsing import bounded, bounded_chain
 from risk.contexts.stored import render_context
 from risk.inline.memory import Live, is_proven
-from risk.inline.model import Judged, Situation, Spot, Stand, StandState, Trail, worst_level
+from risk.inline.model import (
+    Judged,
+    SessionLogout,
+    Situation,
+    Spot,
+    Stand,
+    StandState,
+    Trail,
+    worst_level,
+)
 from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedContext, encode
@@ -285,11 +294,55 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         app_id=situation.facts.app_id or "",
         context=render_context(situation.here) if situation.here else {},
         ends=(session.iss, session.sid) if _ends_all(case, state) else None,
+        logout=logout_of(case, trace_id) if state is StandState.TERMINATED else None,
     )
 
 
 def _ends_all(case: Case, state: StandState) -> bool:
     """Return whether the session is over, and not only a context that came to it."""
+    is_wide = case.judged.verdict.scope > Scope.APP
+    return state is StandState.TERMINATED and is_wide and _is_its_own(case)
+
+
+def _is_its_own(case: Case) -> bool:
+    """Return whether it is the client that the session began with, as far as can be told.
+
+    Whoever came to its secret with another device or browser is stopped where they are; the owner
+    goes on.
+    """
     stand = case.situation.stand
-    is_own = case.is_review or (stand is not None and stand.is_accepted)
-    return state is StandState.TERMINATED and is_own and case.judged.verdict.scope > Scope.APP
+    is_known = stand is not None and stand.is_accepted
+    return case.is_review or is_known or SEVERE.isdisjoint(case.judged.changes)
+
+
+def logout_of(case: Case, trace_id: str | None) -> SessionLogout | None:
+    """Return what has to be logged out: the session, or the apps whose policies end it there."""
+    verdict, session = case.judged.verdict, case.live.session
+    if not _is_its_own(case):
+        return None
+    app_ids: tuple[str, ...] | None = None
+    if verdict.decision is not Decision.TERMINATE or verdict.scope is Scope.APP:
+        app_ids = tuple(
+            sorted(
+                {
+                    app_id
+                    for each in verdict.violations
+                    if each.is_enforced and each.decision is Decision.TERMINATE
+                    for app_id in each.app_ids
+                }
+            )
+        )
+        if not app_ids:
+            return None
+    return SessionLogout(
+        tenant_id=session.tenant_id,
+        user_id=session.user_id,
+        session_id=session.session_id,
+        iss=session.iss,
+        sid=session.sid,
+        context_key=case.key,
+        app_ids=app_ids,
+        at=case.situation.now,
+        reasons=verdict.reasons,
+        trace_id=trace_id or "",
+    )

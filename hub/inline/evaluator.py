@@ -130,7 +130,12 @@ class Evaluator:
         self._cold_limit_s = cold_limit_s
         self._fallback = Fallback(self.live, denied_users, policies, node.clock)
         self._settling = Settling(
-            node.writer, node.box, behind=self.behind, recorder=recorder, stamp=self._stamp
+            node.writer,
+            node.box,
+            behind=self.behind,
+            recorder=recorder,
+            stamp=self._stamp,
+            wake=node.notifier.wake_all,
         )
 
     async def evaluate(self, caller: Caller, question: SessionQuestion) -> Answer:

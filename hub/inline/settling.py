@@ -6,7 +6,7 @@ ALLOW ─▶ written behind the answer      anything else ─▶ one stand, befo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -16,14 +16,14 @@ from prometheus_client import Counter
 from hub.alerting import About, Alerts
 from hub.inline.behind import Behind
 from hub.inline.bound import new_challenge
-from hub.inline.case import Case, Held, answer_of, nowhere, recorded_of, stand_of
+from hub.inline.case import Case, Held, answer_of, logout_of, nowhere, recorded_of, stand_of
 from hub.inline.fallback import DATABASE_TROUBLE
 from hub.inline.finding import finding_of
 from hub.inline.model import Answer
+from hub.operations import LOG_OUT_SESSION, SETTLE
 from risk.baselines.memory import Recorder
 from risk.inline.memory import Live
-from risk.inline.model import STATE_OF, STEP_UP_LIFE, StandState, spot_of
-from risk.inline.service import SETTLE
+from risk.inline.model import STATE_OF, STEP_UP_LIFE, SessionLogout, StandState, outdoes, spot_of
 from risk.model import Level
 from risk.verdict import Decision
 from runtime.errors import Unavailable
@@ -50,7 +50,10 @@ class Settling:
         behind: Behind,
         recorder: Recorder,
         stamp: Callable[[Live], Hashable],
+        wake: Callable[[Iterable[str]], None],
     ) -> None:
+        """wake: whoever works off what was just committed."""
+        self._wake = wake
         self._writer = writer
         self._box = box
         self._behind = behind
@@ -74,19 +77,32 @@ class Settling:
             self._behind.note(recorded_of(case))
             if case.judged.level is Level.HIGH:
                 self._behind.note(finding_of(case, answer.trace_id))
-        if verdict.decision is Decision.ALLOW:
-            if case.judged.accepts and case.situation.stand is None and case.situation.here:
-                state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED
-                stand = stand_of(case, state, answer.trace_id)
-                case.live.stand(stand, case.situation.here)
-                case.live.pending.add(stand.context_key)
-                self._behind.note(stand)
-                self._learn(case)
-            elif case.is_newly_proven:
-                self._learn(case)
-            self._keep(case, answer)
-            return answer
-        return await self._settle(case, answer)
+        if verdict.decision is not Decision.TERMINATE:
+            self._log_out(case, logout_of(case, answer.trace_id))
+        if verdict.decision is not Decision.ALLOW:
+            return await self._settle(case, answer)
+        self._accept(case, answer)
+        self._keep(case, answer)
+        return answer
+
+    def _accept(self, case: Case, answer: Answer) -> None:
+        """Let a context that was let pass join what the session is accepted in, if it may."""
+        if case.judged.accepts and case.situation.stand is None and case.situation.here:
+            state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED
+            stand = stand_of(case, state, answer.trace_id)
+            case.live.stand(stand, case.situation.here)
+            case.live.pending.add(stand.context_key)
+            self._behind.note(stand)
+            self._learn(case)
+        elif case.is_newly_proven:
+            self._learn(case)
+
+    def _log_out(self, case: Case, wanted: SessionLogout | None) -> None:
+        """Log out, behind the answer, where policies end the session at other apps; once."""
+        mark = None if wanted is None else (wanted.context_key, wanted.app_ids)
+        if wanted is not None and mark is not None and mark not in case.live.logged_out:
+            case.live.logged_out.add(mark)
+            self._behind.note(wanted)
 
     def _learn(self, case: Case) -> None:
         """Let what is good of the user enter the baseline: let pass at LOW, or proven."""
@@ -102,9 +118,11 @@ class Settling:
         known = case.situation.stand
         is_same = known is not None and known.state == wanted.state
         if known is not None and (
-            known.is_final or (is_same and not known.is_given_up(case.situation.now))
+            (known.is_final and not outdoes(known, wanted))
+            or (is_same and not known.is_given_up(case.situation.now))
         ):
             settled, is_new = known, False
+            self._log_out(case, wanted.logout)
         else:
             try:
                 async with asyncio.timeout(WRITE_LIMIT_S):
@@ -114,6 +132,9 @@ class Settling:
                 _unrecorded_total.inc()
                 return answer
             settled, is_new = result.stand, result.is_new
+            if wanted.logout is not None:
+                case.live.logged_out.add((wanted.context_key, wanted.logout.app_ids))
+                self._wake(LOG_OUT_SESSION.wakes)
             case.live.stand(settled, case.situation.here or nowhere(case))
         if settled.state == StandState.PASSED and verdict.decision is Decision.STEP_UP:
             # Another process heard of the proof meanwhile.

@@ -48,6 +48,7 @@ class Live:
     pending: keys of stands that are being written behind their answers. noted: (context, app) that
     were recorded. learned: context keys that entered the user's baseline. proven: when the key of
     the session was last shown, by context key. posture: what providers report of its device.
+    logged_out: (context key, apps) whose logouts were ordered.
     """
 
     session: Session
@@ -61,6 +62,7 @@ class Live:
     learned: set[str] = field(default_factory=set)
     noted: set[tuple[str, str | None]] = field(default_factory=set)
     posture: tuple[Reported, ...] = ()
+    logged_out: set[tuple[str, tuple[str, ...] | None]] = field(default_factory=set)
     asked_last: Hashable = None
     is_stale: bool = False
 
@@ -276,6 +278,7 @@ def _made(session: Session, found: Sequence[Stand], before: Live | None) -> Live
     # What was seen of its use is in this process only, and what is being written is not read yet.
     made.trail, made.apps = before.trail, made.apps | before.apps
     made.learned = before.learned
+    made.logged_out = before.logged_out if len(before.logged_out) < NOTED_MAX else set()
     made.noted = before.noted if len(before.noted) < NOTED_MAX else set()
     for key in before.pending - made.stands.keys():
         made.pending.add(key)

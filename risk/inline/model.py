@@ -62,13 +62,32 @@ STATE_OF: Final[Mapping[Decision, StandState]] = {
 }
 
 
+class SessionLogout(msgspec.Struct, frozen=True, kw_only=True):
+    """One session that is to be logged out at its apps, as it travels to the writer.
+
+    app_ids: only there, where their policies fail; None: everywhere. context_key: of the context
+    that was judged; each (session, context, app) is logged out once.
+    """
+
+    tenant_id: str
+    user_id: str
+    session_id: str
+    iss: str
+    sid: str
+    context_key: str
+    app_ids: tuple[str, ...] | None
+    at: datetime
+    reasons: tuple[str, ...] = ()
+    trace_id: str = ""
+
+
 class Stand(msgspec.Struct, frozen=True, kw_only=True):
     """What was settled about one context of one session, as it is stored and travels to the writer.
 
     level: of the risk it was settled at. context: as rendered by `render_context`. step_up_id: of
     the one step-up it was asked for, "" without; acr, max_age (seconds): what that has to reach.
     auth_time: of the proof that a PASSED brings, not stored. ends: (issuer, sid) when the session
-    ends with it, not stored.
+    ends with it; logout: where it ends. Neither is stored.
     """
 
     tenant_id: str
@@ -89,6 +108,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     context: dict[str, Any] = {}
     auth_time: datetime | None = None
     ends: tuple[str, str] | None = None
+    logout: SessionLogout | None = None
 
     @property
     def is_accepted(self) -> bool:
@@ -123,6 +143,12 @@ def _changes_nothing(known: Stand, wanted: Stand) -> bool:
     return is_denied_again or wanted.state in {StandState.ACCEPTED, StandState.ANCHOR}
 
 
+def outdoes(known: Stand, wanted: Stand) -> bool:
+    """Return whether an end at one app becomes the end of the session. Raises nothing."""
+    ends = wanted.state == StandState.TERMINATED and wanted.scope != "app"
+    return ends and known.scope == "app"
+
+
 def settle(known: Stand | None, wanted: Stand) -> Settled:
     """Return what a stand becomes. Raises nothing; the order of equal requests does not matter.
 
@@ -133,7 +159,7 @@ def settle(known: Stand | None, wanted: Stand) -> Settled:
     if known is None:
         return Settled(stand=wanted, is_new=True)
     keeps = Settled(stand=known, is_new=False)
-    if known.is_final or _changes_nothing(known, wanted):
+    if (known.is_final and not outdoes(known, wanted)) or _changes_nothing(known, wanted):
         return keeps
     return Settled(stand=msgspec.structs.replace(wanted, since=known.since), is_new=True)
 

@@ -1,0 +1,192 @@
+"""Logouts of one session: at the apps that know sessions; the user's others stay as they are.
+
+    order ─▶ drafts: Back-Channel Logout with `sid`, IdP first ─▶ tasks, each at most once
+          └▶ session-revoked about user and session: the caller publishes it for what is new
+
+A method that only knows users, such as Global Token Revocation, is never called for one session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+from actions.drafts import ACTIVE, Registry
+from actions.model import (
+    GUARD_WINDOW,
+    SESSION_PREFIX,
+    STAGE_WAIT,
+    App,
+    AppKind,
+    Containment,
+    LogoutMethod,
+    Stage,
+    Task,
+    TaskDraft,
+    TaskKind,
+    TaskPayload,
+    TaskState,
+    containments_max,
+)
+from actions.notices import notice_containment
+from actions.settlement import read_registries, task_of
+from actions.store import Connection, system_count_enforced
+from actions.tasks import store as task_store
+from runtime.ids import ulid_from_ms
+
+log = structlog.get_logger()
+_held_total = Counter(
+    "hub_actions_session_logouts_held_total",
+    "Logouts of sessions that the blast-radius guard held back.",
+)
+
+#: methods that can end one session and leave the user's others
+OF_SESSIONS: Final = frozenset({LogoutMethod.BCL})
+REASON: Final = "The session is no longer trusted."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOrder:
+    """What is to be logged out. app_ids: only there; None: everywhere the session is known.
+
+    context_key: of the context that was judged; one order per session, context and app.
+    identifiers: RFC 9493 objects of the user.
+    """
+
+    tenant_id: str
+    user_id: str
+    session_id: str
+    iss: str
+    sid: str
+    context_key: str
+    app_ids: tuple[str, ...] | None
+    reasons: tuple[str, ...]
+    identifiers: tuple[Mapping[str, object], ...]
+
+    @property
+    def order_id(self) -> str:
+        """The same for the same session and context."""
+        text = f"{self.session_id}\0{self.context_key}"
+        return SESSION_PREFIX + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def drafts_of(order: SessionOrder, registry: Registry) -> tuple[TaskDraft, ...]:
+    """Return the tasks of an order, the identity provider's first. Raises nothing.
+
+    The first ones are the publications, one per app or one for all.
+    """
+    apps = [app for app in registry.apps if app.status == ACTIVE and _is_meant(order, app)]
+    published = (None,) if order.app_ids is None else tuple(sorted(app.app_id for app in apps))
+    publications = [_publication(order, app_id) for app_id in published]
+    logouts = [
+        _logout(order, app, setting.method)
+        for app in sorted(apps, key=lambda app: (-app.sensitivity, app.app_id))
+        for setting in app.logout
+        if setting.method in OF_SESSIONS
+    ]
+    has_idp = any(draft.stage is Stage.IDP for draft in logouts)
+    wait = STAGE_WAIT if has_idp else timedelta()
+    return (
+        *publications,
+        *(replace(each, due_in=wait) if each.stage is Stage.APPS else each for each in logouts),
+    )
+
+
+async def log_out(
+    connection: Connection,
+    orders: Sequence[SessionOrder],
+    *,
+    user_counts: Mapping[str, int],
+    now: datetime,
+) -> list[tuple[SessionOrder, Task]]:
+    """Enqueue what orders want and was not ordered before; return each order with its new tasks.
+
+    user_counts: users per tenant, for the blast-radius guard: users whose sessions are logged out
+    are counted with those who are contained. Publications are settled already: publish them in this
+    transaction. The caller wakes "tasks" after its commit.
+    """
+    made: list[tuple[SessionOrder, Task]] = []
+    tenants = {order.tenant_id for order in orders}
+    registries = await read_registries(connection, tenants)
+    contained = await system_count_enforced(connection, tenants, since=now - GUARD_WINDOW)
+    for tenant_id in sorted(tenants):
+        room = containments_max(user_counts.get(tenant_id, 0)) - contained.get(tenant_id, 0)
+        since_id = f"tsk_{ulid_from_ms(int((now - GUARD_WINDOW).timestamp() * 1000))}"
+        users = await task_store.users_since(
+            connection, tenant_id, prefix=SESSION_PREFIX, since_id=since_id
+        )
+        for order in (each for each in orders if each.tenant_id == tenant_id):
+            if order.user_id not in users and len(users) >= room:
+                _held_total.inc()
+                log.warning(
+                    "session_logout.held",
+                    tenant_id=tenant_id,
+                    session_id=order.session_id,
+                    user_id=order.user_id,
+                )
+                continue
+            users.add(order.user_id)
+            made += [
+                (order, task)
+                for task in await task_store.add_new_tasks(
+                    connection, _tasks(order, registries[tenant_id], now)
+                )
+            ]
+    return made
+
+
+def _tasks(order: SessionOrder, registry: Registry, now: datetime) -> list[Task]:
+    about: Containment = replace(
+        notice_containment(order.tenant_id, order.order_id, now), user_id=order.user_id
+    )
+    tasks = [task_of(draft, about, now=now) for draft in drafts_of(order, registry)]
+    return [
+        replace(task, state=TaskState.DONE, settled_at=now)
+        if task.kind is TaskKind.PUBLISH_SESSION_REVOKED
+        else task
+        for task in tasks
+    ]
+
+
+def _is_meant(order: SessionOrder, app: App) -> bool:
+    return order.app_ids is None or app.app_id in order.app_ids
+
+
+def _publication(order: SessionOrder, app_id: str | None) -> TaskDraft:
+    return TaskDraft(
+        kind=TaskKind.PUBLISH_SESSION_REVOKED,
+        stage=Stage.APPS,
+        target="publish",
+        lane=f"publish|{order.session_id}",
+        key=f"{order.order_id}:publish:{app_id or 'all'}",
+        app_id=app_id,
+        payload=_payload(order, LogoutMethod.SSF),
+    )
+
+
+def _logout(order: SessionOrder, app: App, method: LogoutMethod) -> TaskDraft:
+    is_idp = app.kind is AppKind.IDP
+    return TaskDraft(
+        kind=TaskKind.IDP_LOGOUT if is_idp else TaskKind.APP_LOGOUT,
+        stage=Stage.IDP if is_idp else Stage.APPS,
+        target=f"logout|{app.app_id}",
+        lane=f"logout|{app.app_id}|{method.value}:{order.session_id}",
+        key=f"{order.order_id}:logout:{app.app_id}:{method.value}",
+        app_id=app.app_id,
+        payload=_payload(order, method),
+    )
+
+
+def _payload(order: SessionOrder, method: LogoutMethod) -> TaskPayload:
+    return TaskPayload(
+        method=method.value,
+        identifiers=tuple(dict(each) for each in order.identifiers),
+        reason="; ".join(order.reasons) or REASON,
+        session={"iss": order.iss, "sid": order.sid},
+    )

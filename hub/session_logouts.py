@@ -1,0 +1,139 @@
+"""What follows when a session is not trusted any more: logouts at its apps, and nowhere else.
+
+    TERMINATE ─▶ SessionLogout ─▶ break-glass? guard? ─▶ tasks with `sid` + session-revoked
+
+Idempotent per session, context and app. Runs in the transaction that settles the context, without
+outbound HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+import hub.guard.service as guard
+import risk.service
+import transmitters.service
+from actions import session_logout
+from actions.model import Action, ContainmentOrder, Task, TaskKind
+from actions.session_logout import SessionOrder
+from risk.entities import store as entities_store
+from risk.inline.model import SessionLogout
+from runtime.clock import epoch_s
+from ssf.events.caep import SessionRevoked
+from ssf.events.registry import render_event
+from transmitters.model import EventToPublish
+
+REASON_USER: Final = "For your security you were signed out. Please sign in again."
+
+log = structlog.get_logger()
+
+
+async def log_out_sessions(
+    connection: AsyncConnection, items: Sequence[SessionLogout]
+) -> list[bool]:
+    """Order the logouts; return for each whether it was let pass. Wakes nobody."""
+    if not items:
+        return []
+    now = max(item.at for item in items)
+    identifiers: dict[tuple[str, str], tuple[Mapping[str, object], ...]] = {}
+    counts: dict[str, int] = {}
+    for tenant_id in sorted({item.tenant_id for item in items}):
+        users = {item.user_id for item in items if item.tenant_id == tenant_id}
+        found = await entities_store.identifiers_of(connection, tenant_id, entity_ids=users)
+        identifiers |= {(tenant_id, user_id): tuple(found.get(user_id, ())) for user_id in users}
+        counts[tenant_id] = await risk.service.count_users(connection, tenant_id)
+    softened = await guard.softened(
+        connection, [_asked(item, identifiers[item.tenant_id, item.user_id]) for item in items]
+    )
+    let_pass = [not order.exempt for order in softened]
+    orders = [
+        _order(item, identifiers[item.tenant_id, item.user_id])
+        for item, passes in zip(items, let_pass, strict=True)
+        if passes
+    ]
+    made = await session_logout.log_out(connection, orders, user_counts=counts, now=now)
+    await transmitters.service.publish(
+        connection,
+        [
+            _event(order, task, now)
+            for order, task in made
+            if task.kind is TaskKind.PUBLISH_SESSION_REVOKED
+        ],
+        now,
+    )
+    for item in items:
+        tasks = [
+            task
+            for order, task in made
+            if (order.session_id, order.app_ids) == (item.session_id, item.app_ids)
+        ]
+        if tasks:
+            log.info(
+                "session.logged_out",
+                tenant_id=item.tenant_id,
+                session_id=item.session_id,
+                user_id=item.user_id,
+                apps="all" if item.app_ids is None else list(item.app_ids),
+                tasks=len(tasks),
+                order_id=tasks[0].containment_id,
+                trace_id=item.trace_id,
+            )
+    return let_pass
+
+
+def _asked(item: SessionLogout, identifiers: tuple[Mapping[str, object], ...]) -> ContainmentOrder:
+    """Return the logout as the guards know orders."""
+    return ContainmentOrder(
+        tenant_id=item.tenant_id,
+        user_id=item.user_id,
+        trace_id=item.trace_id,
+        level="HIGH",
+        reasons=item.reasons,
+        causes=(),
+        actions=frozenset({Action.UNIVERSAL_LOGOUT}),
+        identifiers=identifiers,
+        label="",
+        received_at=item.at,
+    )
+
+
+def _order(item: SessionLogout, identifiers: tuple[Mapping[str, object], ...]) -> SessionOrder:
+    return SessionOrder(
+        tenant_id=item.tenant_id,
+        user_id=item.user_id,
+        session_id=item.session_id,
+        iss=item.iss,
+        sid=item.sid,
+        context_key=item.context_key,
+        app_ids=item.app_ids,
+        reasons=item.reasons,
+        identifiers=identifiers,
+    )
+
+
+def _event(order: SessionOrder, task: Task, now: datetime) -> EventToPublish:
+    """Return the CAEP session-revoked about one session of a user, for one app or all."""
+    event = SessionRevoked(
+        event_timestamp=epoch_s(now),
+        initiating_entity="policy",
+        reason_admin={"en": task.payload.reason},
+        reason_user={"en": REASON_USER},
+    )
+    session = {"format": "iss_sub", "iss": order.iss, "sub": order.sid}
+    users: list[dict[str, object]] = [{"user": dict(each)} for each in order.identifiers] or [{}]
+    return EventToPublish(
+        tenant_id=order.tenant_id,
+        event_type=SessionRevoked.type_uri,
+        payload=render_event(event),
+        is_rendered=True,
+        subjects=tuple({"format": "complex", **each, "session": session} for each in users),
+        ordering_key=order.user_id,
+        txn=order.order_id,
+        toe_s=epoch_s(now),
+        only_app_id=task.app_id,
+    )
