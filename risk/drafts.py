@@ -48,10 +48,12 @@ class SessionEndDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSeenDraft:
-    """The named session of the issuer exists."""
+    """The named session of the issuer exists. fp_ua, ip: with what and from where it is used."""
 
     acr: str | None = None
     amr: tuple[str, ...] | None = None
+    fp_ua: str = ""
+    ip: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

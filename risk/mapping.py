@@ -285,7 +285,11 @@ def _one_line(text: str) -> str:
 def _draw_session(document: Document) -> Draft:
     acr, amr = document.get("acr"), document.get("amr")
     methods = amr if isinstance(amr, list | tuple) else None
+    fp_ua, ips = document.get("fp_ua"), document.get("ips")
+    seen_at = [ip for ip in ips if isinstance(ip, str)] if isinstance(ips, list | tuple) else []
     return SessionSeenDraft(
+        fp_ua=fp_ua if isinstance(fp_ua, str) else "",
+        ip=seen_at[0] if seen_at else "",
         acr=acr if _is_short(acr) else None,
         amr=None if methods is None else tuple(filter(_is_short, methods))[:AMR_MAX],
     )

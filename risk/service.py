@@ -43,6 +43,7 @@ from risk.model import (
 from risk.naming import occurred_at
 from risk.placement import Drafted, Known, Placement
 from risk.posture.service import apply_postures
+from risk.reviews.presence import note_presence
 from risk.sessions import store as sessions_store
 from risk.sessions.reports import apply_reports
 from risk.sql.store import Connection
@@ -225,6 +226,7 @@ async def _assess_tenant(
     )
     await apply_reports(connection, tenant_id, placed, now=now)
     reviews = await apply_postures(connection, tenant_id, placed, now=now)
+    reviews += await note_presence(connection, tenant_id, placed, now=now)
     links = await _owners_and_links(connection, tenant_id, placed)
     change = _change(placed, links, now=now)
     made: list[Assessment] = []

@@ -71,6 +71,8 @@ CAUSES: Final[Mapping[Change, str]] = {
 DEVICE_CAUSE: Final = "deviceContext.change"
 #: begins the names of signals that providers report of a device, apart from any request
 REPORTED_PREFIX: Final = "reported."
+#: the signal that stands for a browser of which only a fingerprint is told
+AGENT_FINGERPRINT: Final = "fp_ua"
 
 
 class NetworkRecord(Protocol):
@@ -294,7 +296,10 @@ def _device_changes(before: Context, after: Context) -> set[Change]:
     if _said(before) - _said(after) and _said(after):
         found.add(Change.SIGNAL_LOSS)
     common = before.signals.keys() & after.signals.keys()
-    if any(before.signals[name] != after.signals[name] for name in common):
+    differing = {name for name in common if before.signals[name] != after.signals[name]}
+    if AGENT_FINGERPRINT in differing:
+        found.add(Change.USER_AGENT)
+    if differing - {AGENT_FINGERPRINT}:
         found.add(Change.POSTURE)
     return found
 

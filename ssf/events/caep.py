@@ -72,7 +72,10 @@ class DeviceComplianceChange(CommonMembers, frozen=True, kw_only=True, omit_defa
 
 
 class SessionEstablished(CommonMembers, frozen=True, kw_only=True, omit_defaults=True):
-    """A session began (CAEP-23 to CAEP-26). ext_id: a broader, federated session."""
+    """A session began (CAEP-23 to CAEP-26). ext_id: a broader, federated session.
+
+    ips: of the user, as seen by the transmitter; a member of earlier drafts.
+    """
 
     type_uri: ClassVar[str] = CAEP_BASE + "session-established"
 
@@ -80,15 +83,17 @@ class SessionEstablished(CommonMembers, frozen=True, kw_only=True, omit_defaults
     acr: str | None = None
     amr: tuple[str, ...] | None = None
     ext_id: str | None = None
+    ips: tuple[str, ...] | None = None
 
 
 class SessionPresented(CommonMembers, frozen=True, kw_only=True, omit_defaults=True):
-    """A session was seen in use, at event_timestamp (CAEP-27)."""
+    """A session was seen in use, at event_timestamp (CAEP-27). ips: as of SessionEstablished."""
 
     type_uri: ClassVar[str] = CAEP_BASE + "session-presented"
 
     fp_ua: str | None = None
     ext_id: str | None = None
+    ips: tuple[str, ...] | None = None
 
 
 class RiskLevelChange(CommonMembers, frozen=True, kw_only=True, omit_defaults=True):

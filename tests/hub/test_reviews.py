@@ -13,8 +13,9 @@ from hub.inline.reviews import Reviews
 from hub.node import open_node
 from risk.reviews import store
 from tests.hub.conftest import ONE_ENGINE, Hub, config_for
-from tests.hub.story import IDP, LAPTOP, ROSA, Story, begin, sign
-from tests.hub.test_inline import HOME, SID, Gateway, request_from, stands_of, state_of
+from tests.hub.story import CAEP, IDP, LAPTOP, ROSA, TIM, Story, begin, sign
+from tests.hub.test_inline import HOME, OFFICE, SID, Gateway, request_from, stands_of, state_of
+from tests.risk.test_contexts import CHROME, FIREFOX
 
 FIREWALL = {"signals": {"firewall": "off"}, "old": {"firewall": "on"}}
 BY_DEVICE = {"format": "opaque", "id": LAPTOP}
@@ -151,6 +152,52 @@ async def test_row_13_a_compliance_change_is_noted_with_old_and_new(gateway: Gat
         {"compliance": "not-compliant"},
     )
     assert await reviewed(gateway) == 1
+
+
+async def present(gateway: Gateway, **seen: Any) -> None:
+    """Let an app that never asks say with what and from where Rosa's session is used."""
+    now_s = gateway.story.hub.clock.now().timestamp()
+    event = {"event_timestamp": now_s, **seen}
+    session = {"format": "iss_sub", "iss": IDP, "sub": SID}
+    user = {"format": "email", "email": ROSA}
+    changes: dict[str, Any] = {
+        "sub_id": {"format": "complex", "user": user, "session": session},
+        "events": {CAEP + "session-presented": event},
+    }
+    answer = await gateway.story.push_raw(sign(gateway.story.claims(**changes)))
+    assert answer.status_code == 202, answer.text
+    await gateway.story.hub.settle()
+
+
+@pytest.mark.requirement("CAEP-27")
+@pytest.mark.parametrize(("own", "foreign"), [(CHROME, FIREFOX), ("f1f1", "e2e2")])
+async def test_an_app_that_never_asks_feeds_presence(
+    gateway: Gateway, own: str, foreign: str
+) -> None:
+    await present(gateway, fp_ua=own, ips=[HOME])
+    assert await reviewed(gateway) == 1
+    await present(gateway, fp_ua=own, ips=[HOME])
+    assert await reviewed(gateway) == 1
+    (anchor,) = await stands_of(gateway)
+    assert anchor.state == "anchor"
+
+    await present(gateway, fp_ua=foreign, ips=[OFFICE])
+    assert await reviewed(gateway) == 1
+    (_, other) = sorted(await stands_of(gateway), key=lambda stand: stand.state)
+    assert other.state in {"asked", "terminated"}
+    assert "user_agent_changed" in other.reasons
+
+
+async def test_presence_of_an_unknown_or_foreign_session_is_nobodys(gateway: Gateway) -> None:
+    tim = {"format": "email", "email": TIM}
+    session = {"format": "iss_sub", "iss": IDP, "sub": SID}
+    changes: dict[str, Any] = {
+        "sub_id": {"format": "complex", "user": tim, "session": session},
+        "events": {CAEP + "session-presented": {"ips": [OFFICE], "fp_ua": FIREFOX}},
+    }
+    assert (await gateway.story.push_raw(sign(gateway.story.claims(**changes)))).status_code == 202
+    await gateway.story.hub.settle()
+    assert await reviewed(gateway) == 0
 
 
 async def test_monitor_reviews_and_changes_nothing(gateway: Gateway) -> None:
