@@ -186,6 +186,57 @@ async def test_row_15_a_stolen_cookie_is_stopped_at_once_and_its_owner_goes_on(
         assert await rosa.cookie(COOKIE) == stolen
 
 
+@contextmanager
+def strict_app(day: Day, folder: Path) -> Iterator[str]:
+    """Put a second app, with a strict policy of its own, behind a second nginx; yield its place.
+
+    For the browser both are one origin: it is the way that leads to one or the other.
+    """
+    admin = day.known.admin
+    urls = {name: day.idp[name] for name in ("sign_in_url", "step_up_url", "sign_out_url")}
+    guard = {"cookies": [COOKIE], "origins": [day.way.url], **urls}
+    bank = admin.post("/admin/v1/apps", json={"name": "bank", "forward_auth": guard}).json()["id"]
+    lax = {"name": "global-session", "mode": "enforce", "rules": []}
+    assert admin.put("/admin/v1/policies/global-session", json=lax).is_success
+    asks = {
+        "name": "asks",
+        "priority": 1,
+        "when": {"level": {"at_least": "MEDIUM"}},
+        "then": {"decision": "STEP_UP", "max_age": 0},
+    }
+    strict = {"name": "strict", "apps": [bank], "mode": "enforce", "rules": [asks]}
+    assert admin.post("/admin/v1/policies", json=strict).is_success
+    with echo_app() as app:
+        folder.mkdir()
+        places = Places(hub=day.known.hub.issuer, app=app, app_id=bank, token=day.known.token)
+        with nginx(folder, places, behind="127.0.0.1") as url:
+            yield urlsplit(url).netloc
+
+
+async def test_row_12_a_lax_app_passes_and_a_strict_app_prompts(day: Day, tmp_path: Path) -> None:
+    with strict_app(day, tmp_path / "bank") as bank:
+        mail = day.way.gateway
+        async with browsing(tmp_path) as browser:
+            rosa = await browser.new_person()
+            await sign_in(rosa, day)
+            assert await rosa.statuses("/mail", 2) == [200] * 2
+            day.way.gateway = bank
+            assert await rosa.statuses("/accounts", 2) == [200] * 2
+
+            day.way.address = OFFICE
+            day.way.gateway = mail
+            assert await rosa.statuses("/mail", 5) == [200] * 5
+            day.way.gateway = bank
+            await rosa.open(f"{day.app}/accounts?id=8")
+            assert urlsplit(await rosa.url()).path == "/step-up"
+            await rosa.click("#confirm")
+            assert await rosa.url() == f"{day.app}/accounts?id=8"
+            assert await rosa.statuses("/accounts", 5) == [200] * 5
+            day.way.gateway = mail
+            assert await rosa.statuses("/mail", 5) == [200] * 5
+            assert len(day.ledger("step_up.ended")) == 1
+
+
 @pytest.mark.requirement("FWA-33")
 async def test_row_19_signed_out_is_401_and_the_cookie_is_gone(day: Day, tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser:
