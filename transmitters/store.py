@@ -70,6 +70,7 @@ streams: Final = sa.Table(
     sa.Column("profile", sa.String(16), nullable=False, server_default="final"),
     sa.Column("encryption_key", sa.Text),
     sa.Column("filters", JSONDocument),
+    sa.Column("refused_in_row", sa.Integer, nullable=False, server_default="0"),
     sa.Index("ix_streams_tenant_id_client_id", "tenant_id", "client_id"),
 )
 

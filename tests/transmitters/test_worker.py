@@ -34,9 +34,11 @@ from tests.transmitters.conftest import (
     event,
     issuer_of,
 )
+from tests.transmitters.test_upkeep import set_status, tend
 from transmitters import management, store
 from transmitters.delivery.model import (
     OVERDUE_MAX_S,
+    REFUSED_IN_ROW_MAX,
     STREAM_WINDOW,
     PushSettlement,
     PushWork,
@@ -277,6 +279,55 @@ async def test_a_poison_set_is_set_aside_and_its_subject_goes_on(
     assert (rows[poison.jti].state, rows[poison.jti].err) == ("dead", "invalid_request")
     assert "no" in rows[poison.jti].detail
     assert (rows[after.jti].state, rows[other.jti].state) == ("delivered", "delivered")
+
+
+@pytest.mark.requirement("PUSH-42")
+async def test_an_endpoint_that_refuses_everything_gets_no_more_and_its_stream_is_paused(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url)
+    receiver.answer = lambda: web.Response(status=404)
+    await world.publish(*(event(f"usr_{n}") for n in range(REFUSED_IN_ROW_MAX - 1)))
+    assert len(await pusher.run_once()) == REFUSED_IN_ROW_MAX - 1
+    assert not await tend(world)
+    await world.publish(event("last"))
+    await pusher.run_once()
+    await world.publish(event("held"))
+    assert await pusher.due() == []
+
+    receiver.answer = lambda: web.Response(status=202)
+    assert await tend(world)
+    assert (await world.stored_stream(stream.stream_id)).status is StreamStatus.PAUSED
+    # The receiver hears why, if it hears at all; what was published meanwhile waits.
+    (told,) = await pusher.run_once()
+    assert told.klass == "delivered"
+    await set_status(world, stream.stream_id, StreamStatus.ENABLED)
+    (held,) = await pusher.run_once()
+    assert held.klass == "delivered"
+    assert not await tend(world)
+
+
+@pytest.mark.requirement("PUSH-42")
+async def test_refusals_with_a_reason_or_between_deliveries_pause_nothing(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url)
+    await world.publish(*(event(f"usr_{n}") for n in range(REFUSED_IN_ROW_MAX)))
+    receiver.answer = lambda: web.json_response({"err": "invalid_request"}, status=400)
+    while await pusher.run_once():
+        pass
+    await world.publish(*(event(f"usr_{n}") for n in range(REFUSED_IN_ROW_MAX - 1)))
+    receiver.answer = lambda: web.Response(status=404)
+    while await pusher.run_once():
+        pass
+    receiver.answer = lambda: web.Response(status=202)
+    await world.publish(event("good"))
+    await pusher.run_once()
+    receiver.answer = lambda: web.Response(status=404)
+    await world.publish(event("bad"))
+    await pusher.run_once()
+    assert not await tend(world)
+    assert (await world.stored_stream(stream.stream_id)).status is StreamStatus.ENABLED
 
 
 @pytest.mark.requirement("PUSH-31")

@@ -31,6 +31,9 @@ PUSH_TIMEOUT_S: Final = 10.0
 OVERDUE_MAX_S: Final = 3 * 86_400.0
 #: attempts of one SET while its stream takes others: then the SET is the trouble
 LONE_ATTEMPTS_MAX: Final = 30
+#: so many SETs refused for good and without a reason, one after the other: nothing more is sent,
+#: and the upkeep pauses the stream (PUSH-42)
+REFUSED_IN_ROW_MAX: Final = 20
 #: attempts of a SET that the receiver itself refuses for now (PUSH-31, PUSH-35)
 REFUSED_ATTEMPTS_MAX: Final = 5
 _UNLIMITED: Final = 1_000_000_000
@@ -165,11 +168,16 @@ class PollPage(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamHealth:
-    """How a push stream does: failures in a row, since when, and until when it is left alone."""
+    """How a push stream does: failures in a row, since when, and until when it is left alone.
+
+    refused_in_row: SETs that its endpoint refused for good, without saying why, since the last one
+    it took.
+    """
 
     failures: int = 0
     failing_since: datetime | None = None
     backoff_until: datetime | None = None
+    refused_in_row: int = 0
 
     def after(self, settlement: PushSettlement, decision: Decision) -> StreamHealth:
         """Return the health after one attempt.
@@ -177,14 +185,22 @@ class StreamHealth:
         Attempts that were under way side by side and failed count as one failure.
         """
         if decision.stream_rests_s is None:
-            # Without an answer and without trouble of the endpoint, nothing was sent at all.
-            return StreamHealth() if settlement.status else self
+            if not settlement.status:
+                # Without an answer and without trouble of the endpoint, nothing was sent at all.
+                return self
+            return StreamHealth(refused_in_row=self._refused_after(settlement))
         ends_at = settlement.at + timedelta(seconds=decision.stream_rests_s)
         return StreamHealth(
             failures=max(self.failures, settlement.stream_failures + 1),
             failing_since=self.failing_since or settlement.at,
             backoff_until=max(self.backoff_until or ends_at, ends_at),
+            refused_in_row=self.refused_in_row,
         )
+
+    def _refused_after(self, settlement: PushSettlement) -> int:
+        # Whoever names an error code has read the SET: it is about that one.
+        is_blunt = settlement.klass == PushClass.PERMANENT and settlement.err is None
+        return self.refused_in_row + 1 if is_blunt else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

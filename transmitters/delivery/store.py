@@ -14,6 +14,7 @@ from runtime.queue import BUCKETS
 from runtime.statements import Query, Row, Write
 from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.delivery.model import (
+    REFUSED_IN_ROW_MAX,
     PushTarget,
     PushWork,
 )
@@ -152,6 +153,8 @@ def _may_be_called(*, everywhere: bool) -> sa.ColumnElement[bool]:
         streams.c.method == sa.literal_column(f"'{DeliveryMethod.PUSH.value}'"),
         sa.or_(_IS_ENABLED, streams.c.announcement_jti.is_not(None)),
         sa.or_(streams.c.backoff_until.is_(None), streams.c.backoff_until <= _NOW),
+        # What refuses all is about to be paused (PUSH-42).
+        streams.c.refused_in_row < sa.literal_column(str(REFUSED_IN_ROW_MAX)),
     ]
     if not everywhere:
         buckets = sa.bindparam("buckets", expanding=True, type_=sa.Integer)

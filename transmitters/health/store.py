@@ -22,11 +22,14 @@ async def stream_health(
     """Return stream id to health, of those that still exist."""
     found: dict[str, StreamHealth] = {}
     for some in chunks(sorted(stream_ids), IN_LIST_MAX):
-        for stream_id, failures, failing_since, backoff_until in await _HEALTH.rows(
+        for stream_id, failures, failing_since, backoff_until, refused in await _HEALTH.rows(
             connection, tenant_id=tenant_id, stream_ids=some
         ):
             found[stream_id] = StreamHealth(
-                failures=failures, failing_since=failing_since, backoff_until=backoff_until
+                failures=failures,
+                failing_since=failing_since,
+                backoff_until=backoff_until,
+                refused_in_row=refused,
             )
     return found
 
@@ -37,6 +40,7 @@ _HEALTH: Final = Query(
         streams.c.failures,
         streams.c.failing_since,
         streams.c.backoff_until,
+        streams.c.refused_in_row,
     ).where(
         streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
         streams.c.stream_id.in_(sa.bindparam("stream_ids", expanding=True, type_=sa.String)),
@@ -60,5 +64,5 @@ async def forget_failures(connection: Connection, tenant_id: str, *, stream_id: 
     await connection.execute(
         sa.update(streams)
         .where(of_stream(streams, tenant_id, stream_id))
-        .values(failures=0, failing_since=None, backoff_until=None)
+        .values(failures=0, failing_since=None, backoff_until=None, refused_in_row=0)
     )

@@ -13,6 +13,8 @@ from runtime.clock import Clock, epoch_s
 from runtime.database import Database
 from ssf.stream import StreamStatus
 from ssf.stream_requests import StatusUpdate
+from transmitters.delivery.model import REFUSED_IN_ROW_MAX
+from transmitters.health import store as health
 from transmitters.management import set_status_by_transmitter
 from transmitters.metrics import dropped_total, purged_total
 from transmitters.store import Connection, get_stream
@@ -51,12 +53,13 @@ class Upkeep:
     async def tend(self, tenant_id: str, begin: Begin) -> bool:
         """Do one tenant's upkeep; return whether anything of it is for its receivers to hear.
 
-        Requirements SSF-STAT-13, SSF-CFG-12.
+        Requirements SSF-STAT-13, SSF-CFG-12, PUSH-42.
         """
         await self._trim(tenant_id, begin)
         await self._purge_deliveries(tenant_id, begin)
         await self._purge_events(tenant_id, begin)
-        return await self._pause_silent(tenant_id, begin)
+        refused = await self._pause_refused(tenant_id, begin)
+        return await self._pause_silent(tenant_id, begin) or refused
 
     # --- what is held -----------------------------------------------------------------------------
 
@@ -165,7 +168,30 @@ class Upkeep:
             purged_total.labels("events").inc(count)
             await self.breathe()
 
-    # --- who is silent ----------------------------------------------------------------------------
+    # --- who refuses, who is silent ---------------------------------------------------------------
+
+    async def _pause_refused(self, tenant_id: str, begin: Begin) -> bool:
+        """Pause streams whose endpoint refuses all, and say so in case it hears (PUSH-42)."""
+        async with self.database.snapshot() as connection:
+            found = await store.refused_streams(connection, tenant_id, limit=IDLE_STREAMS_MAX)
+        if not found:
+            return False
+        async with begin() as connection:
+            if connection is None:
+                return False
+            for stream_id in found:
+                stream = await get_stream(connection, tenant_id, stream_id=stream_id, lock=True)
+                if stream is None:
+                    continue
+                update = StatusUpdate(
+                    stream_id=stream_id,
+                    status=StreamStatus.PAUSED,
+                    reason=f"The endpoint refused {REFUSED_IN_ROW_MAX} SETs in a row.",
+                )
+                await set_status_by_transmitter(connection, stream, update, now=self.clock.now())
+                # The announcement is sent, once; and whoever enables the stream begins anew.
+                await health.forget_failures(connection, tenant_id, stream_id=stream_id)
+        return True
 
     async def _pause_silent(self, tenant_id: str, begin: Begin) -> bool:
         """Pause enabled streams whose receiver is silent, and tell it (SSF-CFG-12, SSF-UPD-2)."""

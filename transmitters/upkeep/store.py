@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from runtime.ids import ulid_from_ms, ulid_ms
 from ssf.stream import StreamStatus
+from transmitters.delivery.model import REFUSED_IN_ROW_MAX
 from transmitters.model import DeliveryState
 from transmitters.store import Connection, deliveries, events, is_pending, of_stream, streams
 from transmitters.upkeep.model import MADE_WITHIN_S
@@ -210,6 +211,21 @@ async def begin_timers(connection: Connection, tenant_id: str, *, now: datetime)
         .values(active_at=now)
     )
     return int(result.rowcount)
+
+
+async def refused_streams(connection: Connection, tenant_id: str, *, limit: int) -> list[str]:
+    """Return enabled streams whose endpoint refuses all that it is sent."""
+    query = (
+        sa.select(streams.c.stream_id)
+        .where(
+            streams.c.tenant_id == tenant_id,
+            streams.c.status == StreamStatus.ENABLED.value,
+            streams.c.refused_in_row >= REFUSED_IN_ROW_MAX,
+        )
+        .order_by(streams.c.stream_id)
+        .limit(limit)
+    )
+    return list(await connection.scalars(query))
 
 
 async def silent_streams(
