@@ -185,8 +185,11 @@ class LoadSoak:
             for name in RECEIVERS
         }
 
-    async def findings_at_the_hub(self) -> list[str]:
-        """Return what is wrong with the hub's inbox, its dead letters and its log."""
+    async def _is_inbox_empty(self) -> bool:
+        return "received" not in (await self._states()).values()
+
+    async def _states(self) -> dict[str, str]:
+        """Return the state of every signal in the hub's inbox, by jti."""
         database = Database.connect(self._database_url)
         async with database.snapshot() as connection:
             rows = await connection.execute(
@@ -194,7 +197,11 @@ class LoadSoak:
             )
             stored = {row.jti: row.state for row in rows}
         await database.close()
-        found = judge_inbox(stored, self.sender.ledger.acknowledged)
+        return stored
+
+    async def findings_at_the_hub(self) -> list[str]:
+        """Return what is wrong with the hub's inbox, its dead letters and its log."""
+        found = judge_inbox(await self._states(), self.sender.ledger.acknowledged)
         dead = await self._http.ask(
             "GET",
             f"{self.hub.url}/admin/v1/dead-letters?limit=5",
@@ -295,7 +302,7 @@ class LoadSoak:
             await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _drain(self, sending: asyncio.Task[None]) -> None:
-        """Wait until everything is acknowledged and every receiver has heard of it.
+        """Wait until everything is acknowledged, assessed, and heard of by every receiver.
 
         What is missing then is for the judge to name: a limit that passes is no error here.
         """
@@ -303,7 +310,7 @@ class LoadSoak:
         while time.monotonic() < deadline:
             if sending.done() and not self.sender.unheard:
                 lost = (verdict.counts["lost"] for verdict in self.verdicts().values())
-                if not any(lost):
+                if not any(lost) and await self._is_inbox_empty():
                     return
             await asyncio.sleep(DRAIN_LOOK_AGAIN_S)
         sending.cancel()
