@@ -38,8 +38,9 @@ from receivers.registry.service import RegistryDeps
 from receivers.service import accept
 from runtime.clock import SystemClock, epoch_s
 from runtime.database import Database
+from runtime.egress import EgressRules
 from runtime.notify import Notifier
-from runtime.outbound import EgressRules, PinnedOutbound
+from runtime.pinned import PinnedOutbound
 from runtime.secrets import SecretBox
 from runtime.writer import LocalWriter
 from ssf.errors import SETError

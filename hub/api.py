@@ -13,7 +13,7 @@ from hub.app import make_app
 from hub.http import BoundedHTTPProtocol
 from hub.node import Node, ProcessConfig, open_node
 from hub.tls import keep_fresh
-from runtime.outbound import PinnedOutbound
+from runtime.pinned import PinnedOutbound
 
 GRACE_S: Final = 5
 KEEP_ALIVE_S: Final = 65

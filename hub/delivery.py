@@ -28,8 +28,9 @@ from receivers.upstreams.worker import UpstreamSource
 from runtime.feed import ConfigCache
 from runtime.lanes import Lanes, LaneSource
 from runtime.lean import LeanOutbound
-from runtime.outbound import Outbound, StreamingOutbound
+from runtime.outbound import Outbound
 from runtime.queue import LeaseKeeper, Suspended
+from runtime.streaming import StreamingOutbound
 from transmitters.keys import QUICK_ALGORITHMS, SigningKeys
 from transmitters.worker import PushSource
 

@@ -16,11 +16,11 @@ from risk.networks.service import FOLDER, Networks
 from runtime.changes import ChangeFeed
 from runtime.clock import Clock, system_clock
 from runtime.database import Database
+from runtime.egress import EgressRules
 from runtime.feed import ConfigFeed
 from runtime.ipc import CoreClient, CoreServer
 from runtime.keyring import Keyring
 from runtime.notify import Notifier
-from runtime.outbound import EgressRules
 from runtime.pgnotify import PostgreSQLBridge
 from runtime.secrets import SecretBox
 from runtime.writer import LocalWriter, Operation, Writer, index_operations

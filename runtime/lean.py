@@ -25,7 +25,7 @@ from ssrfguard import Resolver, Target
 from yarl import URL
 
 from runtime.connection import Connection, RawAnswer
-from runtime.egress import AddressGuard, EgressRules
+from runtime.egress import AddressGuard, EgressRules, tls_context
 from runtime.errors import AddressBlocked, ConnectFailed, TimedOut, Unavailable
 from runtime.outbound import (
     ADDRESSES_TRIED_MAX,
@@ -39,7 +39,6 @@ from runtime.outbound import (
     OutboundRequest,
     assert_outside_transaction,
     outbound_seconds,
-    tls_context,
 )
 
 #: connections that wait for their next request, over all origins; the oldest go first

@@ -13,8 +13,10 @@ import msgspec
 from starlette.types import ASGIApp, Message
 
 from hub.tenancy import DEFAULT_TENANT
+from runtime.egress import EgressRules
 from runtime.errors import Unavailable
-from runtime.outbound import EgressRules, OutboundRequest, PinnedOutbound
+from runtime.outbound import OutboundRequest
+from runtime.pinned import PinnedOutbound
 
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 EVERYWHERE: Final = ("0.0.0.0/0", "::/0")

@@ -32,7 +32,7 @@ from hub.settings import load_settings
 from hub.tenancy import DEFAULT_TENANT
 from runtime.errors import Unavailable
 from runtime.logs import configure_logs
-from runtime.outbound import PinnedOutbound
+from runtime.pinned import PinnedOutbound
 
 URL = Annotated[str | None, typer.Option("--url", help="Issuer URL of a running hub.")]
 TOKEN = Annotated[str | None, typer.Option("--token", help="Admin token, with --url.")]

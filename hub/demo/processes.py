@@ -17,8 +17,10 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from runtime.egress import EgressRules
 from runtime.errors import Unavailable
-from runtime.outbound import EgressRules, OutboundRequest, StreamingOutbound
+from runtime.outbound import OutboundRequest
+from runtime.streaming import StreamingOutbound
 
 #: ten times what a start takes on an idle machine; tests share theirs
 START_S: Final = 60.0

@@ -29,13 +29,14 @@ from actions.settlement import TaskSettlement, settle_tasks
 from actions.worker import TaskSource
 from runtime.clock import FixedClock
 from runtime.database import Database
+from runtime.egress import EgressRules
 from runtime.feed import ConfigFeed
 from runtime.keyring import Keyring
 from runtime.notify import Notifier
-from runtime.outbound import EgressRules, StreamingOutbound
 from runtime.queue import BUCKETS, LEASE, Fence, LeaseRequest
 from runtime.secrets import SecretBox
 from runtime.store import StoredKey, add_key
+from runtime.streaming import StreamingOutbound
 from tests.actions import kit
 from tests.actions.services import Services, serving
 

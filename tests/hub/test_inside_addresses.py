@@ -16,16 +16,13 @@ from typing_extensions import override
 
 from hub.admin.openapi import document
 from hub.delivery import _upstreams
+from runtime.egress import EgressRules
 from runtime.errors import AddressBlocked
-from runtime.outbound import (
-    EgressRules,
-    OutboundAnswer,
-    OutboundRequest,
-    PinnedOutbound,
-    StreamingOutbound,
-)
+from runtime.outbound import OutboundAnswer, OutboundRequest
+from runtime.pinned import PinnedOutbound
 from runtime.queue import BUCKETS, LeaseKeeper
 from runtime.store import StoredKey
+from runtime.streaming import StreamingOutbound
 from tests.hub.conftest import ONE_ENGINE, Outside, opened_hub
 from tests.hub.story import RISK_LEVEL_CHANGE, Story, begin, sign
 from tests.hub.test_client_assertions import Signer, new_key

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from runtime.egress import LOOKUPS_MAX, AddressGuard, EgressRules
 from runtime.errors import AddressBlocked, ConnectFailed, TimedOut
-from runtime.outbound import OutboundRequest, PinnedOutbound, StreamingOutbound
+from runtime.outbound import OutboundRequest
+from runtime.pinned import PinnedOutbound
+from runtime.streaming import StreamingOutbound
 from tests.runtime import web
 from tests.runtime.background import LIMIT_S
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from runtime.connection import HEAD_BYTES_MAX, HEADERS_MAX, INTERIM_ANSWERS_MAX
+from runtime.egress import EgressRules
 from runtime.errors import AddressBlocked, BodyTooLarge, ConnectFailed, TimedOut
 from runtime.lean import LeanOutbound
-from runtime.outbound import CONNECTIONS_PER_HOST_MAX, EgressRules, OutboundRequest
+from runtime.outbound import CONNECTIONS_PER_HOST_MAX, OutboundRequest
 from tests.runtime.background import LIMIT_S, until
 
 pytestmark = pytest.mark.anyio

@@ -15,16 +15,12 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from runtime.database import Database
+from runtime.egress import EgressRules
 from runtime.errors import AddressBlocked, BodyTooLarge, ConnectFailed, TimedOut, Unavailable
 from runtime.lean import LeanOutbound
-from runtime.outbound import (
-    EgressRules,
-    OutboundAnswer,
-    OutboundRequest,
-    PinnedOutbound,
-    StreamingOutbound,
-    parse_retry_after,
-)
+from runtime.outbound import OutboundAnswer, OutboundRequest, parse_retry_after
+from runtime.pinned import PinnedOutbound
+from runtime.streaming import StreamingOutbound
 from tests.runtime import web
 from tests.runtime.background import LIMIT_S
 

@@ -8,7 +8,9 @@ from hub.demo.incident import Incident
 from hub.demo.judge import judge
 from hub.demo.processes import PeerProcess, until
 from hub.demo.world import PLACES, QUARANTINE, Person, World
-from runtime.outbound import EgressRules, OutboundAnswer, OutboundRequest, StreamingOutbound
+from runtime.egress import EgressRules
+from runtime.outbound import OutboundAnswer, OutboundRequest
+from runtime.streaming import StreamingOutbound
 
 LISTED_MAX: Final = 100
 

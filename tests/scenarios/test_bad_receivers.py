@@ -23,7 +23,9 @@ from benchmarks.load_judge import Cause, judge_receiver
 from hub.demo.processes import Http, HubProcess, until
 from hub.relay.model import own_txn
 from runtime.clock import CLOCK_FILE_VARIABLE, SystemClock, epoch_s
-from runtime.outbound import EgressRules, OutboundRequest, StreamingOutbound
+from runtime.egress import EgressRules
+from runtime.outbound import OutboundRequest
+from runtime.streaming import StreamingOutbound
 from tests.receivers import vendor
 
 pytestmark = [pytest.mark.scenario, pytest.mark.anyio]

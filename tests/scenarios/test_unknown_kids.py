@@ -12,7 +12,9 @@ from hub.demo.processes import HubProcess, PeerProcess
 from hub.demo.world import World
 from receivers.keys import REFETCH_COOLDOWN
 from runtime.clock import SystemClock, epoch_s
-from runtime.outbound import EgressRules, OutboundRequest, StreamingOutbound
+from runtime.egress import EgressRules
+from runtime.outbound import OutboundRequest
+from runtime.streaming import StreamingOutbound
 from tests.receivers import vendor as made
 from tests.scenarios.kit import enrolled, until_stored_as
 

@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from aiohttp import web
 
 from runtime.clock import Clock, SystemClock
+from runtime.egress import EgressRules
 from runtime.lanes import Lanes
 from runtime.lean import LeanOutbound
-from runtime.outbound import EgressRules, Outbound
+from runtime.outbound import Outbound
 from runtime.queue import BUCKETS, Fence, LeaseKeeper, bucket_of
 from ssf.jose import split_jws
 from ssf.stream import DeliveryMethod, StreamStatus, parse_patch
