@@ -29,6 +29,9 @@ from runtime.caller import Caller
 from runtime.errors import Refused, TooManyRequests, Unauthorized, Unavailable
 from runtime.rate import TokenBuckets
 
+#: name of the client that a first start makes
+ADMIN_CLIENT: Final = "admin"
+TOKEN_PREFIX: Final = "shc"  # noqa: S105 - what tokens begin with
 TOKEN_CHARACTERS_MAX: Final = 4096
 DOTS_OF_A_JWT: Final = 2
 OWN_CREDENTIALS_PREFIXES: Final = ("/receivers/", "/v1/signals/webhook/")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hub import store
-from hub.auth import SCOPES, token_hash
+from hub.auth import ADMIN_CLIENT, SCOPES, TOKEN_PREFIX, token_hash
 from hub.migrate import check_schema, migrate, open_database
 from hub.node import ProcessConfig
 from hub.settings import SECRET_KEY_CHARACTERS_MIN, Settings, SettingsError
@@ -30,8 +30,6 @@ from runtime.keyring import make_keys
 from runtime.secrets import SecretBox
 
 SECRET_KEY_FILE: Final = "secret.key"  # noqa: S105 - a file name
-ADMIN_CLIENT: Final = "admin"
-TOKEN_PREFIX: Final = "shc"  # noqa: S105 - what tokens begin with
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,8 +16,7 @@ from hub import store
 from hub.admin.bodies import URL, Body, Name
 from hub.admin.kinds import Admin, Document, Kind, Listing
 from hub.admin.roles import ROLE_SCOPES, Role, check_grant
-from hub.auth import SCOPES, token_hash
-from hub.bootstrap import TOKEN_PREFIX
+from hub.auth import SCOPES, TOKEN_PREFIX, token_hash
 from hub.oauth.certificates import canonical_subject
 from hub.oauth.store import list_servers
 from hub.store import Client

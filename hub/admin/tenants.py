@@ -10,8 +10,7 @@ from pydantic import Field
 from hub import store
 from hub.admin.bodies import Body, Name
 from hub.admin.kinds import Admin, Document, Kind, Listing
-from hub.auth import SCOPES, token_hash
-from hub.bootstrap import ADMIN_CLIENT, TOKEN_PREFIX
+from hub.auth import ADMIN_CLIENT, SCOPES, TOKEN_PREFIX, token_hash
 from hub.store import Client, Tenant
 from hub.tenancy import DEFAULT_TENANT, TENANT_PATTERN
 from runtime import ids, keyring

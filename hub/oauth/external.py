@@ -21,7 +21,7 @@ from urllib.parse import quote_plus, urlencode
 import msgspec
 import structlog
 
-from hub.bootstrap import TOKEN_PREFIX
+from hub.auth import TOKEN_PREFIX
 from hub.oauth.certificates import Confirmation, is_bound_to
 from hub.oauth.resources import Presented, is_meant_for
 from hub.oauth.store import AuthorizationServer

@@ -18,8 +18,7 @@ from starlette.types import ASGIApp
 import runtime.store
 from hub import store
 from hub.app import make_app
-from hub.auth import SCOPES, token_hash
-from hub.bootstrap import TOKEN_PREFIX
+from hub.auth import SCOPES, TOKEN_PREFIX, token_hash
 from hub.core import LEADER_BUCKET, LEASE_KIND, Core
 from hub.delivery import sources
 from hub.node import Node, ProcessConfig, open_node

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hub import store
-from hub.auth import token_hash
-from hub.bootstrap import TOKEN_PREFIX
+from hub.auth import TOKEN_PREFIX, token_hash
 from hub.certificates import make_development_certificate
 from hub.demo.processes import Http, HubProcess, until
 from runtime import ids
