@@ -6,8 +6,8 @@ Phase: expand. The release before goes on pushing where this one would pause.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0032"
-down_revision = "0031"
+revision = "0035"
+down_revision = "0034"
 branch_labels = None
 depends_on = None
 
