@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -131,14 +130,3 @@ def _is_network(entry: str) -> bool:
 
 def _without_url(error: SSRFGuardError) -> str:
     return str(getattr(error, "reason", error))
-
-
-def tls_context(rules: EgressRules) -> ssl.SSLContext:
-    """Return how servers are verified: by the system's authorities, and the operator's own."""
-    # Imported here, because most processes that know these rules call nobody.
-    import httpx2  # noqa: PLC0415
-
-    context: ssl.SSLContext = httpx2.create_ssl_context()
-    if rules.extra_ca:
-        context.load_verify_locations(cafile=rules.extra_ca)
-    return context

@@ -25,7 +25,7 @@ from ssrfguard import Resolver, Target
 from yarl import URL
 
 from runtime.connection import Connection, RawAnswer
-from runtime.egress import AddressGuard, EgressRules, tls_context
+from runtime.egress import AddressGuard, EgressRules
 from runtime.errors import AddressBlocked, ConnectFailed, TimedOut, Unavailable
 from runtime.outbound import (
     ADDRESSES_TRIED_MAX,
@@ -40,6 +40,7 @@ from runtime.outbound import (
     assert_outside_transaction,
     outbound_seconds,
 )
+from runtime.pinned import tls_context
 
 #: connections that wait for their next request, over all origins; the oldest go first
 IDLE_CONNECTIONS_MAX: Final = 1_024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -11,7 +12,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx2
 from ssrfguard import Resolver, Target
 
-from runtime.egress import AddressGuard, EgressRules, tls_context
+from runtime.egress import AddressGuard, EgressRules
 from runtime.errors import AddressBlocked, ConnectFailed, TimedOut
 from runtime.outbound import (
     ADDRESSES_TRIED_MAX,
@@ -97,3 +98,11 @@ class PinnedOutbound:
         """Close all connections."""
         await self._client.aclose()
         self._guard.close()
+
+
+def tls_context(rules: EgressRules) -> ssl.SSLContext:
+    """Return how servers are verified: by the system's authorities, and the operator's own."""
+    context: ssl.SSLContext = httpx2.create_ssl_context()
+    if rules.extra_ca:
+        context.load_verify_locations(cafile=rules.extra_ca)
+    return context

@@ -11,7 +11,7 @@ from ssrfguard import Resolver, Target
 from typing_extensions import override
 from yarl import URL
 
-from runtime.egress import AddressGuard, EgressRules, tls_context
+from runtime.egress import AddressGuard, EgressRules
 from runtime.errors import AddressBlocked, ConnectFailed, TimedOut, Unavailable
 from runtime.outbound import (
     CONNECT_TIMEOUT_S,
@@ -28,6 +28,7 @@ from runtime.outbound import (
     since_ms,
     without_host,
 )
+from runtime.pinned import tls_context
 
 _answered, _timed_out, _failed = (
     outbound_seconds.labels(outcome) for outcome in ("answered", "timeout", "failed")

@@ -19,8 +19,8 @@ HOMES = {
     "starlette": ("*/routes.py", "hub/**/*.py", "conformance/**/*.py"),
     "uvicorn": ("hub/api.py", "hub/http.py", "conformance/**/*.py"),
     # The middleware runs in the process of an app, which calls the hub.
-    "httpx2": ("runtime/outbound.py", "hub/middleware.py", "conformance/**/*.py"),
-    "aiohttp": ("runtime/outbound.py", "conformance/**/*.py"),
+    "httpx2": ("runtime/pinned.py", "hub/middleware.py", "conformance/**/*.py"),
+    "aiohttp": ("runtime/streaming.py", "conformance/**/*.py"),
     "jwcrypto": ("ssf/*.py", "runtime/secrets.py", "runtime/keyring.py", "conformance/**/*.py"),
     "pydantic": ("hub/**/*.py",),
 }
