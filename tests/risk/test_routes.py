@@ -396,6 +396,14 @@ def test_the_hot_writes_are_named() -> None:
         "risk.put_session",
         "risk.end_session",
         "risk.report_ips",
+        "risk.settle_stand",
+        "risk.settle_step_up",
+        "risk.prove_session",
+        "risk.record_context",
+        "risk.record_good",
+        "risk.withdraw_session",
+        "risk.record_sign_in",
+        "risk.finish_review",
     ]
 
 
