@@ -30,7 +30,6 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from hub.tls import CertificateFiles
-from risk.scoring.service import DEFAULT_SCORER, scorer_named
 
 PREFIX: Final = "SIGNALHUB_"
 CONFIG_FILE_VARIABLE: Final = "SIGNALHUB_CONFIG"
@@ -85,7 +84,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     client_cert_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$")
     subject_removal_grace_s: float = Field(default=24 * 3600.0, ge=0, le=30 * 24 * 3600.0)
-    scorer: str = DEFAULT_SCORER
+    scorer: str = "rules"
     evaluate_deadline_ms: float = Field(default=20.0, ge=1.0, le=10_000.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     dev_insecure: bool = False
@@ -112,6 +111,9 @@ class Settings(BaseSettings):
     @field_validator("scorer")
     @classmethod
     def _check_scorer(cls, name: str) -> str:
+        # Imported here: it brings all of risk along, half a second for every command.
+        from risk.scoring.service import scorer_named  # noqa: PLC0415
+
         scorer_named(name)
         return name
 

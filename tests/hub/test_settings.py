@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from hub.settings import is_loopback
+from hub.settings import Settings, is_loopback
+from risk.scoring.service import DEFAULT_SCORER, SCORERS
 
 ROOT = Path(__file__).parents[2]
 KEY = "k" * 40
@@ -155,6 +156,19 @@ def test_an_unknown_scorer_is_refused_at_start_and_the_known_ones_are_named() ->
 
     assert "SIGNALHUB_SCORER" in found["error"]
     assert "rules" in found["error"]
+
+
+def test_the_usual_scorer_is_one_that_is_known() -> None:
+    assert Settings.model_fields["scorer"].default == DEFAULT_SCORER
+    assert DEFAULT_SCORER in SCORERS
+
+
+def test_a_command_does_not_load_what_only_the_processes_need() -> None:
+    heavy = ("risk", "sqlalchemy", "starlette", "jwcrypto")
+    code = f"import hub.cli, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
