@@ -20,7 +20,7 @@ from prometheus_client import Histogram
 from hub.decisions import judge_session
 from hub.denied import DeniedUsers
 from hub.errors import is_data_error
-from hub.inline.behind import Behind
+from hub.inline.behind import behind
 from hub.inline.bound import read_proof
 from hub.inline.case import (
     Asked,
@@ -126,7 +126,7 @@ class Evaluator:
         self.live = LiveSessions(node.database, node.changes)
         self.levels = Levels(node.database, node.changes)
         self.groups = Groups(node.database, node.changes)
-        self.behind = Behind(node.writer, self.live.written)
+        self.behind = behind(node.writer, self.live.written)
         self._cold_limit_s = cold_limit_s
         self._fallback = Fallback(self.live, denied_users, policies, node.clock)
         self._settling = Settling(

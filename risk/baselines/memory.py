@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -23,9 +23,9 @@ from risk.baselines.service import (
     RecordGood,
     org_pair,
 )
+from runtime.behind import WriteBehind
 from runtime.changes import Change, ChangeFeed
 from runtime.database import Database
-from runtime.errors import Refused, Unavailable
 from runtime.writer import Writer
 
 #: baselines held by one process, as bytes: about 2 kB each
@@ -37,9 +37,6 @@ ORG_TTL_S: Final = 60.0
 ORG_USERS_MIN: Final = 3
 #: a tenant with fewer users is new itself
 ORG_LEARNING_USERS: Final = 5
-FLUSH_S: Final = 0.25
-WAITING_MAX: Final = 10_000
-BATCH_MAX: Final = 256
 #: a feed that was not read for longer is not believed
 FEED_AGE_MAX_S: Final = 2.0
 
@@ -164,52 +161,30 @@ class Baselines:
 
 
 class Recorder:
-    """Writes good occurrences behind the answers they come from; bounded, a crash loses 0.25 s."""
+    """Writes good occurrences behind the answers they come from; a crash loses 0.25 s."""
 
     def __init__(self, writer: Writer, baselines: Baselines) -> None:
-        self._writer = writer
         self._baselines = baselines
-        self._waiting: deque[RecordGood] = deque()
-        #: whoever flushes also waits for what another one is writing
-        self._writing = asyncio.Lock()
-        self._noted = asyncio.Event()
+        self._behind = WriteBehind(
+            partial(writer.submit, RECORD_GOOD), lost=_lost_total, warn=_warn
+        )
 
     def note(self, tenant_id: str, user_id: str, seen: Occurrence) -> None:
         """Record one good occurrence soon. Never waits, raises nothing.
 
         Only for what succeeded with the assurance that policy asked for.
         """
-        if len(self._waiting) >= WAITING_MAX:
-            self._waiting.popleft()
-            _lost_total.inc()
-        self._waiting.append(RecordGood(tenant_id=tenant_id, user_id=user_id, seen=seen))
+        self._behind.note(RecordGood(tenant_id=tenant_id, user_id=user_id, seen=seen))
         self._baselines.saw(tenant_id, user_id, seen)
-        self._noted.set()
 
     async def run(self) -> None:
         """Write what was noted, at most four times a second, until cancelled."""
-        while True:
-            await self._noted.wait()
-            await asyncio.sleep(FLUSH_S)
-            await self.flush()
+        await self._behind.run()
 
     async def flush(self) -> None:
         """Write what was noted. What the writer does not take is dropped and counted."""
-        async with self._writing:
-            await self._flush()
+        await self._behind.flush()
 
-    async def _flush(self) -> None:
-        self._noted.clear()
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
-            results = await asyncio.gather(
-                *(self._writer.submit(RECORD_GOOD, item) for item in batch),
-                return_exceptions=True,
-            )
-            lost = [each for each in results if isinstance(each, BaseException)]
-            for each in lost:
-                if not isinstance(each, Refused | Unavailable):
-                    raise each
-            if lost:
-                _lost_total.inc(len(lost))
-                log.warning("baselines.lost", count=len(lost), error=type(lost[0]).__name__)
+
+def _warn(count: int, error: str) -> None:
+    log.warning("baselines.lost", count=count, error=error)

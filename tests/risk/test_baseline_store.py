@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from risk.baselines import memory, service, store
+from risk.baselines import service, store
 from risk.baselines.memory import Baselines, Recorder
 from risk.baselines.model import NOTHING, Baseline, Occurrence, record, short, values_of
 from risk.baselines.service import RecordGood, WithdrawSession, session_mark
+from runtime.behind import WAITING_MAX
 from runtime.changes import ChangeFeed
 from runtime.database import Database
 from runtime.notify import Notifier
@@ -177,6 +178,6 @@ async def test_memory_says_what_the_database_says_however_things_interleave(
 async def test_what_waits_to_be_written_is_bounded(
     place: Place,
 ) -> None:
-    for each in range(memory.WAITING_MAX + 5):
+    for each in range(WAITING_MAX + 5):
         place.recorder.note(TENANT, "usr_1", seen(HOME, at(0), device=short(str(each % 7))))
-    assert len(place.recorder._waiting) == memory.WAITING_MAX
+    assert len(place.recorder._behind._waiting) == WAITING_MAX
