@@ -1,7 +1,4 @@
-"""What a sign-in says of its user becomes the hub's own signal, on the ordinary way in.
-
-found_by ─▶ AcceptedSET of the hub itself ─▶ inbox ─▶ pipeline ─▶ detection on the user
-"""
+"""What a sign-in says of its user becomes a signal of the hub's own."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ from typing import Final
 
 import msgspec
 
-from hub.inline.finding import OWN_PROVIDER
-from receivers.model import AcceptedSET, ProviderMode, SignalState
+from hub.own_signal import own_signal
+from receivers.model import AcceptedSET
 from risk.announced import DETECTION
 from risk.policy import PolicyMode
 from risk.signins.detections import Found
-from runtime.ids import new_id
 
 OWN_ISSUER: Final = "urn:signalhub:sign-ins"
 
@@ -34,22 +30,14 @@ def signal_of(
 
     While the policies only monitor it is recorded and counts nothing. Raises nothing.
     """
-    payload = msgspec.json.encode({"name": found.name, "reasons": [found.reason]})
-    acts = mode is PolicyMode.ENFORCE
-    return AcceptedSET(
+    return own_signal(
         tenant_id=tenant_id,
-        signal_id=new_id("sig"),
-        provider_id=OWN_PROVIDER,
         iss=OWN_ISSUER,
         jti=f"{trace_id}:{found.name}",
         event_type=DETECTION,
-        sub_id=msgspec.json.encode(subject),
-        payload=payload,
+        subject=subject,
+        payload=msgspec.json.encode({"name": found.name, "reasons": [found.reason]}),
         txn=trace_id,
-        raw=payload.decode(),
-        occurred_at=now,
-        received_at=now,
-        mode=(ProviderMode.ENFORCE if acts else ProviderMode.LOG_ONLY).value,
-        state=SignalState.RECEIVED.value,
-        detail=None,
+        mode=mode,
+        now=now,
     )
