@@ -26,11 +26,12 @@ from risk.baselines.codec import decode, encode
 from risk.baselines.model import NOTHING, Baseline, Occurrence, familiar, record, short
 from risk.behaviours.evaluation import behaviours
 from risk.behaviours.model import BUILT_IN
-from risk.scoring.model import Features, NoFacts
+from risk.networks.model import IPRecord
+from risk.scoring.model import Features
 from risk.scoring.service import DEFAULT_SCORER, scorer_named
 
 NOW: Final = datetime(2026, 3, 2, 16, 35, tzinfo=UTC)
-HOSTING: Final = NoFacts(known=True, categories=frozenset({"HOSTING"}))
+HOSTING: Final = IPRecord(ip="192.0.2.1", known=True, categories=frozenset({"HOSTING"}))
 
 
 class ScoringResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,8 +30,9 @@ from risk.entities.model import Reference
 from risk.ips.model import IPRisk
 from risk.levels.store import read_people
 from risk.model import EntityKind, Level
+from risk.networks.model import NO_RECORD
 from risk.policies.facts import RequestFacts
-from risk.scoring.model import Features, NoFacts, Score
+from risk.scoring.model import Features, Score
 from risk.scoring.rules import BEHAVIOURS
 from risk.scoring.service import scorer_named
 from risk.signins.detections import found_by
@@ -286,7 +287,7 @@ class SignIns:
         score = self._scorer.score(
             Features(
                 behaviours=view.behaviours,
-                record=NoFacts() if origin.is_exempt else origin.record,
+                record=NO_RECORD if origin.is_exempt else origin.record,
                 ip_level=ip_level,
                 ip_reasons=ip_reasons,
                 user_level=person.level,

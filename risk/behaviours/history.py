@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from risk.baselines.memory import Baselines
 from risk.baselines.model import NOTHING, Baseline, Occurrence, familiar, values_of
 from risk.behaviours.evaluation import behaviours
 from risk.behaviours.model import Behaviour
+from risk.networks.model import IPRecord
 
 #: an address of one of these kinds is somewhere else than its user
 SHARED: Final = frozenset(
@@ -24,50 +25,6 @@ SHARED: Final = frozenset(
 )
 #: what an exempt address is not asked about
 NETWORK_DIMENSIONS: Final = frozenset({"country", "region", "city", "asn", "prefix", "trip"})
-
-
-class LocatedRecord(Protocol):
-    """What is read of an address; `risk.networks.model.IPRecord` is one."""
-
-    @property
-    def asn(self) -> int | None:
-        """Number of the autonomous system."""
-        ...
-
-    @property
-    def country(self) -> str | None:
-        """ISO 3166-1 alpha-2."""
-        ...
-
-    @property
-    def region(self) -> str | None:
-        """ISO 3166-2."""
-        ...
-
-    @property
-    def city(self) -> str | None:
-        """Name of the city."""
-        ...
-
-    @property
-    def latitude(self) -> float | None:
-        """Degrees north."""
-        ...
-
-    @property
-    def longitude(self) -> float | None:
-        """Degrees east."""
-        ...
-
-    @property
-    def accuracy_km(self) -> float | None:
-        """Radius in which the place is."""
-        ...
-
-    @property
-    def categories(self) -> frozenset[str]:
-        """What the address is used for."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +42,7 @@ class View:
     org_is_learning: bool
 
 
-def with_place(seen: Occurrence, record: LocatedRecord | None) -> Occurrence:
+def with_place(seen: Occurrence, record: IPRecord | None) -> Occurrence:
     """Return an occurrence with what is known of its address. Raises nothing."""
     if record is None:
         return seen

@@ -90,14 +90,14 @@ class NetworkRecord(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class NoRecord:
-    """An address no feed covers."""
+class StoredRecord:
+    """What was known of an address when its context was stored: by default nothing."""
 
     asn: int | None = None
     country: str | None = None
 
 
-NO_RECORD: Final = NoRecord()
+_NOTHING_KNOWN: Final = StoredRecord()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class Context:
     path_class: str = ""
     at: datetime
     told_by: str = ""
-    record: NetworkRecord = NO_RECORD
+    record: NetworkRecord = _NOTHING_KNOWN
 
     def key(self) -> str:
         """Return what has to stay the same for an answer to stay the same: 32 hex digits.

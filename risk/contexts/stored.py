@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from risk.contexts.model import Context, NetworkRecord
+from risk.contexts.model import Context, NetworkRecord, StoredRecord
 from risk.contexts.parsing import bounded
 
 _TEXTS = (
@@ -22,14 +21,6 @@ _TEXTS = (
     "path_class",
     "told_by",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
-    """What was known of an address when its context was stored."""
-
-    asn: int | None
-    country: str | None
 
 
 def render_context(context: Context) -> dict[str, Any]:

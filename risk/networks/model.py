@@ -66,6 +66,10 @@ class IPRecord:
     provenance: Mapping[str, Claim] = field(default_factory=lambda: _NO_CLAIMS)
 
 
+#: of an address that is not looked up, or is none
+NO_RECORD: Final = IPRecord(ip="", known=False)
+
+
 class Said(msgspec.Struct, frozen=True, array_like=True, kw_only=True, omit_defaults=True):
     """What one feed says of a range, as it is kept: None is silence.
 

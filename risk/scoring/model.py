@@ -7,37 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from risk.model import Level
+from risk.networks.model import NO_RECORD, IPRecord
 
 #: values of behaviours, as practitioners know them (threat model §3.1)
 POSITIVE: Final = "POSITIVE"
 NEGATIVE: Final = "NEGATIVE"
 UNKNOWN: Final = "UNKNOWN"
 BAD_REQUEST: Final = "BAD_REQUEST"
-
-
-class AddressFacts(Protocol):
-    """What a scorer reads of an address; `risk.networks.model.IPRecord` is one.
-
-    known: whether any feed covers it. categories: what it is used for, groups included.
-    """
-
-    @property
-    def known(self) -> bool:
-        """Whether any feed covers the address."""
-        ...
-
-    @property
-    def categories(self) -> frozenset[str]:
-        """What the address is used for."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoFacts:
-    """An address that no feed covers."""
-
-    known: bool = False
-    categories: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +30,7 @@ class Features:
 
     changes: tuple[str, ...] = ()
     behaviours: Mapping[str, str] = field(default_factory=dict)
-    record: AddressFacts = field(default_factory=NoFacts)
+    record: IPRecord = NO_RECORD
     ip_level: Level = Level.LOW
     ip_reasons: tuple[str, ...] = ()
     user_level: Level = Level.LOW

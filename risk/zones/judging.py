@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from risk.model import Level
-from risk.networks.model import IPRecord
+from risk.networks.model import NO_RECORD, IPRecord
 from risk.zones.chain import Chain, client_at, read_chain
 from risk.zones.matcher import CompiledZones
 from risk.zones.origin import Origin
@@ -37,7 +37,7 @@ def judge(
     if at is None:
         return Origin(
             client_ip="",
-            record=IPRecord(ip="", known=False),
+            record=NO_RECORD,
             path=("client: no hop is an address",),
         )
     client = read.hops[at] or ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from risk.contexts.model import (
     SEVERE,
     Change,
     Context,
+    StoredRecord,
     causes_of,
     changed_values,
     classify,
@@ -51,13 +52,7 @@ MAC_SAFARI = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    asn: int | None = None
-    country: str | None = None
-
-
-HOME = Place(64500, "DE")
+HOME = StoredRecord(64500, "DE")
 BASE = bounded(
     Context(
         ip="198.51.100.7",
@@ -90,12 +85,12 @@ def with_agent(user_agent: str) -> dict[str, Any]:
         ({"ip": "198.51.100.99"}, (Change.MINOR,)),
         ({"ip": "198.51.101.7"}, (Change.NETWORK,)),
         ({"ip": "2001:db8::1"}, (Change.NETWORK,)),
-        ({"ip": "198.51.100.8", "record": Place(64501, "DE")}, (Change.ASN,)),
-        ({"ip": "203.0.113.9", "record": Place(64501, "FR")}, (Change.COUNTRY, Change.ASN)),
-        ({"record": Place(64500, "FR")}, (Change.COUNTRY,)),
-        ({"ip": "203.0.113.9", "record": Place()}, (Change.ASN,)),
-        ({"ip": "198.51.9.9", "record": Place()}, (Change.NETWORK,)),
-        ({"ip": "198.51.100.9", "record": Place()}, (Change.MINOR,)),
+        ({"ip": "198.51.100.8", "record": StoredRecord(64501, "DE")}, (Change.ASN,)),
+        ({"ip": "203.0.113.9", "record": StoredRecord(64501, "FR")}, (Change.COUNTRY, Change.ASN)),
+        ({"record": StoredRecord(64500, "FR")}, (Change.COUNTRY,)),
+        ({"ip": "203.0.113.9", "record": StoredRecord()}, (Change.ASN,)),
+        ({"ip": "198.51.9.9", "record": StoredRecord()}, (Change.NETWORK,)),
+        ({"ip": "198.51.100.9", "record": StoredRecord()}, (Change.MINOR,)),
         ({"device_token_hash": "b" * 64}, (Change.DEVICE,)),
         ({"device_token_hash": ""}, (Change.SIGNAL_LOSS,)),
         (with_agent(EDGE), (Change.USER_AGENT,)),
@@ -116,7 +111,7 @@ def with_agent(user_agent: str) -> dict[str, Any]:
         (
             {
                 "ip": "203.0.113.9",
-                "record": Place(64501, "FR"),
+                "record": StoredRecord(64501, "FR"),
                 "device_token_hash": "b" * 64,
                 **with_agent(FIREFOX),
             },
@@ -154,7 +149,7 @@ def test_severe_changes_are_at_least_medium(change: Change) -> None:
 
 
 def test_the_nearest_accepted_context_is_compared() -> None:
-    office = replace(BASE, ip="203.0.113.9", record=Place(64501, "DE"))
+    office = replace(BASE, ip="203.0.113.9", record=StoredRecord(64501, "DE"))
     here = replace(office, ip="203.0.113.77")
     assert nearest([BASE, office], here) == (office, (Change.MINOR,))
     assert nearest([BASE], here) == (BASE, (Change.ASN,))
@@ -166,7 +161,7 @@ def test_causes_and_values_are_told() -> None:
         ip="203.0.113.9",
         device_token_hash="b" * 64,
         signals={**BASE.signals, "device.profile.managed": "false"},
-        record=Place(64501, "DE"),
+        record=StoredRecord(64501, "DE"),
     )
     assert causes_of(classify(BASE, here)) == ("deviceContext.change", "ipAddress.change")
     assert causes_of((Change.NONE,)) == ()
@@ -222,7 +217,7 @@ CONTEXTS = st.builds(
     signals=st.dictionaries(TEXTS, TEXTS, max_size=2),
     at=st.just(NOW),
     record=st.builds(
-        Place, asn=st.sampled_from([None, 1, 2]), country=st.sampled_from([None, "DE", "FR"])
+        StoredRecord, asn=st.sampled_from([None, 1, 2]), country=st.sampled_from([None, "DE", "FR"])
     ),
 )
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risk.model import Level
+from risk.networks.model import IPRecord
 from risk.scoring.model import (
     BAD_REQUEST,
     NEGATIVE,
     POSITIVE,
     UNKNOWN,
     Features,
-    NoFacts,
     Score,
 )
 from risk.scoring.rules import BEHAVIOURS, CHANGES, HIGH_AT, SEVERE, RuleScorer, level_of
@@ -33,7 +33,7 @@ def features(*positive: str, categories: tuple[str, ...] = (), **more: Any) -> F
     """Return features of a well-known user, with these behaviours POSITIVE."""
     return Features(
         behaviours=KNOWN | dict.fromkeys(positive, POSITIVE),
-        record=NoFacts(known=True, categories=frozenset(categories)),
+        record=IPRecord(ip="192.0.2.1", known=True, categories=frozenset(categories)),
         org_is_learning=False,
         **more,
     )
@@ -201,7 +201,12 @@ ANY_FEATURES = st.builds(
     Features,
     changes=st.lists(st.sampled_from((*CHANGES, "minor", "other")), unique=True).map(tuple),
     behaviours=st.dictionaries(st.sampled_from(tuple(BEHAVIOURS)), VALUES),
-    record=st.builds(NoFacts, categories=st.frozensets(st.sampled_from(CATEGORIES))),
+    record=st.builds(
+        IPRecord,
+        ip=st.just("192.0.2.1"),
+        known=st.booleans(),
+        categories=st.frozensets(st.sampled_from(CATEGORIES)),
+    ),
     ip_level=LEVELS,
     user_level=LEVELS,
     device_level=LEVELS,
@@ -254,8 +259,10 @@ def a_fact_and_a_worse_one(draw: st.DrawFn) -> tuple[Features, Features]:
                 UNKNOWN if seen.behaviours.get(name) == NEGATIVE else POSITIVE
             ),
         },
-        "record": lambda: NoFacts(
-            known=True, categories=seen.record.categories | {draw(st.sampled_from(CATEGORIES))}
+        "record": lambda: IPRecord(
+            ip="192.0.2.1",
+            known=True,
+            categories=seen.record.categories | {draw(st.sampled_from(CATEGORIES))},
         ),
         "ip_level": lambda: max(seen.ip_level, draw(LEVELS)),
         "user_level": lambda: max(seen.user_level, draw(LEVELS)),
