@@ -28,7 +28,7 @@ Read = Callable[[AsyncConnection, str, Collection[str]], Awaitable[Mapping[str, 
 class Recollection(Generic[FactT]):
     """Facts by (tenant, entity), also of entities that have none; kept by the feed."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is remembered, and from where
         self,
         database: Database,
         changes: ChangeFeed,
@@ -37,13 +37,18 @@ class Recollection(Generic[FactT]):
         *,
         nothing: FactT,
         held_max: int = HELD_MAX,
+        any_ref: str | None = None,
     ) -> None:
-        """kind: of the changes, whose refs are entities. nothing: of entities without a fact."""
+        """kind: of the changes, whose refs are entities. nothing: of entities without a fact.
+
+        any_ref: the ref of a change that may be about any entity of the tenant.
+        """
         self._database = database
         self._changes = changes
         self._read = read
         self._nothing = nothing
         self._held_max = held_max
+        self._any_ref = any_ref
         self._held: OrderedDict[_Key, FactT] = OrderedDict()
         #: counts what the feed has told; what was read before that is not kept
         self._told = 0
@@ -78,9 +83,19 @@ class Recollection(Generic[FactT]):
             self._held.popitem(last=False)
         return found
 
+    def amend(self, tenant_id: str, entity_id: str, change: Callable[[FactT], FactT]) -> None:
+        """Change a fact that is in memory, if it is; what is written has to follow."""
+        key = (tenant_id, entity_id)
+        if key in self._held:
+            self._held[key] = change(self._held[key])
+            self._held.move_to_end(key)
+
     async def changed(self, entries: Sequence[Change]) -> None:
         """Forget these entities; they are read again when they are asked about."""
         self._told += 1
+        for tenant_id in {entry.tenant_id for entry in entries if entry.ref == self._any_ref}:
+            for key in [key for key in self._held if key[0] == tenant_id]:
+                del self._held[key]
         for entry in entries:
             self._held.pop((entry.tenant_id, entry.ref), None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -23,9 +23,11 @@ from risk.baselines.service import (
     RecordGood,
     org_pair,
 )
+from risk.sql.store import Connection
 from runtime.behind import WriteBehind
-from runtime.changes import Change, ChangeFeed
+from runtime.changes import ChangeFeed
 from runtime.database import Database
+from runtime.recollection import Recollection
 from runtime.writer import Writer
 
 #: baselines held by one process, as bytes: about 2 kB each
@@ -37,15 +39,11 @@ ORG_TTL_S: Final = 60.0
 ORG_USERS_MIN: Final = 3
 #: a tenant with fewer users is new itself
 ORG_LEARNING_USERS: Final = 5
-#: a feed that was not read for longer is not believed
-FEED_AGE_MAX_S: Final = 2.0
 
 log = structlog.get_logger()
 _lost_total = Counter(
     "hub_risk_baselines_lost_total", "Good occurrences that could not be recorded."
 )
-
-_Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +61,10 @@ class Baselines:
         self, database: Database, changes: ChangeFeed, *, held_max: int = HELD_MAX
     ) -> None:
         self._database = database
-        self._changes = changes
-        self._held_max = held_max
-        self._held: OrderedDict[_Key, bytes] = OrderedDict()
+        self._bodies = Recollection[bytes](
+            database, changes, BASELINES_KIND, _read, nothing=b"", held_max=held_max
+        )
         self._org: OrderedDict[tuple[str, str, str], tuple[int, float]] = OrderedDict()
-        #: counts what the feed has told; what was read before that is not kept
-        self._told = 0
-        changes.subscribe(BASELINES_KIND, self)
 
     async def of(
         self, tenant_id: str, user_id: str, *, reading: Callable[[], None] | None = None
@@ -78,18 +73,11 @@ class Baselines:
 
         reading: is called before the database is asked.
         """
-        key = (tenant_id, user_id)
-        is_fresh = self._changes.age_s <= FEED_AGE_MAX_S
-        if is_fresh and key in self._held:
-            self._held.move_to_end(key)
-            return decode(self._held[key])
-        told = self._told
-        if reading is not None:
-            reading()
-        async with self._database.snapshot() as connection:
-            body = await store.read_baseline(connection, tenant_id, user_id)
-        if is_fresh and told == self._told:
-            self._keep(key, body)
+        body = self._bodies.peek(tenant_id, user_id)
+        if body is None:
+            if reading is not None:
+                reading()
+            body = (await self._bodies.of(tenant_id, (user_id,)))[user_id]
         return decode(body)
 
     async def org(
@@ -135,29 +123,13 @@ class Baselines:
 
     def saw(self, tenant_id: str, user_id: str, seen: Occurrence) -> None:
         """Know at once, in this process, what is about to be written."""
-        key = (tenant_id, user_id)
-        if key in self._held:
-            self._keep(key, encode(record(decode(self._held[key]), seen)[0]))
+        self._bodies.amend(tenant_id, user_id, lambda body: encode(record(decode(body), seen)[0]))
 
-    async def changed(self, entries: Sequence[Change]) -> None:
-        """Forget these users; they are read again when they are asked for."""
-        self._told += 1
-        for entry in entries:
-            self._held.pop((entry.tenant_id, entry.ref), None)
 
-    def start_over(self) -> None:
-        """Believe no more what is being read; what is held was told of as it changed.
-
-        A gap in the feed may have hidden changes, so everything is dropped.
-        """
-        self._told += 1
-        self._held.clear()
-
-    def _keep(self, key: _Key, body: bytes) -> None:
-        self._held[key] = body
-        self._held.move_to_end(key)
-        if len(self._held) > self._held_max:
-            self._held.popitem(last=False)
+async def _read(
+    connection: Connection, tenant_id: str, user_ids: Collection[str]
+) -> dict[str, bytes]:
+    return {each: await store.read_baseline(connection, tenant_id, each) for each in user_ids}
 
 
 class Recorder:
