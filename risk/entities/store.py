@@ -18,6 +18,7 @@ from runtime.database import (
     UTCDateTime,
     chunks,
     id_column,
+    insert_new,
     metadata,
     tenant_column,
 )
@@ -186,20 +187,22 @@ async def add_aliases(
     """
     if not names:
         return set()
-    count = await _ADD_ALIASES.run(
-        connection,
-        [
-            {
-                "tenant_id": tenant_id,
-                "kind": kind.value,
-                "alias_key": alias_key,
-                "entity_id": entity_id,
-                "subject": subject,
-                "created_at": now,
-            }
-            for alias_key, entity_id, subject in names
-        ],
-    )
+    rows = [
+        {
+            "tenant_id": tenant_id,
+            "kind": kind.value,
+            "alias_key": alias_key,
+            "entity_id": entity_id,
+            "subject": subject,
+            "created_at": now,
+        }
+        for alias_key, entity_id, subject in names
+    ]
+    if connection.dialect.name == "sqlite":
+        count = await _ADD_ALIASES.run(connection, rows)
+    else:
+        # Its driver does not count the rows of an executemany.
+        count = len(await insert_new(connection, aliases, rows, "alias_key"))
     keys = {alias_key for alias_key, _, _ in names}
     if count == len(names):
         return keys
