@@ -45,8 +45,6 @@ from runtime.database import Database
 from runtime.ids import new_id
 
 RULES: Final = 20
-JUDGED_US_MAX: Final = 100.0
-REPLAY_S_MAX: Final = 60.0
 CHUNK: Final = 5_000
 DAYS: Final = 7
 USERS: Final = 20_000

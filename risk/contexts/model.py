@@ -59,8 +59,6 @@ SEVERE: Final = frozenset(
         Change.BINDING_LOST,
     }
 )
-#: changes that are told and otherwise of no consequence
-HARMLESS: Final = frozenset({Change.NONE, Change.MINOR})
 #: how causes are called where the familiar events of identity providers have names for them
 CAUSES: Final[Mapping[Change, str]] = {
     Change.MINOR: "ipAddress.change",

@@ -23,7 +23,7 @@ from risk.feedback.service import UNDOABLE, Given
 from risk.lookups import rendering as shapes
 from risk.lookups import service as lookups
 from risk.lookups.rendering import PLURALS
-from risk.lookups.routes import parameter_of, reference_of, weights_of
+from risk.lookups.routes import parameter_of, reference_of, subject_of, weights_of
 from risk.lookups.service import Subject
 from risk.model import Detection, EntityKind
 from risk.routes import BY_CHARS_MAX, REF_CHARS_MAX, WRITE_SCOPES, entered, json_answer, json_object
@@ -53,7 +53,7 @@ async def say(request: Request, word: Word | None, kind: EntityKind | None) -> R
         await deps.add_audit(connection, _note(request, caller, word, body), now=now)
         await deps.lock(connection, tenant_ids)
         caps = await deps.caps(connection, tenant_ids)
-        subject, only = await _named(request, connection, deps, caller, kind)
+        subject, only = await _named(request, connection, caller, kind)
         if said is None:
             given = await service.undo(
                 connection, caller.tenant_id, subject, by=by, caps=caps, now=now
@@ -71,19 +71,14 @@ async def say(request: Request, word: Word | None, kind: EntityKind | None) -> R
 async def _named(
     request: Request,
     connection: Connection,
-    deps: RiskDeps,
     caller: Caller,
     kind: EntityKind | None,
 ) -> tuple[Subject, Detection | None]:
     """Return what the address names, and the finding when it names one. Raises NotFound."""
-    reference = reference_of(request)
     if kind is None:
-        only = await lookups.get_detection(connection, caller.tenant_id, reference)
+        only = await lookups.get_detection(connection, caller.tenant_id, reference_of(request))
         return await lookups.subject_of(connection, caller.tenant_id, only), only
-    subject = await lookups.find(
-        connection, caller.tenant_id, kind=kind, reference=reference, has_app=deps.has_app
-    )
-    return subject, None
+    return await subject_of(request, connection, kind), None
 
 
 async def _shown(

@@ -100,13 +100,7 @@ async def get_risk(request: Request, kind: EntityKind) -> Response:
     caller, deps = entered(request, READ_SCOPES)
     as_of = _as_of(request, deps)
     async with deps.db.snapshot() as connection:
-        subject = await service.find(
-            connection,
-            caller.tenant_id,
-            kind=kind,
-            reference=reference_of(request),
-            has_app=deps.has_app,
-        )
+        subject = await subject_of(request, connection, kind)
         weights = await weights_of(connection, deps, caller.tenant_id, now=as_of)
         is_user = subject.kind is EntityKind.USER
         if as_of is not None:
@@ -132,13 +126,7 @@ async def get_history(request: Request, kind: EntityKind) -> Response:
     caller, deps = entered(request, READ_SCOPES)
     cursor, limit = page_of(request)
     async with deps.db.snapshot() as connection:
-        subject = await service.find(
-            connection,
-            caller.tenant_id,
-            kind=kind,
-            reference=reference_of(request),
-            has_app=deps.has_app,
-        )
+        subject = await subject_of(request, connection, kind)
         if subject.kind is EntityKind.USER:
             found = await explanation.history(
                 connection, caller.tenant_id, subject.entity_id, before=cursor, limit=limit
@@ -156,13 +144,7 @@ async def get_explanation(request: Request, kind: EntityKind) -> Response:
     """Explain a level: the evidence, what counts, what would end each finding, what people said."""
     caller, deps = entered(request, READ_SCOPES)
     async with deps.db.snapshot() as connection:
-        subject = await service.find(
-            connection,
-            caller.tenant_id,
-            kind=kind,
-            reference=reference_of(request),
-            has_app=deps.has_app,
-        )
+        subject = await subject_of(request, connection, kind)
         weights = await weights_of(connection, deps, caller.tenant_id)
         known = await standing.known_now(connection, caller.tenant_id, subject, now=weights.now)
         found = standing.stand(known, weights)
@@ -271,6 +253,17 @@ def _position(cursor: str) -> int:
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 6):  # noqa: PLR2004 - digits
         raise Invalid("The cursor is not one of ours.", pointers=(("cursor", "unreadable"),))
     return int(cursor)
+
+
+async def subject_of(request: Request, connection: Connection, kind: EntityKind) -> Subject:
+    """Return the entity that the address names. Raises NotFound, Invalid."""
+    return await service.find(
+        connection,
+        request.state.caller.tenant_id,
+        kind=kind,
+        reference=reference_of(request),
+        has_app=request.app.state.risk.has_app,
+    )
 
 
 def reference_of(request: Request) -> str:

@@ -11,7 +11,6 @@ from risk.model import Level
 
 #: of each list and map of the facts that expressions see; what is more is left out
 FACT_ITEMS_MAX: Final = 200
-FACT_CHARS_MAX: Final = 1_000
 
 
 class RequestKind(StrEnum):

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from risk.model import Level
 from risk.policies.facts import AddressFacts, RequestFacts
-from risk.sql.store import Connection
 from risk.verdict import Decision
 
 #: `extra` that is larger as msgpack is not kept
@@ -74,24 +73,6 @@ class RecordedContext(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     facts: bytes
     decision: Decision
-
-
-class ReadRecorded(Protocol):
-    """Reads a tenant's recorded contexts of [since, until) in the order of their ids."""
-
-    async def __call__(
-        self,
-        connection: Connection,
-        tenant_id: str,
-        /,
-        *,
-        since: datetime,
-        until: datetime,
-        after: str | None,
-        limit: int,
-    ) -> Sequence[RecordedContext]:
-        """Return at most `limit` contexts behind the id `after`; fewer means there are no more."""
-        ...
 
 
 _LEVELS: Final = {int(level): level for level in Level}

@@ -26,7 +26,6 @@ DAYS_MAX: Final = 90
 #: records that one replay looks at
 CONTEXTS_MAX: Final = 1_000_000
 REASONS_MAX: Final = 20
-UNREADABLE_MAX: Final = 1_000_000
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, kw_only=True):
