@@ -31,7 +31,7 @@ from runtime.lean import LeanOutbound
 from runtime.outbound import Outbound
 from runtime.queue import LeaseKeeper, Suspended
 from runtime.streaming import StreamingOutbound
-from transmitters.keys import QUICK_ALGORITHMS, SigningKeys
+from transmitters.keys import SigningKeys
 from transmitters.worker import PushSource
 
 #: what is under way at a stop gets this long; the supervisor waits longer
@@ -99,7 +99,7 @@ def sources(node: Node, outbound: Outbound, pushing: Outbound) -> tuple[LaneSour
         PushSource(
             node.database,
             pushing,
-            keys=SigningKeys(node.keyring, on_the_spot=QUICK_ALGORITHMS),
+            keys=SigningKeys(node.keyring, on_the_spot=True),
             box=node.box,
             clock=node.clock,
             issuer=issuer,

@@ -2,7 +2,8 @@
 
     url ─▶ checked once: form, host, request line ─┐
     send ─▶ idle connection of that origin ────────┴─▶ exchange ─▶ answer, connection is idle again
-              └─ none: guard.addresses ─▶ connect to those (TLS under the name) ─▶ …
+              └─ none ─▶ one that comes back soon, if there are some
+                          └─ none: guard.addresses ─▶ connect to those (TLS under the name) ─▶ …
 
 The rules are those of every way out (`runtime.outbound`): addresses are checked when a connection
 is made, and it goes to exactly those; TLS verifies the name; no redirects, no proxies, no cookies,
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import socket
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from ssrfguard import Resolver, Target
 from yarl import URL
@@ -42,11 +44,18 @@ from runtime.outbound import (
 )
 from runtime.pinned import tls_context
 
-#: connections that wait for their next request, over all origins; the oldest go first
-IDLE_CONNECTIONS_MAX: Final = 1_024
+#: connections that wait for their next request, over all origins; the oldest go first. Several per
+#: receiver, when a thousand receivers are told several things at once.
+IDLE_CONNECTIONS_MAX: Final = 4_096
+#: and of the files that the process may open
+IDLE_SHARE_OF_FILES: Final = 0.5
 #: a connection is not used longer than this, so that a name that moved is followed
 CONNECTION_LIFETIME_S: Final = 300.0
 SWEEP_S: Final = 5.0
+#: an origin with this many connections gets one more when a request has waited so long for one to
+#: come back: quick receivers need few, and a thousand of them would else hold ten thousand
+CONNECTIONS_AT_ONCE: Final = 2
+GROW_AFTER_S: Final = 0.02
 
 #: what this client says itself about the connection and the length of the body
 _OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "te"})
@@ -70,14 +79,20 @@ class _Place:
 
 
 class _Pool:
-    """Connections of one origin. users: requests that wait for one or have one."""
+    """Connections of one origin.
 
-    __slots__ = ("idle", "turns", "users")
+    users: requests that wait for one or have one. in_use: connections that a request has, or
+    makes. waiting: requests that take what comes back, None when they had better connect.
+    """
+
+    __slots__ = ("idle", "in_use", "turns", "users", "waiting")
 
     def __init__(self) -> None:
         self.idle: deque[Connection] = deque()
         self.turns = asyncio.Semaphore(CONNECTIONS_PER_HOST_MAX)
         self.users = 0
+        self.in_use = 0
+        self.waiting: deque[asyncio.Future[Connection | None]] = deque()
 
 
 class LeanOutbound:
@@ -88,11 +103,13 @@ class LeanOutbound:
         rules: EgressRules,
         *,
         lookup: Resolver = socket.getaddrinfo,
-        idle_max: int = IDLE_CONNECTIONS_MAX,
+        idle_max: int | None = None,
+        grow_after_s: float = GROW_AFTER_S,
     ) -> None:
         """rules: who may be called. lookup: what finds the addresses of a name.
 
-        idle_max: connections that wait for their next request.
+        idle_max: connections that wait for their next request; as many as is usual when None.
+        grow_after_s: how long a request waits for a connection in use before it makes another.
         """
         self._guard = AddressGuard(rules, lookup=lookup)
         self._tls = tls_context(rules)
@@ -102,7 +119,8 @@ class LeanOutbound:
         #: in order of their last use: whose they are, and when that was, of the loop's clock
         self._idle: dict[Connection, tuple[_Origin, float]] = {}
         self._open: set[Connection] = set()
-        self._idle_max = idle_max
+        self._idle_max = _idle_max() if idle_max is None else idle_max
+        self._grow_after_s = grow_after_s
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def send(self, request: OutboundRequest) -> OutboundAnswer:
@@ -177,13 +195,19 @@ class LeanOutbound:
         self, place: _Place, pool: _Pool, payload: bytes, request: OutboundRequest
     ) -> RawAnswer:
         async with pool.turns, self._turns:
-            connection = self._take_idle(pool) or await self._connected(place)
+            connection = self._take_idle(pool)
+            if connection is None and pool.in_use >= CONNECTIONS_AT_ONCE:
+                connection = await self._returned(place.origin, pool)
+            pool.in_use += 1
             try:
+                connection = connection or await self._connected(place)
                 return await connection.exchange(
                     payload, timeout_s=request.timeout_s, body_bytes_max=request.body_bytes_max
                 )
             finally:
-                self._put_back(place.origin, pool, connection)
+                pool.in_use -= 1
+                if connection is not None:
+                    self._put_back(place.origin, pool, connection)
 
     # --- connections ---
 
@@ -198,17 +222,50 @@ class LeanOutbound:
             connection.abort()
         return None
 
+    async def _returned(self, origin: _Origin, pool: _Pool) -> Connection | None:
+        """Return the next connection that comes back, None when that takes long."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Connection | None] = loop.create_future()
+        pool.waiting.append(waiter)
+        # Two turns later: what came back while the loop was busy has to be seen first.
+        timer = loop.call_later(
+            self._grow_after_s, loop.call_soon, loop.call_soon, _give_up, waiter
+        )
+        try:
+            connection = await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.result() is not None:
+                self._put_back(origin, pool, cast("Connection", waiter.result()))
+            raise
+        finally:
+            timer.cancel()
+        # It may have been closed on the way here.
+        return connection if connection is not None and connection.is_usable else None
+
     def _put_back(self, origin: _Origin, pool: _Pool, connection: Connection) -> None:
         if not connection.is_usable:
             connection.abort()
             return
+        while pool.waiting:
+            waiter = pool.waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
         loop = asyncio.get_running_loop()
         pool.idle.append(connection)
         self._idle[connection] = (origin, loop.time())
         if len(self._idle) > self._idle_max:
-            next(iter(self._idle)).abort()
+            self._end_oldest()
         if self._sweeping is None:
             self._sweeping = loop.call_later(SWEEP_S, self._sweep)
+
+    def _end_oldest(self) -> None:
+        # Forgotten here: the loop tells of its end later, and meanwhile others come back.
+        connection, (origin, _) = next(iter(self._idle.items()))
+        del self._idle[connection]
+        self._pools[origin].idle.remove(connection)
+        self._forget_empty(origin)
+        connection.abort()
 
     def _sweep(self) -> None:
         """Close what has been idle for too long."""
@@ -263,6 +320,18 @@ class LeanOutbound:
         if connection.is_usable:
             self._open.add(connection)
         return connection
+
+
+def _give_up(waiter: asyncio.Future[Connection | None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _idle_max() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return IDLE_CONNECTIONS_MAX
+    return min(IDLE_CONNECTIONS_MAX, int(files * IDLE_SHARE_OF_FILES))
 
 
 def _line(url: URL) -> bytes:

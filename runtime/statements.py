@@ -65,7 +65,7 @@ class Query:
 
     def __init__(
         self,
-        select: sa.Select[*tuple[Any, ...]],
+        select: sa.Select[*tuple[Any, ...]] | sa.CompoundSelect[*tuple[Any, ...]],
         scalars: Sequence[str] = (),
         lists: Sequence[str] = (),
     ) -> None:

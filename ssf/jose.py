@@ -224,8 +224,7 @@ def sign(payload: bytes, key: SigningKey, *, typ: str) -> bytes:
 
     Raises nothing. Source: RFC 7515 §5.1; requirements SET-30, SET-32, SET-36.
     """
-    header = msgspec.json.encode({"alg": key.alg, "typ": typ, "kid": key.kid})
-    signing_input = _encode_base64url(header) + b"." + _encode_base64url(payload)
+    signing_input = _protected_header(key.alg, typ, key.kid) + b"." + _encode_base64url(payload)
     private = key.private
     if isinstance(private, rsa.RSAPrivateKey):
         scheme = _PKCS1V15 if key.alg == "RS256" else _PSS
@@ -235,6 +234,11 @@ def sign(payload: bytes, key: SigningKey, *, typ: str) -> bytes:
     else:
         signature = private.sign(signing_input)
     return signing_input + b"." + _encode_base64url(signature)
+
+
+@lru_cache(maxsize=HEADERS_REMEMBERED_MAX)
+def _protected_header(alg: str, typ: str, kid: str) -> bytes:
+    return _encode_base64url(msgspec.json.encode({"alg": alg, "typ": typ, "kid": kid}))
 
 
 _decode_header: Final = msgspec.json.Decoder(JOSEHeader).decode

@@ -1,15 +1,16 @@
-"""Signing keys of the transmitter: parsed once, used in threads.
+"""Signing keys of the transmitter: parsed once, used in threads or on the spot.
 
 Signing RS256 takes about a quarter of a millisecond of a core and releases the interpreter while
-it runs, so a few threads keep the event loop free. SETs of one poll are signed in chunks. On
-elliptic curves a signature costs less than the way to a thread and back, so a process whose event
-loop answers nobody signs these on the spot.
+it runs, so a few threads keep the event loop of a process free that answers requests; SETs of one
+poll are signed in chunks. The way to a thread and back, and two threads that want the interpreter,
+cost half as much again. A process whose event loop answers nobody signs on the spot, therefore;
+more cores are put to use by more such processes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,8 +28,6 @@ PURPOSE: Final = "set"
 SIGNING_THREADS: Final = 2
 SIGNING_CHUNK: Final = 8
 PARSED_KEYS_MAX: Final = 1_000
-#: algorithms whose signature costs less than the way to a thread and back
-QUICK_ALGORITHMS: Final = frozenset({"ES256", "EdDSA"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +46,14 @@ class SigningKeys:
         keyring: Keyring,
         *,
         threads: int = SIGNING_THREADS,
-        on_the_spot: Collection[str] = (),
+        on_the_spot: bool = False,
     ) -> None:
-        """on_the_spot: algorithms that are used on the event loop."""
+        """on_the_spot: signs on the event loop, but still encrypts in threads."""
         self._keyring = keyring
         self._on_the_spot = on_the_spot
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sign")
         self._parsed: dict[tuple[str, str], SigningKey] = {}
+        self._parsing: dict[tuple[str, str], asyncio.Task[SigningKey]] = {}
         self._waiting: list[tuple[_Job, asyncio.Future[SignedSET | SharedSignalsError]]] = []
 
     async def current_kid(self, tenant_id: str) -> str:
@@ -74,13 +74,9 @@ class SigningKeys:
         when the tenant has no key. Requirements SET-21, SET-30, SET-32, SET-34, SET-36.
         """
         jobs = [_Job(one, await self._key(tenant_id, one.kid), addressing) for one in pending]
-        if all(self._is_quick(job) for job in jobs):
+        if self._on_the_spot and addressing.encryption_key is None:
             return _render_and_sign(jobs)
         return await asyncio.gather(*(self._enqueue(job) for job in jobs))
-
-    def _is_quick(self, job: _Job) -> bool:
-        # Encrypting is never quick.
-        return job.key.alg in self._on_the_spot and job.addressing.encryption_key is None
 
     def _enqueue(self, job: _Job) -> asyncio.Future[SignedSET | SharedSignalsError]:
         """Queue a job for the threads; what is asked for in one turn of the loop goes together."""
@@ -119,14 +115,26 @@ class SigningKeys:
         return await self._current(tenant_id) if jwk is None else await self._parse(tenant_id, jwk)
 
     async def _parse(self, tenant_id: str, jwk: dict[str, object]) -> SigningKey:
+        """Parse a key once for all who wait for it: an RSA key takes 30 ms of a core."""
         name = (tenant_id, str(jwk["kid"]))
         key = self._parsed.get(name)
-        if key is None:
-            key = await asyncio.to_thread(signing_key, jwk)
-            if len(self._parsed) >= PARSED_KEYS_MAX:
-                self._parsed.pop(next(iter(self._parsed)))
-            self._parsed[name] = key
-        return key
+        if key is not None:
+            return key
+        parsing = self._parsing.get(name)
+        if parsing is None:
+            parsing = asyncio.create_task(asyncio.to_thread(signing_key, jwk))
+            self._parsing[name] = parsing
+            parsing.add_done_callback(partial(self._parsed_one, name))
+        # Whoever gives up waiting must not take the key from the others.
+        return await asyncio.shield(parsing)
+
+    def _parsed_one(self, name: tuple[str, str], parsing: asyncio.Task[SigningKey]) -> None:
+        del self._parsing[name]
+        if parsing.cancelled() or parsing.exception() is not None:
+            return
+        if len(self._parsed) >= PARSED_KEYS_MAX:
+            self._parsed.pop(next(iter(self._parsed)))
+        self._parsed[name] = parsing.result()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ go soon, because streams are paused, changed and deleted by others.
 
 from __future__ import annotations
 
+import operator
 from collections import Counter as Tally
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from runtime.lanes import Busy
-from transmitters.delivery.model import STREAM_WINDOW, PushTarget, PushWork
+from transmitters.delivery.model import PushTarget, PushWork
 
 #: SETs that a search reads beyond those that there are places for
 AHEAD_MAX: Final = 128
@@ -55,39 +56,56 @@ class Selection:
     """Gathers what a search finds: no busy lane, no lane twice, little of each stream."""
 
     def __init__(self, *, limit: int, busy: Collection[str], places: Places) -> None:
-        self.works: list[PushWork] = []
+        self._works: list[PushWork] = []
         self._limit = limit
-        self._busy_count = len(busy)
+        self._share = limit
+        self._busy_of = Tally(map(_stream_id, busy))
         self._lanes = set(busy)
         self._places = places
         self._of_stream: Tally[str] = Tally()
 
     def is_full(self) -> bool:
         """Tell whether enough was found."""
-        return len(self.works) >= self._limit
+        return len(self._works) >= self._limit
 
-    def wants(self, target: PushTarget) -> bool:
-        """Tell whether SETs of the stream are of use: it has a place, and not enough was found."""
-        return self._places.has_room(target) and not self._has_share(target)
+    def among(self, targets: Sequence[PushTarget]) -> list[PushTarget]:
+        """Return the streams of which SETs are of use; they share what is wanted."""
+        waiting = [target for target in targets if self._places.has_room(target)]
+        self._share = -(-self._limit // max(len(waiting), 1))
+        return waiting
 
-    def rows_needed(self) -> int:
-        """As many as are wanted, and those that turn out to be under way."""
-        return self._limit + self._busy_count
+    def rows_of(self, targets: Sequence[PushTarget]) -> int:
+        """As many as are wanted of each, and those that turn out to be under way: they are due."""
+        return self._share + max(self._busy_of[target.stream_id] for target in targets)
 
     def take(self, due: Sequence[PushWork]) -> None:
         """Take those that may go out now or soon."""
         for work in due:
             if self.is_full():
                 return
-            if work.lane in self._lanes or not self.wants(work.target):
+            if work.lane in self._lanes or self._has_share(work.target):
                 continue
             self._lanes.add(work.lane)
             self._of_stream[work.target.stream_id] += 1
-            self.works.append(work)
+            self._works.append(work)
+
+    def in_turn(self) -> list[PushWork]:
+        """Return what was found, the first SETs of all streams before the second ones.
+
+        A receiver then gets few at once while others wait, and needs few connections.
+        """
+        turns: Tally[str] = Tally()
+        numbered = []
+        for work in self._works:
+            numbered.append((turns[work.target.stream_id], work))
+            turns[work.target.stream_id] += 1
+        # Stable: among the first ones the order is that of the search.
+        numbered.sort(key=operator.itemgetter(0))
+        return [work for _, work in numbered]
 
     def _has_share(self, target: PushTarget) -> bool:
         # A stream that fails is probed; what would follow is not worth remembering.
-        share = target.window if target.failures else AHEAD_MAX
+        share = target.window if target.failures else self._share
         return self._of_stream[target.stream_id] >= share
 
 
@@ -102,6 +120,8 @@ class ReadAhead:
         self._works: list[PushWork] = []
         self._read_at: datetime | None = None
         self._read_under = mark()
+        self._order: dict[_Stream, int] = {}
+        self._reached = -1
 
     @property
     def is_empty(self) -> bool:
@@ -109,8 +129,19 @@ class ReadAhead:
         return not self._works
 
     def keep(self, found: Sequence[PushWork], *, read_at: datetime, mark: int) -> None:
-        """Remember what a search found, in place of what was remembered before."""
+        """Remember what a search found, in turn, in place of what was remembered before."""
         self._works, self._read_at, self._read_under = list(found), read_at, mark
+        streams = dict.fromkeys(stream_of(work.target) for work in found)
+        self._order = {stream: place for place, stream in enumerate(streams)}
+        self._reached = -1
+
+    def reached(self, works: Sequence[PushWork]) -> _Stream | None:
+        """Return the stream that the round got to with `works`, None when it was further before."""
+        stream = max((stream_of(work.target) for work in works), key=self._order.__getitem__)
+        if self._order[stream] <= self._reached:
+            return None
+        self._reached = self._order[stream]
+        return stream
 
     def forget_stream(self, stream: _Stream) -> None:
         """Let go of what is remembered of one stream, because it is in trouble."""
@@ -141,15 +172,6 @@ class ReadAhead:
         if self._read_at is None or self._read_under != self._mark():
             return False
         return timedelta(0) <= now - self._read_at <= timedelta(seconds=AHEAD_S)
-
-
-def share_of_search(busy: Busy) -> int:
-    """Return how many SETs of one stream a search has to look at.
-
-    SETs under way are still due in the table, so those of the busiest stream come on top.
-    """
-    of_streams = Tally(map(_stream_id, busy))
-    return STREAM_WINDOW + AHEAD_MAX + max(of_streams.values(), default=0)
 
 
 def _stream_id(lane: str) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,6 @@ from transmitters.selection import (
     Places,
     ReadAhead,
     Selection,
-    share_of_search,
     stream_of,
 )
 from transmitters.store import Connection
@@ -56,7 +56,7 @@ from transmitters.store import Connection
 #: streams looked at together, and how often one search goes on to the next ones
 TARGETS_PAGE: Final = 64
 #: the first of them: often it has all that there is room for; each next page is twice as large
-TARGETS_PAGE_MIN: Final = 8
+TARGETS_PAGE_MIN: Final = 16
 PAGES_MAX: Final = 8
 #: failures that somebody has to look at
 _ALERTING: Final = frozenset(
@@ -138,8 +138,8 @@ class PushSource:
         places = Places(busy, suspended=self._told_suspended)
         chosen = Selection(limit=limit + AHEAD_MAX, busy=busy, places=places)
         mark = self._mark()
-        after = await self._look(chosen, buckets=buckets, now=now, share=share_of_search(busy))
-        self._ahead.keep(chosen.works, read_at=now, mark=mark)
+        after = await self._look(chosen, buckets=buckets, now=now)
+        self._ahead.keep(chosen.in_turn(), read_at=now, mark=mark)
         works = self._go(limit, now=now, busy=busy)
         if not works:
             # Behind many streams of suspended tenants there may be others.
@@ -150,19 +150,17 @@ class PushSource:
         places = Places(busy, suspended=self._told_suspended)
         works = self._ahead.take(limit, now=now, busy=busy, places=places)
         if works:
-            self._served = stream_of(works[-1].target)
+            self._served = self._ahead.reached(works) or self._served
         return works
 
-    async def _look(
-        self, chosen: Selection, *, buckets: Collection[int], now: datetime, share: int
-    ) -> _Place:
+    async def _look(self, chosen: Selection, *, buckets: Collection[int], now: datetime) -> _Place:
         """Go round once, from behind the stream served last; return where the round ended."""
         after, wrapped = self._served, self._served is None
         page = TARGETS_PAGE_MIN
         async with self._database.snapshot() as connection:
             for _ in range(PAGES_MAX):
                 targets = await store.system_push_targets(
-                    connection, buckets=buckets, now=now, limit=page, share=share, after=after
+                    connection, buckets=buckets, now=now, limit=page, after=after
                 )
                 await _choose(connection, targets, chosen, now)
                 if chosen.is_full() or (wrapped and len(targets) < page):
@@ -286,19 +284,15 @@ class PushSource:
 async def _choose(
     connection: Connection, targets: Sequence[PushTarget], chosen: Selection, now: datetime
 ) -> None:
-    """Read small streams together, and a stream with much to send by itself."""
-    waiting = [target for target in targets if chosen.wants(target)]
-    for (tenant_id, _), group in itertools.groupby(waiting, key=_read_together):
-        if chosen.is_full():
-            return
+    """Read the share of each stream, those of a tenant together."""
+    for tenant_id, group in itertools.groupby(
+        chosen.among(targets), key=operator.attrgetter("tenant_id")
+    ):
+        of_tenant = list(group)
         due = await store.due_pushes(
-            connection, tenant_id, targets=list(group), now=now, limit=chosen.rows_needed()
+            connection, tenant_id, targets=of_tenant, now=now, each=chosen.rows_of(of_tenant)
         )
         chosen.take(due)
-
-
-def _read_together(target: PushTarget) -> tuple[str, str | None]:
-    return target.tenant_id, None if target.share_ends is None else target.stream_id
 
 
 def _no_answer(detail: str) -> PushOutcome:

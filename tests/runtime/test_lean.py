@@ -16,7 +16,7 @@ import pytest
 from runtime.connection import HEAD_BYTES_MAX, HEADERS_MAX, INTERIM_ANSWERS_MAX
 from runtime.egress import EgressRules
 from runtime.errors import AddressBlocked, BodyTooLarge, ConnectFailed, TimedOut
-from runtime.lean import LeanOutbound
+from runtime.lean import CONNECTIONS_AT_ONCE, LeanOutbound
 from runtime.outbound import CONNECTIONS_PER_HOST_MAX, OutboundRequest
 from tests.runtime.background import LIMIT_S, until
 
@@ -234,6 +234,48 @@ async def test_of_too_many_idle_connections_the_oldest_go() -> None:
         assert (second.closed, third.closed, client.idle_count) == (0, 0, 2)
         await client.close()
         await until(lambda: second.closed == third.closed == 1)
+
+
+async def test_connections_that_come_back_together_are_no_more_than_allowed_either() -> None:
+    client = LeanOutbound(DEVELOPMENT, idle_max=2)
+    all_came = asyncio.Barrier(12)
+
+    async def together(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await all_came.wait()
+
+    async with serving([together, ACCEPTED, stay]) as server:
+        await asyncio.gather(*(client.send(post(server)) for _ in range(12)))
+        assert (server.opened, client.idle_count) == (12, 2)
+        await until(lambda: server.closed == 10)
+        await client.close()
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[LeanOutbound]:
+    opened = LeanOutbound(DEVELOPMENT, grow_after_s=LIMIT_S)
+    yield opened
+    await opened.close()
+
+
+async def test_a_quick_receiver_needs_few_connections(patient: LeanOutbound) -> None:
+    async with serving([ACCEPTED] * 40 + [stay]) as server:
+        for _ in range(3):
+            await asyncio.gather(*(patient.send(post(server)) for _ in range(8)))
+    assert server.opened == CONNECTIONS_AT_ONCE
+
+
+async def test_whoever_gives_up_waiting_for_a_connection_takes_it_from_nobody(
+    patient: LeanOutbound,
+) -> None:
+    async with serving([ACCEPTED] * 40 + [stay]) as server:
+        sent = [asyncio.create_task(patient.send(post(server))) for _ in range(8)]
+        await until(lambda: server.opened == CONNECTIONS_AT_ONCE)
+        for one in sent[3:6]:
+            one.cancel()
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        assert [isinstance(one, asyncio.CancelledError) for one in answers[3:6]] == [True] * 3
+        assert [getattr(one, "status", one) for one in answers[:3] + answers[6:]] == [202] * 5
+        assert patient.idle_count == CONNECTIONS_AT_ONCE
 
 
 # --- answers --------------------------------------------------------------------------------------

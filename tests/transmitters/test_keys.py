@@ -52,7 +52,7 @@ async def test_a_set_is_signed_by_its_own_key_while_that_is_published(world: Wor
 
 
 async def test_an_algorithm_may_be_used_on_the_spot_without_threads(world: World) -> None:
-    keys = SigningKeys(Keyring(world.db, world.feed, world.box), on_the_spot={"RS256"})
+    keys = SigningKeys(Keyring(world.db, world.feed, world.box), on_the_spot=True)
     keys.close()
     (signed,) = await keys.sign(TENANT, [pending()], ADDRESSING)
     assert isinstance(signed, SignedSET)

@@ -85,10 +85,10 @@ async def use_all(world: World, push: str, poll: str) -> None:
     now = world.clock.now()
     async with world.db.snapshot() as connection:
         targets = await system_push_targets(
-            connection, buckets=range(BUCKETS), now=now, limit=64, share=32, after=None
+            connection, buckets=range(BUCKETS), now=now, limit=64, after=None
         )
         assert [target.stream_id for target in targets] == [push]
-        assert await due_pushes(connection, TENANT, targets=targets, now=now, limit=64)
+        assert await due_pushes(connection, TENANT, targets=targets, now=now, each=64)
         for wanted in (
             ReceiptFilter(),
             ReceiptFilter(stream_id=push),

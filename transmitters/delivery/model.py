@@ -56,8 +56,7 @@ _STREAM_BACKOFF: Final[Mapping[PushClass, Backoff]] = MappingProxyType(
 class PushTarget:
     """A push stream that has SETs due.
 
-    failures, failing_since: failures in a row and when they began. share_ends: the jti at which
-    the share of one search ends, None when all that is due fits into it.
+    failures, failing_since: failures in a row and when they began.
     """
 
     tenant_id: str
@@ -69,7 +68,6 @@ class PushTarget:
     subject_format: str | None
     failures: int
     failing_since: datetime | None
-    share_ends: str | None = None
     profile: str = FINAL.name
     encryption_key: str | None = None
 

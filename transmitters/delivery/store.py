@@ -35,6 +35,8 @@ from transmitters.store import (
 )
 
 IN_LIST_MAX: Final = 500
+#: streams whose due SETs one statement reads
+STREAMS_READ_TOGETHER: Final = 16
 _EVENT_COLUMNS: Final = (
     events.c.event_type,
     events.c.payload,
@@ -125,21 +127,20 @@ async def system_push_targets(
     buckets: Collection[int],
     now: datetime,
     limit: int,
-    share: int,
     after: tuple[str, str] | None,
 ) -> list[PushTarget]:
     """Return push streams that have SETs due and may be called now, in order of their ids.
 
-    share: how many SETs of one stream a search looks at. after: the (tenant, stream) to go on
-    behind, so that a caller who takes little each time still gets round to every stream.
-    Spans tenants. Costs two index probes per stream, however much is queued.
+    after: the (tenant, stream) to go on behind, so that a caller who takes little each time still
+    gets round to every stream. Spans tenants. Costs an index probe per stream, however much is
+    queued.
     """
     everywhere = len(buckets) >= BUCKETS
     values: dict[str, Any] = {"now": now} if everywhere else {"now": now, "buckets": buckets}
     if after is not None:
         values |= {"after_tenant": after[0], "after_stream": after[1]}
     rows = await _targets(everywhere=everywhere, goes_on=after is not None).rows(
-        connection, share_offset=share - 1, at_most=limit, **values
+        connection, at_most=limit, **values
     )
     return [_target_of(row) for row in rows]
 
@@ -187,14 +188,13 @@ def _targets(*, everywhere: bool, goes_on: bool) -> Query:
         .limit(1)
         .correlate(streams)
     )
-    share_ends = due_jtis.offset(sa.bindparam("share_offset", type_=sa.Integer))
     query = (
-        sa.select(*_TARGET_COLUMNS, share_ends.scalar_subquery().label("share_ends"))
+        sa.select(*_TARGET_COLUMNS)
         .where(_may_be_called(everywhere=everywhere), due_jtis.scalar_subquery().is_not(None))
         .order_by(streams.c.tenant_id, streams.c.stream_id)
         .limit(sa.bindparam("at_most", type_=sa.Integer))
     )
-    scalars = ["now", "share_offset", "at_most"]
+    scalars = ["now", "at_most"]
     if goes_on:
         behind = ("after_tenant", "after_stream")
         query = query.where(
@@ -208,7 +208,7 @@ def _targets(*, everywhere: bool, goes_on: bool) -> Query:
 _NOW: Final = sa.bindparam("now", type_=UTCDateTime)
 #: lists of the statements for all buckets, and for some
 _BUCKETS: Final = {True: (), False: ("buckets",)}
-_TARGET_NAMES: Final = (*(column.name for column in _TARGET_COLUMNS), "share_ends")
+_TARGET_NAMES: Final = tuple(column.name for column in _TARGET_COLUMNS)
 
 
 def _target_of(row: Row) -> PushTarget:
@@ -222,37 +222,49 @@ async def due_pushes(
     *,
     targets: Sequence[PushTarget],
     now: datetime,
-    limit: int,
+    each: int,
 ) -> list[PushWork]:
-    """Return the oldest due SET of each ordering key, by stream, within the streams' shares.
+    """Return the oldest due SET of each ordering key, by stream, at most `each` of a stream.
 
-    targets: of this tenant; more than one only if none of them has a `share_ends`.
+    targets: of this tenant. Costs what is returned, however much is queued.
     """
-    by_id = {target.stream_id: target for target in targets}
-    ends = targets[0].share_ends
-    rows = await _due_of(ends_early=ends is not None).rows(
-        connection,
-        tenant_id=tenant_id,
-        stream_ids=list(by_id),
-        now=now,
-        at_most=limit,
-        **({} if ends is None else {"share_ends": ends}),
-    )
-    return [
-        PushWork(
-            target=by_id[stream_id],
-            ordering_key=ordering_key,
-            queued_at=queued_at,
-            pending=_pending_of(pending),
+    works = []
+    for some in chunks(targets, STREAMS_READ_TOGETHER):
+        by_id = {target.stream_id: target for target in some}
+        asked = 1 << (len(by_id) - 1).bit_length()
+        ids = [*by_id, *[""] * (asked - len(by_id))]
+        rows = await _due_of(asked).rows(
+            connection,
+            tenant_id=tenant_id,
+            now=now,
+            each=each,
+            **{f"stream_{place}": stream_id for place, stream_id in enumerate(ids)},
         )
-        for stream_id, ordering_key, queued_at, *pending in rows
-    ]
+        works += [
+            PushWork(
+                target=by_id[stream_id],
+                ordering_key=ordering_key,
+                queued_at=queued_at,
+                pending=_pending_of(pending),
+            )
+            for stream_id, ordering_key, queued_at, *pending in rows
+        ]
+    return works
 
 
 @functools.cache
-def _due_of(*, ends_early: bool) -> Query:
+def _due_of(streams_asked: int) -> Query:
+    """One search per stream, each with a limit of its own, in one statement."""
+    each = [
+        sa.select(_due_of_stream(f"stream_{place}").subquery()) for place in range(streams_asked)
+    ]
+    scalars = ["tenant_id", "now", "each", *(f"stream_{place}" for place in range(streams_asked))]
+    return Query(each[0] if streams_asked == 1 else sa.union_all(*each), scalars=scalars)
+
+
+def _due_of_stream(parameter: str) -> sa.Select[*tuple[Any, ...]]:
     delivery = deliveries.alias("delivery")
-    query = (
+    return (
         sa.select(
             delivery.c.stream_id,
             delivery.c.ordering_key,
@@ -269,20 +281,15 @@ def _due_of(*, ends_early: bool) -> Query:
         )
         .where(
             delivery.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
-            delivery.c.stream_id.in_(sa.bindparam("stream_ids", expanding=True, type_=sa.String)),
+            delivery.c.stream_id == sa.bindparam(parameter, type_=sa.String),
             is_pending(delivery),
             delivery.c.due_at <= _NOW,
             _goes_out(delivery),
             _is_head(delivery),
         )
-        .order_by(delivery.c.stream_id, delivery.c.jti)
-        .limit(sa.bindparam("at_most", type_=sa.Integer))
+        .order_by(delivery.c.jti)
+        .limit(sa.bindparam("each", type_=sa.Integer))
     )
-    scalars = ["tenant_id", "now", "at_most"]
-    if ends_early:
-        query = query.where(delivery.c.jti <= sa.bindparam("share_ends", type_=sa.String))
-        scalars.append("share_ends")
-    return Query(query, scalars=scalars, lists=["stream_ids"])
 
 
 async def settle_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
