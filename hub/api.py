@@ -11,7 +11,7 @@ import uvicorn
 
 from hub.app import make_app
 from hub.http import BoundedHTTPProtocol
-from hub.node import Node, ProcessConfig, open_node
+from hub.node import Node, ProcessConfig, open_node, reach_core
 from hub.tls import keep_fresh
 from runtime.pinned import PinnedOutbound
 
@@ -26,6 +26,7 @@ async def run_api(config: ProcessConfig, stop: asyncio.Event) -> None:
     """Serve on the inherited socket until `stop` is set; running requests get a few seconds."""
     assert config.listen_fd is not None  # noqa: S101 - the supervisor gives every api its socket
     async with open_node(config) as node:
+        await reach_core(node, stop)
         outbound = PinnedOutbound(config.egress_rules())
         try:
             context = config.tls.context() if config.tls else None

@@ -13,7 +13,7 @@ import structlog
 
 from actions.worker import TaskSource
 from hub import logouts
-from hub.node import Node, ProcessConfig, open_node
+from hub.node import Node, ProcessConfig, open_node, reach_core
 from hub.operations import SETTLE_UPSTREAM
 from hub.store import system_list_tenants
 from hub.tenancy import tenant_issuer
@@ -43,6 +43,7 @@ log = structlog.get_logger()
 async def run_delivery(config: ProcessConfig, stop: asyncio.Event) -> None:
     """Run until `stop` is set."""
     async with open_node(config) as node:
+        await reach_core(node, stop)
         outbound = StreamingOutbound(config.egress_rules())
         pushing = LeanOutbound(config.egress_rules())
         # Long polls hold their connections for half a minute each: they get their own.

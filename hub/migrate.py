@@ -6,20 +6,21 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 import migrations
 from hub.settings import SettingsError
 from runtime.database import Database
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 HEAD: Final = "head"
+#: where Alembic keeps the revision
+_VERSION: Final = sa.table("alembic_version", sa.column("version_num", sa.String))
 
 
 class SchemaMismatch(Exception):  # noqa: N818 - says what it is
@@ -69,8 +70,20 @@ def _unreachable(error: Exception) -> SettingsError:
     )
 
 
+def newest_revision() -> str:
+    """Return this release's revision, the number that the last file in `versions` begins with.
+
+    Raises nothing. A start that has nothing to migrate does not have to load Alembic and all
+    revisions to find that out.
+    """
+    folder = Path(migrations.__file__).parent / "versions"
+    return max(file.name.partition("_")[0] for file in folder.glob("[0-9]*_*.py"))
+
+
 async def migrate(database: Database, *, to: str = HEAD) -> str:
     """Upgrade to revision `to`; return the revision reached. All in one transaction."""
+    if to == HEAD and await present_revision(database) == newest_revision():
+        return newest_revision()
     async with database.transaction() as connection:
         return await connection.run_sync(_upgrade, to)
 
@@ -83,9 +96,7 @@ async def downgrade(database: Database, *, to: str) -> str:
 
 async def check_schema(database: Database) -> None:
     """Raise SchemaMismatch unless the database is at this release's revision."""
-    async with database.snapshot() as connection:
-        present = await connection.run_sync(_revision)
-    wanted = ScriptDirectory.from_config(_config(None)).get_current_head()
+    present, wanted = await present_revision(database), newest_revision()
     if present != wanted:
         raise SchemaMismatch(
             f"the database is at revision {present or 'none'}, this release needs {wanted}: "
@@ -93,7 +104,15 @@ async def check_schema(database: Database) -> None:
         )
 
 
+async def present_revision(database: Database) -> str | None:
+    """Return the revision that the database is at; None: it has none."""
+    async with database.snapshot() as connection:
+        return await connection.run_sync(_revision)
+
+
 def _config(connection: sa.Connection | None) -> Config:
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     config.set_main_option("path_separator", "os")
@@ -102,14 +121,20 @@ def _config(connection: sa.Connection | None) -> Config:
 
 
 def _upgrade(connection: sa.Connection, to: str) -> str:
+    from alembic import command  # noqa: PLC0415
+
     command.upgrade(_config(connection), to)
     return _revision(connection) or "none"
 
 
 def _downgrade(connection: sa.Connection, to: str) -> str:
+    from alembic import command  # noqa: PLC0415
+
     command.downgrade(_config(connection), to)
     return _revision(connection) or "none"
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not sa.inspect(connection).has_table(_VERSION.name):
+        return None
+    return connection.scalar(sa.select(_VERSION.c.version_num))

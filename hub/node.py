@@ -151,6 +151,19 @@ async def open_node(
         await database.close()
 
 
+async def reach_core(node: Node, stop: asyncio.Event) -> None:
+    """Wait until core takes hot writes, a while at most; not at all when the process is to end."""
+    if not isinstance(node.writer, CoreClient):
+        return
+    reached = asyncio.create_task(node.writer.connected(CORE_WAIT_S))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((reached, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        reached.cancel()
+        stopping.cancel()
+
+
 async def _open_networks(
     config: ProcessConfig, clock: Clock, notifier: Notifier, spawn: Spawn
 ) -> Networks:
@@ -174,7 +187,6 @@ async def _open_writer(
     if config.core_socket is not None and config.role != "core":
         client = CoreClient(Path(config.core_socket), notifier)
         spawn(client.run())
-        await client.connected(CORE_WAIT_S)
         return client
     writer = LocalWriter(database, notifier)
     spawn(writer.run())

@@ -1,7 +1,8 @@
-"""Entry point of one process of the hub: `python -m hub.process`, started by the supervisor.
+"""One process of the hub: what the supervisor's forks become.
 
-The first line of standard input is its `ProcessConfig`. The input stays open as a lifeline: when
-it ends, the supervisor is gone, and so is this process.
+A process ends with its supervisor, at once, whatever it was doing. A hub that is started anew
+needs its port, its leases and its name; what breaks off is repeated as after any crash; and core
+ends in the same moment, so that there would be nobody to finish the work with.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ import gc
 import os
 import resource
 import signal
-import sys
+import threading
 from typing import Final
 
-import msgspec
 import uvloop
-from typing_extensions import override
 
 from hub.node import ProcessConfig
 from runtime.logs import configure_logs
@@ -24,11 +23,29 @@ from runtime.logs import configure_logs
 GC_THRESHOLDS: Final = (50_000, 20, 20)
 #: open files at most, if the system lets us: one connection per receiver is kept, and many callers
 FILES_MAX: Final = 16_384
+#: exit code of a process whose supervisor is gone; nobody is left to read it but a debugger
+ORPHANED: Final = 3
 
 
-def main() -> None:
-    """Run the role that the configuration on standard input names."""
-    config = msgspec.json.decode(_first_line(), type=ProcessConfig)
+def load_roles() -> None:
+    """Import what the processes run, before they are forked, so that none does it for itself.
+
+    Nothing that is imported may start a thread or open a connection.
+    """
+    import hub.api  # noqa: PLC0415
+    import hub.core  # noqa: PLC0415
+    import hub.delivery  # noqa: F401, PLC0415
+
+
+def run_process(config: ProcessConfig, lifeline: int) -> None:
+    """Run the role that the configuration names, until SIGTERM or SIGINT.
+
+    lifeline: a descriptor to read from that ends with the supervisor.
+    """
+    # A thread, because SQLite's locks can hold up the event loop for seconds.
+    threading.Thread(
+        target=_end_with_supervisor, args=(lifeline,), name="lifeline", daemon=True
+    ).start()
     configure_logs(config.log_level, process=f"{config.role}-{config.index}")
     allow_many_files()
     uvloop.run(_run(config))
@@ -47,42 +64,26 @@ async def _run(config: ProcessConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await loop.connect_read_pipe(lambda: _Lifeline(stop), sys.stdin.buffer)
-    # Each role imports only what it needs (contracts §1).
     if config.role == "api":
         from hub.api import run_api as run  # noqa: PLC0415
     elif config.role == "core":
         from hub.core import run_core as run  # noqa: PLC0415
     else:
         from hub.delivery import run_delivery as run  # noqa: PLC0415
-    settle_memory()
     await run(config, stop)
 
 
 def settle_memory() -> None:
-    """Move what start-up made out of the collector's sight: p99 of intake falls fourfold."""
+    """Move what start-up made out of the collector's sight: p99 of intake falls fourfold.
+
+    Before processes are forked, so that they go on sharing it.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def _first_line() -> bytes:
-    line = bytearray()
-    while (byte := os.read(0, 1)) not in {b"\n", b""}:
-        line += byte
-    return bytes(line)
-
-
-class _Lifeline(asyncio.Protocol):
-    """Stops the process when its standard input ends."""
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop.set()
-
-
-if __name__ == "__main__":
-    main()
+def _end_with_supervisor(lifeline: int) -> None:
+    while os.read(lifeline, 1):
+        pass
+    os._exit(ORPHANED)

@@ -2,55 +2,71 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from hub.bootstrap import (
-    MadeUp,
-    check_certificate,
-    listen,
-    prepare,
-    process_configs,
-    secret_key,
-)
 from hub.settings import Settings
-from hub.supervisor import Supervisor
 from runtime.logs import configure_logs
+
+if TYPE_CHECKING:
+    from hub.bootstrap import MadeUp
+
+#: tells prometheus_client where processes share their metrics
+METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def serve(settings: Settings) -> None:
     """Run the hub until SIGTERM or SIGINT. Raises SettingsError, SchemaMismatch."""
     configure_logs(settings.log_level, process="supervisor")
+    run_dir = Path(tempfile.mkdtemp(prefix="signalhub-"))
+    try:
+        metrics_dir = run_dir / "metrics"
+        metrics_dir.mkdir()
+        # Before anything imports prometheus_client, which reads it then.
+        os.environ[METRICS_DIR_VARIABLE] = str(metrics_dir)
+        _serve(settings, run_dir, metrics_dir)
+    finally:
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _serve(settings: Settings, run_dir: Path, metrics_dir: Path) -> None:
+    import asyncio  # noqa: PLC0415
+
+    from hub.bootstrap import (  # noqa: PLC0415
+        MadeUp,
+        check_certificate,
+        listen,
+        prepare,
+        process_configs,
+        secret_key,
+    )
+    from hub.process import load_roles, run_process, settle_memory  # noqa: PLC0415
+    from hub.supervisor import Supervisor  # noqa: PLC0415
+
     check_certificate(settings)
     made_up = MadeUp()
     key = secret_key(settings, made_up)
     asyncio.run(prepare(settings, key, made_up))
     listening = listen(settings) if settings.role != "worker" else None
-    issuer = settings.issuer_at(_port_of(listening, settings))
-    run_dir = Path(tempfile.mkdtemp(prefix="signalhub-"))
-    try:
-        configs = process_configs(
-            settings,
-            key=key,
-            issuer=issuer,
-            run_dir=run_dir,
-            listen_fd=listening.fileno() if listening else None,
-        )
-        _announce(settings, issuer, made_up)
-        metrics_dir = run_dir / "metrics"
-        metrics_dir.mkdir()
-        supervisor = Supervisor(configs, listening=listening, metrics_dir=metrics_dir)
-        asyncio.run(supervisor.run())
-    finally:
-        shutil.rmtree(run_dir, ignore_errors=True)
-
-
-def _port_of(listening: object, settings: Settings) -> int:
-    port = getattr(listening, "getsockname", lambda: (None, settings.port))()[1]
-    return int(port)
+    issuer = settings.issuer_at(listening.getsockname()[1] if listening else settings.port)
+    configs = process_configs(
+        settings,
+        key=key,
+        issuer=issuer,
+        run_dir=run_dir,
+        listen_fd=listening.fileno() if listening else None,
+    )
+    _announce(settings, issuer, made_up)
+    load_roles()
+    for file in metrics_dir.iterdir():
+        # The supervisor counts nothing.
+        file.unlink()
+    settle_memory()
+    Supervisor(configs, run=run_process, listening=listening, metrics_dir=metrics_dir).run()
 
 
 def _announce(settings: Settings, issuer: str, made_up: MadeUp) -> None:

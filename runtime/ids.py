@@ -6,6 +6,7 @@ ids of the same millisecond still ascend: the random part is increased instead o
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import time
@@ -77,6 +78,10 @@ class _Sequence:
     __slots__ = ("draw_bits", "millisecond", "random", "text")
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a sequence of its own; a forked process must not go on with its parent's."""
         self.millisecond = 0
         self.text = ""
         self.random = 0
@@ -84,6 +89,7 @@ class _Sequence:
 
 
 _LAST: Final = _Sequence()
+os.register_at_fork(after_in_child=_LAST.begin)
 
 #: kinds whose id is part of an intake URL: they must not be guessable from a neighbour's
 SECRET_PREFIXES: Final = frozenset({"prv"})

@@ -39,5 +39,5 @@ def _render(event: dict[str, Any], **_options: Any) -> str:
 
 
 def subject_ref(text: str) -> str:
-    """Return a stand-in for a subject in logs: the same within a process, meaningless outside."""
+    """Return a stand-in for a subject in logs: the same within one run, meaningless outside."""
     return hmac.new(_REF_KEY, text.encode(), hashlib.sha256).hexdigest()[:16]

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import migrations
-from hub.migrate import SchemaMismatch, check_schema, downgrade, migrate
+from hub.migrate import SchemaMismatch, check_schema, downgrade, migrate, newest_revision
 from migrations.tables import metadata
 from runtime.database import Database
 from tests.migration.filling import fill, read_all
@@ -155,6 +155,7 @@ async def test_a_database_of_another_release_is_told_apart(empty: Database) -> N
 def test_there_is_one_head_and_no_branch() -> None:
     assert len(SCRIPTS.get_heads()) == 1
     assert len(SCRIPTS.get_bases()) == 1
+    assert newest_revision() == SCRIPTS.get_current_head()
 
 
 def test_revision_ids_count_up_and_name_their_files() -> None:
