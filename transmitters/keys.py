@@ -1,7 +1,7 @@
 """Signing keys of the transmitter: parsed once, used in threads or on the spot.
 
 Signing RS256 takes about a quarter of a millisecond of a core and releases the interpreter while
-it runs, so a few threads keep the event loop of a process free that answers requests; SETs of one
+it runs, so a thread keeps the event loop of a process free that answers requests; SETs of one
 poll are signed in chunks. The way to a thread and back, and two threads that want the interpreter,
 cost half as much again. A process whose event loop answers nobody signs on the spot, therefore;
 more cores are put to use by more such processes.
@@ -25,8 +25,8 @@ from ssf.jwks import render_jwks
 from transmitters.model import Addressing, PendingSET, render_pending
 
 PURPOSE: Final = "set"
-SIGNING_THREADS: Final = 2
-SIGNING_CHUNK: Final = 8
+SIGNING_THREADS: Final = 1
+SIGNING_CHUNK: Final = 32
 PARSED_KEYS_MAX: Final = 1_000
 
 
