@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -13,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 import structlog
 from hypothesis import settings
-from sqlalchemy.ext.asyncio import create_async_engine
 
 import actions.store  # noqa: F401 - each store declares its tables on the shared metadata
 import hub.oauth.store
@@ -27,6 +24,7 @@ import risk.store  # noqa: F401
 import runtime.store  # noqa: F401
 import transmitters.store  # noqa: F401
 from runtime.database import Database, metadata
+from tests.postgresql import TidyDatabase, administer
 
 # Tracebacks with the values of all variables take a second each.
 structlog.configure(processors=[structlog.processors.JSONRenderer(default=str)])
@@ -60,8 +58,13 @@ def postgresql_server() -> Iterator[str]:
 
     server = get_server(directory)
     # Our own server's crash safety is not what these tests are about, and it costs half of them.
-    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
-        _in_a_thread(_administer(server.get_uri(), statement))
+    # Statistics that change in the middle of a test would change its plans.
+    for statement in (
+        "ALTER SYSTEM SET fsync = off",
+        "ALTER SYSTEM SET autovacuum = off",
+        "SELECT pg_reload_conf()",
+    ):
+        _in_a_thread(administer(server.get_uri(), statement))
     try:
         yield server.get_uri()
     finally:
@@ -77,13 +80,11 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_template(postgresql_server: str) -> Iterator[str]:
-    """Yield the name of an empty PostgreSQL database with all tables, to be copied."""
-    name = f"template_{secrets.token_hex(8)}"
-    _in_a_thread(_administer(postgresql_server, f'CREATE DATABASE "{name}"'))
-    _in_a_thread(_create_tables(_url_of(postgresql_server, name)))
-    yield name
-    _in_a_thread(_administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)'))
+def postgresql_database(postgresql_server: str) -> Iterator[TidyDatabase]:
+    """Yield a PostgreSQL database with all tables, for one test after the other."""
+    database = TidyDatabase(postgresql_server)
+    yield database
+    _in_a_thread(database.drop())
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -93,12 +94,9 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "hub.db")
         yield f"sqlite:///{tmp_path}/hub.db"
         return
-    server: str = request.getfixturevalue("postgresql_server")
-    template: str = request.getfixturevalue("postgresql_template")
-    name = f"t_{secrets.token_hex(8)}"
-    await _administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    yield _url_of(server, name)
-    await _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    database: TidyDatabase = request.getfixturevalue("postgresql_database")
+    yield await database.take()
+    await database.give_back()
 
 
 @pytest.fixture
@@ -116,20 +114,7 @@ async def _create_tables(url: str) -> None:
     await opened.close()
 
 
-def _url_of(server: str, name: str) -> str:
-    return sa.make_url(server).set(database=name).render_as_string(hide_password=False)
-
-
 def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
     """Run async work to its end from a fixture that may itself be run by an event loop."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, work).result()
-
-
-async def _administer(server: str, statement: str) -> None:
-    engine = create_async_engine(
-        sa.make_url(server).set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT"
-    )
-    async with engine.connect() as connection:
-        await connection.execute(sa.text(statement))
-    await engine.dispose()
