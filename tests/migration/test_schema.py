@@ -35,6 +35,12 @@ async def shape_of(database: Database) -> Shape:
         return await connection.run_sync(_inspect)
 
 
+async def tables_of(database: Database) -> list[str]:
+    """Return the names of the tables that the database has."""
+    async with database.snapshot() as connection:
+        return await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
+
+
 def _inspect(connection: sa.Connection) -> Shape:
     inspector = sa.inspect(connection)
     return {
@@ -108,7 +114,7 @@ async def test_each_step_goes_down_and_up_again_on_filled_tables(empty: Database
         before = await read_all(empty)
         assert isinstance(script.down_revision, str)
         await downgrade(empty, to=script.down_revision)
-        kept = await shape_of(empty)
+        kept = await tables_of(empty)
         await migrate(empty, to=script.revision)
 
         after = await read_all(empty)
