@@ -35,7 +35,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from hub.node import ProcessConfig
 from runtime.backoff import Backoff
 
-RESTART: Final = Backoff(first_s=0.1, ceiling_s=5.0, attempts_max=1_000_000)
+RESTART: Final = Backoff(first_s=0.05, ceiling_s=5.0, attempts_max=1_000_000)
 #: a process that lived this long starts with a clean slate when it dies
 STEADY_S: Final = 10.0
 STOP_GRACE_S: Final = 10.0

@@ -32,12 +32,15 @@ def run(config: ProcessConfig, lifeline: int) -> None:
     ending = ENDINGS.get(config.role)
     if ending == "raises":
         raise ValueError("a process that fails")
-    if ending == "watches":
-        os.read(lifeline, 1)
-        say(event="orphaned", role=config.role)
-        return
+    threading.Thread(target=_watch, args=(lifeline, config.role), daemon=True).start()
     stop.wait()
     say(event="ended", role=config.role)
+
+
+def _watch(lifeline: int, role: str) -> None:
+    os.read(lifeline, 1)
+    say(event="orphaned", role=role)
+    os._exit(0)
 
 
 def main() -> None:

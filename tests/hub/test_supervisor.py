@@ -49,6 +49,7 @@ def supervised(folder: Path, *roles: str) -> Iterator[Watched]:
         try:
             yield Watched(process)
         finally:
+            # What it started goes with it.
             process.kill()
 
 
@@ -100,7 +101,7 @@ def test_a_process_that_fails_is_started_again_and_never_goes_on_as_supervisor(
 
 
 def test_what_hangs_on_the_lifeline_learns_that_the_supervisor_was_killed(tmp_path: Path) -> None:
-    with supervised(tmp_path, "core=watches", "api=watches") as watched:
+    with supervised(tmp_path, "core", "api") as watched:
         for _ in range(2):
             watched.next("began")
         watched.process.kill()
