@@ -14,6 +14,8 @@ from ssf.subject import SimpleSubject, normal_form, simple_members
 
 #: formats that name people, whatever the event is about
 _PEOPLE: Final = frozenset({"email", "phone_number", "account", "scim"})
+#: the session that Keycloak (26.7) names when an administrator logs a user out of all of them
+_EVERY_SESSION: Final = "ALL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ def names(signal: Signal, stands_for: SubjectKind | None = None) -> Names:
         user=_as((*members.get("user", ()), *people), EntityKind.USER),
         device=_as(members.get("device", ()), EntityKind.DEVICE),
         unsure=_as(others, *_kinds_of_unnamed(stands_for)),
-        sessions=tuple(members.get("session", ())),
+        sessions=_sessions(members.get("session", ()), of_user="user" in members),
         maybe_sessions=tuple(others) if stands_for == "session" else (),
     )
 
@@ -81,6 +83,15 @@ def keys_of(signal: Signal) -> set[str]:
 def _as(subjects: Iterable[SimpleSubject], *kinds: EntityKind) -> tuple[Name, ...]:
     return tuple(
         Name(subject=subject, key=normal_form(subject), kinds=kinds) for subject in subjects
+    )
+
+
+def _sessions(subjects: Iterable[SimpleSubject], *, of_user: bool) -> tuple[SimpleSubject, ...]:
+    """Return the sessions that are named one by one; none when all of the user are meant."""
+    return tuple(
+        subject
+        for subject in subjects
+        if not (of_user and subject.format == "opaque" and subject.get("id") == _EVERY_SESSION)
     )
 
 

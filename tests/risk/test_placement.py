@@ -34,6 +34,7 @@ from tests.risk.test_model import owner, session
 USER = (EntityKind.USER, "email:tina@customer.example")
 DEVICE = (EntityKind.DEVICE, "opaque:LT-1")
 SID = {"format": "opaque", "id": "s1"}
+EVERY = {"format": "opaque", "id": "ALL"}
 
 
 def known(*entities: tuple[EntityKind, str], **sessions: Session) -> Known:
@@ -153,6 +154,10 @@ def test_a_session_that_began_after_the_revocation_stays() -> None:
         pytest.param(TINA, ["s1", "s2"], id="all of the user"),
         pytest.param(pair(TINA, LAPTOP), ["s1"], id="those on the device"),
         pytest.param({"format": "complex", "user": TINA, "session": SID}, ["s1"], id="one"),
+        pytest.param(
+            {"format": "complex", "user": TINA, "session": EVERY}, ["s1", "s2"], id="Keycloak's all"
+        ),
+        pytest.param({"format": "complex", "session": EVERY}, [], id="all of nobody"),
         pytest.param(SID, ["s1"], id="one by its bare id"),
         pytest.param(
             {"format": "complex", "session": {"format": "opaque", "id": "none"}}, [], id="unknown"
