@@ -39,8 +39,11 @@ def run(config: ProcessConfig, lifeline: int) -> None:
 
 def _watch(lifeline: int, role: str) -> None:
     os.read(lifeline, 1)
-    say(event="orphaned", role=role)
-    os._exit(0)
+    try:
+        say(event="orphaned", role=role)
+    finally:
+        # Also when nobody listens any more.
+        os._exit(0)
 
 
 def main() -> None:
