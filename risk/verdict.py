@@ -113,26 +113,6 @@ def strongest(verdicts: Sequence[Verdict]) -> Verdict:
     )
 
 
-def of_app(verdict: Verdict, app_id: str) -> Verdict:
-    """Return what a verdict of policies about a whole session means for one of its apps.
-
-    What was found about other apps alone is no reason to stop this one; it stays among the
-    violations of the session's verdict, for whoever acts on those apps. Raises nothing.
-    """
-    kept = [each for each in verdict.violations if not each.app_ids or app_id in each.app_ids]
-    if len(kept) == len(verdict.violations):
-        return verdict
-    parts = [as_verdict(replace(each, app_ids=each.app_ids and (app_id,))) for each in kept]
-    calm = Verdict(
-        decision=Decision.ALLOW,
-        scope=Scope.SESSION,
-        trace_id=verdict.trace_id,
-        mode=verdict.mode,
-        logs=verdict.logs,
-    )
-    return strongest([calm, *parts])
-
-
 def as_verdict(violation: Violation) -> Verdict:
     """Return what one violation alone leads to; what is only monitored allows. Raises nothing."""
     if not violation.is_enforced:

@@ -97,6 +97,12 @@ class Judged:
     ip_level: Level = Level.LOW
     would_have: WouldHave | None = None
 
+    @property
+    def path(self) -> tuple[str, ...]:
+        """How the address led to the answer, layer by layer, for people."""
+        threat = "not asked, exempt" if self.origin.is_exempt else self.ip_level.name.lower()
+        return (*self.origin.path, f"threat: {threat}", f"login: {self.score.level.name.lower()}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Person:

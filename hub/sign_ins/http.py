@@ -118,6 +118,7 @@ def _shown(judged: Judged) -> dict[str, Any]:
             "learning": judged.view.is_learning,
         },
         "behaviours": dict(judged.view.behaviours),
+        "decision_path": judged.path,
     }
     if judged.would_have is not None:
         shown["would_have"] = {

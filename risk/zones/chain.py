@@ -1,4 +1,4 @@
-"""The addresses a request came through: reading them, and which of them is the client's. Pure.
+"""The addresses a request came through, and which of them is the client's. Pure.
 
 A chain is written client first, the hop that connects to us last. Only what our own side of it
 says can be believed: everything left of the first hop that nobody here trusts may be made up.
@@ -16,8 +16,6 @@ from risk.networks.model import IP_CHARS_MAX, packed, unpacked
 PROXIES_MAX: Final = 5
 #: hops that are looked at, from our side; what lies before them counts for nothing
 HOPS_MAX: Final = 32
-#: characters of a header that are read, from its end: hops with ports and blanks
-HEADER_CHARS_MAX: Final = HOPS_MAX * (IP_CHARS_MAX + 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,21 +27,6 @@ class Chain:
 
     hops: tuple[str | None, ...]
     is_cut: bool = False
-
-
-def parse_forwarded_for(header: str, peer: str) -> tuple[str, ...]:
-    """Return the chain of an X-Forwarded-For header and the address that connects to us.
-
-    header: all its lines joined by commas. The nearest 32 hops alone are given back; text that is
-    no address stays in its place, so that nobody takes the hop before it for its neighbour.
-    Raises nothing, and its work is bounded whatever the header holds.
-    """
-    parts = header[-HEADER_CHARS_MAX:].rsplit(",", HOPS_MAX) if header else []
-    if len(header) > HEADER_CHARS_MAX or len(parts) > HOPS_MAX:
-        # The first part is whatever came before, or is cut in its middle.
-        parts = parts[1:]
-    hops = [part.strip()[: IP_CHARS_MAX * 2] for part in parts]
-    return tuple(hop for hop in (*hops, peer) if hop)[-HOPS_MAX:]
 
 
 def read_chain(chain: Sequence[str]) -> Chain:

@@ -1,15 +1,14 @@
 """From a chain to its origin: the client, its zones, exempt or not, blocked or not. Pure.
 
-The order is fixed: exempt, then blocklists; the threat list comes after both (`edge`).
+The order is fixed: exempt, then blocklists; what is reported of an address comes after both, where
+its risk is scored (`hub.sign_ins`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from risk.model import Level
 from risk.networks.model import NO_RECORD, IPRecord
 from risk.zones.chain import Chain, client_at, read_chain
 from risk.zones.matcher import CompiledZones
@@ -107,37 +106,3 @@ def _blocked(
             )
         spared = spared or f"no, {hop} is in {zone.name} and exempt"
     return _Blocked(mask=mask, step=spared or "no")
-
-
-class Edge(StrEnum):
-    """What happens to a request before anybody signs in."""
-
-    PASS = "pass"  # noqa: S105 - no password
-    BLOCK = "block"
-    RAISE = "raise"  # goes on, with the login risk that the threat list gives it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeDecision:
-    """The outcome of the layers that exist, in their order, and the path to it."""
-
-    edge: Edge
-    decided_by: str
-    path: tuple[str, ...]
-
-
-def edge(origin: Origin, threat: Level) -> EdgeDecision:
-    """Return what exempt list, blocklists and threat list make of a request. Raises nothing.
-
-    threat: what is claimed of the client's address (`risk.ips`). Exempt addresses are spared by
-    the threat list, and by blocklists unless another hop is refused. Source: threat model §7.3.
-    """
-    if origin.blocked_by is not None:
-        return EdgeDecision(edge=Edge.BLOCK, decided_by="blocklist", path=origin.path)
-    if origin.is_exempt:
-        path = (*origin.path, "threat: not asked, exempt")
-        return EdgeDecision(edge=Edge.PASS, decided_by="exempt", path=path)
-    path = (*origin.path, f"threat: {threat.name.lower()}")
-    if threat > Level.LOW:
-        return EdgeDecision(edge=Edge.RAISE, decided_by="threat", path=path)
-    return EdgeDecision(edge=Edge.PASS, decided_by="none", path=path)

@@ -25,7 +25,7 @@ from hub.doors.forward_auth_model import (
     verdict_headers,
     with_parameters,
 )
-from hub.inline.model import Answer
+from hub.inline.model import CHAIN_HOPS_MAX, TEXT_CHARACTERS_MAX, Answer
 from risk.verdict import Decision, Scope, Verdict
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import IDP, Story, begin
@@ -478,6 +478,14 @@ def test_the_original_request_is_read_from_any_gateways_headers() -> None:
     )
     assert original(x_forwarded_uri="evil").uri == "/"
     assert original(x_forwarded_uri="http://[").uri == "/"
+
+
+def test_a_chain_is_read_from_its_end_and_within_bounds() -> None:
+    assert original(x_forwarded_for="a, b,,c").chain == ("a", "b", "c")
+    assert original(x_forwarded_for=", ,").chain == ()
+    long = original(x_forwarded_for=",".join(["1.1.1.1"] * 5_000) + ", 2.2.2.2").chain
+    assert (len(long), long[-1]) == (CHAIN_HOPS_MAX, "2.2.2.2")
+    assert max(map(len, original(x_forwarded_for="x" * 60_000).chain)) == TEXT_CHARACTERS_MAX
     hops = original(x_forwarded_for=", ".join(f"10.0.{n // 250}.{n % 250}" for n in range(1_000)))
     assert len(hops.chain) == 64
     assert hops.chain[-1] == "10.0.3.249"

@@ -103,6 +103,53 @@ async def test_a_reported_address_asks_for_a_step_up_and_no_other_does(vendor: V
     assert (other["decision"], other["login_risk"]["level"]) == ("ALLOW", "LOW")
 
 
+#: exempt, blocklisted, the hop before blocklisted, reported -> decision, the steps that say why
+LAYERS = [
+    (False, False, False, "", "ALLOW", "exempt: no", "blocklist: no", "threat: low"),
+    (False, False, False, "HIGH", "STEP_UP", "exempt: no", "blocklist: no", "threat: high"),
+    (False, True, False, "", "DENY", "exempt: no", "blocklist: {here} is in", "threat: low"),
+    (False, True, False, "HIGH", "DENY", "exempt: no", "blocklist: {here} is in", "threat: high"),
+    (True, False, False, "", "ALLOW", "exempt: yes", "blocklist: no", "threat: not asked"),
+    (True, False, False, "HIGH", "ALLOW", "exempt: yes", "blocklist: no", "threat: not asked"),
+    (True, True, False, "HIGH", "ALLOW", "exempt: yes", "blocklist: no, {here} is in", "threat: n"),
+    (True, True, True, "", "DENY", "exempt: yes", "blocklist: {before} is in", "threat: not asked"),
+    (False, False, True, "MEDIUM", "DENY", "exempt: no", "blocklist: {before} is", "threat: med"),
+]
+
+
+@ONE_ENGINE
+async def test_row_41_exempt_then_blocklist_then_threat_then_login_risk(vendor: Vendor) -> None:
+    """A table of conflicting cases; the answer shows the path it took."""
+    exempt: list[str] = []
+    blocked: list[str] = []
+    for number, (is_exempt, is_blocked, other_blocked, level, *_) in enumerate(LAYERS):
+        here, before = f"203.0.113.{number}", f"192.0.2.{number}"
+        exempt += [here] if is_exempt else []
+        blocked += ([here] if is_blocked else []) + ([before] if other_blocked else [])
+        if level:
+            await vendor.report(vendor.event(here, level))
+    for zone, listed in (("zon_exempt_ip", exempt), ("zon_blocked_ip", blocked)):
+        entries = {"gateways": [{"value": ip} for ip in listed]}
+        answer = await vendor.admin.patch(f"/admin/v1/zones/{zone}", json=entries)
+        assert answer.is_success, answer.text
+    await vendor.hub.node.feed.refresh()
+
+    for number, (*_, decision, exempted, blocklist, threat) in enumerate(LAYERS):
+        here, before = f"203.0.113.{number}", f"192.0.2.{number}"
+        question = {"user": "email:new@customer.example", "ip_chain": [before, here]}
+        answer = await vendor.admin.post(SIGN_IN, json=question)
+        told = answer.json()
+        assert told["decision"] == decision, told
+        names = [step.partition(":")[0] for step in told["decision_path"]]
+        assert names == ["client", "exempt", "blocklist", "threat", "login"]
+        client, *steps = told["decision_path"]
+        assert client == f"client: {here}"
+        wanted = [each.format(here=here, before=before) for each in (exempted, blocklist, threat)]
+        assert [step.startswith(start) for step, start in zip(steps, wanted, strict=False)] == [
+            True
+        ] * 3, told["decision_path"]
+
+
 async def test_the_report_is_heard_of_without_being_asked_for(
     vendor: Vendor, database_url: str
 ) -> None:

@@ -15,7 +15,7 @@ from risk.policies.compiled import CompiledPolicies
 from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedAddress
 from risk.policy import PolicyMode
-from risk.verdict import Decision, Scope, Verdict, of_app
+from risk.verdict import Decision, Scope, Verdict
 from tests.risk.policy_kit import (
     compiled,
     everywhere,
@@ -150,20 +150,20 @@ def test_row_14_exactly_the_apps_whose_policies_fail_are_named() -> None:
     assert "acr phr wanted, pwd there" in bank.why
     assert "at most 300 s ago wanted, 900 s there" in bank.why
     assert (verdict.decision, verdict.scope) == (Decision.TERMINATE, Scope.APP)
-    assert of_app(verdict, "mail").decision is Decision.ALLOW
-    asked_of_bank = of_app(verdict, "bank")
+    asked_of_bank = policies.judge_session(facts(acr="pwd", auth_age_s=900.0), ["bank"])
     assert (asked_of_bank.decision, asked_of_bank.scope, asked_of_bank.acr) == (
         Decision.STEP_UP,
         Scope.APP,
         "phr",
     )
+    assert policies.judge_session(facts(**NEW_NETWORK), ["mail"]).decision is Decision.ALLOW
 
 
 def test_a_failure_of_the_global_policy_is_about_the_session_whichever_app_is_asked_for() -> None:
     policies = compiled(everywhere(rule("out", "TERMINATE")), for_apps("crm", rules=[]))
     verdict = policies.judge_session(facts(), ["crm", "mail"])
     assert (verdict.decision, verdict.scope) == (Decision.TERMINATE, Scope.SESSION)
-    assert of_app(verdict, "crm") == verdict
+    assert policies.judge_session(facts(), ["crm"]).scope is Scope.SESSION
 
 
 def test_the_widest_scope_wins_among_equal_decisions() -> None:
