@@ -44,6 +44,7 @@ containments: Final = sa.Table(
     sa.Column("closed_at", UTCDateTime),
     sa.Index("ix_containments_tenant_id_enforced_at", "tenant_id", "enforced_at"),
 )
+sa.Index("ix_containments_user_id", containments.c.tenant_id, containments.c.user_id)
 #: one containment per user that is not closed; new causes attach to it
 sa.Index(
     "uq_containments_tenant_id_user_id_not_closed",
@@ -82,6 +83,7 @@ _LOCK_FREE: Final = among(
     _IN_ORDER.with_for_update(skip_locked=True), containments, containments.c.containment_id
 )
 _BY_ID: Final = among(_ANY, containments, containments.c.containment_id)
+_OF_USERS: Final = among(_ANY, containments, containments.c.user_id)
 _CAUSES: Final = among(
     sa.select(containment_causes).order_by(
         containment_causes.c.attached_at, containment_causes.c.detection_id
@@ -124,6 +126,11 @@ async def lock_containments(
     query = _LOCK_FREE if skip_locked else _LOCK
     found = [_containment(row) for row in await rows_of_keys(connection, query, keys)]
     return {(one.tenant_id, one.containment_id): one for one in found}
+
+
+async def containments_of(connection: Connection, users: Collection[Key]) -> list[Containment]:
+    """Return all containments of users, by (tenant_id, user_id), those that are over as well."""
+    return [_containment(row) for row in await rows_of_keys(connection, _OF_USERS, users)]
 
 
 async def containments_by_key(

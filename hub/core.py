@@ -20,6 +20,7 @@ import actions.service
 import hub.guard.service
 import hub.guard.store
 import hub.reminders
+import hub.sweeps
 import receivers.store
 import risk.baselines.service
 import risk.contexts.service
@@ -86,6 +87,7 @@ async def run_core(config: ProcessConfig, stop: asyncio.Event) -> None:
         node.spawn(_repeat(node, leases, core.handle_signals, topic="signals"))
         node.spawn(_repeat(node, leases, core.publish_logouts, topic="tasks"))
         node.spawn(_repeat(node, leases, core.reassess, pause_s=SCHEDULE_S))
+        node.spawn(_repeat(node, leases, core.sweep, pause_s=SCHEDULE_S))
         node.spawn(_repeat(node, leases, core.purge, pause_s=PURGE_S))
         node.spawn(_repeat(node, leases, core.tend_streams, pause_s=UPKEEP_S))
         node.spawn(_repeat(node, leases, core.remind, pause_s=REMIND_S))
@@ -265,6 +267,11 @@ class Core:
     async def remind(self, fence: Fence) -> bool:
         """Tell people of users who are at HIGH for long."""
         await hub.reminders.remind(self._node, partial(self._as_leader, fence))
+        return False
+
+    async def sweep(self, fence: Fence) -> bool:
+        """Judge again, a page at a time, whom an edit of policies may concern."""
+        await hub.sweeps.sweep(self._node, partial(self._as_leader, fence))
         return False
 
     async def _breathe(self) -> None:

@@ -8,14 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
+from actions.model import GUARD_WINDOW
+from risk.policies import entity_replay
 from risk.policies.documents import SessionPolicy
+from risk.policies.entity_replay import EntityJob, EntityTally, held_by_guard
 from risk.policies.replay import CONTEXTS_MAX, ReplayJob, Tally, documents_of, merge, report
+from risk.policies.replaying import LEVELS, REQUESTS
+from risk.policy import Policy, render_policy
 from runtime.errors import Conflict, TimedOut, Unavailable
 
 SHARES: Final = 2
@@ -39,9 +44,6 @@ class Replays:
         contexts_max: int = CONTEXTS_MAX,
     ) -> dict[str, Any]:
         """Return the report. Raises Conflict while another runs, TimedOut, Unavailable."""
-        if self._is_running:
-            raise Conflict("Another replay is running here; try again when it is done.")
-        self._is_running = True
         job = ReplayJob(
             database_url=self._database_url,
             tenant_id=tenant_id,
@@ -52,23 +54,67 @@ class Replays:
             shares=SHARES,
             contexts_max=contexts_max,
         )
+        raw = await self._shares(REQUESTS, job)
+        tallies = [msgspec.msgpack.decode(each, type=Tally) for each in raw]
+        return report(merge(tallies), contexts_max=contexts_max)
+
+    async def run_levels(
+        self,
+        tenant_id: str,
+        policy: Policy,
+        *,
+        since: datetime,
+        until: datetime,
+        exempt: Collection[str],
+        contained_max: int,
+    ) -> dict[str, Any]:
+        """Return the report of an entity risk policy. Raises as `run`.
+
+        exempt: users of the break-glass list. contained_max: what the guard lets pass at once.
+        """
+        job = EntityJob(
+            database_url=self._database_url,
+            tenant_id=tenant_id,
+            document=render_policy(policy),
+            since=since,
+            until=until,
+            share=0,
+            shares=SHARES,
+            changes_max=CONTEXTS_MAX,
+            exempt=sorted(exempt),
+        )
+        raw = await self._shares(LEVELS, job)
+        tally = entity_replay.merge(
+            [msgspec.msgpack.decode(each, type=EntityTally) for each in raw]
+        )
+        held = held_by_guard(tally.contained, limit=contained_max, window=GUARD_WINDOW)
+        return entity_replay.report(tally, held=held, changes_max=CONTEXTS_MAX)
+
+    async def _shares(self, kind: str, job: ReplayJob | EntityJob) -> list[bytes]:
+        """Return what the processes that share a job answer."""
+        if self._is_running:
+            raise Conflict("Another replay is running here; try again when it is done.")
+        self._is_running = True
         try:
             async with asyncio.timeout(LIMIT_S):
-                tallies = await asyncio.gather(
-                    *(_share(msgspec.structs.replace(job, share=share)) for share in range(SHARES))
+                return await asyncio.gather(
+                    *(
+                        _share(kind, msgspec.structs.replace(job, share=share))
+                        for share in range(SHARES)
+                    )
                 )
         except TimeoutError as error:
             raise TimedOut("The replay took too long: ask for fewer days.") from error
         finally:
             self._is_running = False
-        return report(merge(tallies), contexts_max=contexts_max)
 
 
-async def _share(job: ReplayJob) -> Tally:
+async def _share(kind: str, job: ReplayJob | EntityJob) -> bytes:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "risk.policies.replaying",
+        kind,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -76,7 +122,7 @@ async def _share(job: ReplayJob) -> Tally:
         answer, _ = await process.communicate(msgspec.msgpack.encode(job))
         if process.returncode != 0:
             raise Unavailable("The replay failed; the log has the reason.")
-        return msgspec.msgpack.decode(answer, type=Tally)
+        return answer
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -30,6 +30,21 @@ async def reassess(
     return await levels.recompute(connection, tenant_id, change, caps=of_tenant, now=now)
 
 
+async def ask_policy(
+    connection: Connection,
+    tenant_id: str,
+    user_ids: Collection[str],
+    *,
+    caps: Mapping[tuple[str, str], Level | None],
+    now: datetime,
+) -> list[Assessment]:
+    """Assess users, and ask policy even where nothing changed; one result per user."""
+    users = frozenset(user_ids)
+    of_tenant = {issuer: cap for (tenant, issuer), cap in caps.items() if tenant == tenant_id}
+    change = Change(user_ids=users, insist=users)
+    return await levels.recompute(connection, tenant_id, change, caps=of_tenant, now=now)
+
+
 async def schedule_issuer(
     connection: Connection, tenant_id: str, issuer: str, *, now: datetime
 ) -> None:

@@ -6,7 +6,7 @@ clearances (`risk.findings.store`); levels, level_history, pins, reassessments
 (`risk.levels.store`); policies (`risk.policies.store`); mappings (`risk.mappings.store`);
 ip_claims, ip_report_windows (`risk.ips.store`); baselines, org_values (`risk.baselines.store`);
 zones (`risk.zones.store`); feedback, labels (`risk.feedback.store`); feeds
-(`risk.networks.store`); reminders (`risk.reminders.store`).
+(`risk.networks.store`); reminders (`risk.reminders.store`); sweeps (`risk.sweeps.store`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from risk.policies.store import policies
 from risk.reminders.store import reminders
 from risk.sessions.store import sessions
 from risk.signins.store import sign_ins
+from risk.sweeps.store import sweeps
 from risk.zones.store import zones
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "reassessments",
     "reminders",
     "sessions",
-    "zones",
     "sign_ins",
+    "sweeps",
+    "zones",
 ]

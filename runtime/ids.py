@@ -60,6 +60,7 @@ PREFIXES: Final = frozenset(
         "sil",
         "sup",
         "rvw",
+        "swp",
         "slo",
         "ctx",
         "bhv",

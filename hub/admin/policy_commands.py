@@ -19,6 +19,9 @@ Call = Callable[..., Any]
 Read = Callable[[Path], dict[str, Any]]
 Show = Callable[..., None]
 PATH: Final = f"{PREFIX}/policies"
+#: what is printed of a replay: of policies asked about requests, and of entity risk
+OF_REQUESTS: Final = ("contexts", "prompts", "denials", "logouts", "users")
+OF_USERS: Final = ("changes", "logouts", "quarantines", "prompts", "alerts", "users")
 
 
 def add_preset(group: typer.Typer, call: Call, _read: Read, show: Show) -> None:
@@ -41,7 +44,7 @@ def add_preset(group: typer.Typer, call: Call, _read: Read, show: Show) -> None:
 def add_replay(group: typer.Typer, call: Call, read: Read, show: Show) -> None:
     """Add `replay` to a command group."""
 
-    @group.command("replay", help="Tell what a policy would have done to recent requests.")
+    @group.command("replay", help="Tell what a policy would have done in the last days.")
     def replay(
         file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy as JSON.")],
         url: URL = None,
@@ -62,16 +65,22 @@ def add_replay(group: typer.Typer, call: Call, read: Read, show: Show) -> None:
 
 def told(answer: Mapping[str, Any]) -> list[str]:
     """Return a report of `policies:replay` as lines for people."""
-    row = "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}".format
-    columns = ("contexts", "prompts", "denials", "logouts", "users")
+    of_users = "changes" in answer
+    what = "changes" if of_users else "contexts"
+    columns = OF_USERS if of_users else OF_REQUESTS
+    row = ("{:<12}" + "{:>12}" * len(columns)).format
     total = [str(answer[name]) for name in columns]
     lines = [row("day", *columns)]
     lines += [row(day["day"], *(str(day[name]) for name in columns)) for day in answer["days"]]
-    lines += [row("all", *total), "", f"prompts per user and day: {answer['prompts_per_user_day']}"]
-    lines += [f"{each['contexts']:>10}  {each['reason']}" for each in answer["top_reasons"]]
+    lines += [row("all", *total), ""]
+    if of_users:
+        lines.append(f"held by the guard for a person: {answer['held_by_guard']}")
+    else:
+        lines.append(f"prompts per user and day: {answer['prompts_per_user_day']}")
+    lines += [f"{each[what]:>12}  {each['reason']}" for each in answer["top_reasons"]]
     lines += [f"warning: {warning}" for warning in answer["warnings"]]
     if answer["is_cut"]:
-        lines.append("warning: one replay does not look at so many contexts: ask for fewer days")
+        lines.append(f"warning: one replay does not look at so many {what}: ask for fewer days")
     return lines
 
 

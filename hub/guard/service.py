@@ -279,6 +279,13 @@ async def delete_break_glass(
     await risk.recall.schedule_users(connection, tenant_id, user_ids, now=now)
 
 
+async def break_glass_users(connection: AsyncConnection, tenant_id: str) -> set[str]:
+    """Return the users that are told of, and nothing else."""
+    return await _users_of(
+        connection, tenant_id, await store.list_break_glass(connection, tenant_id)
+    )
+
+
 async def _users_of(
     connection: AsyncConnection, tenant_id: str, entries: Sequence[BreakGlass]
 ) -> set[str]:

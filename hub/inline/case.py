@@ -15,15 +15,14 @@ from risk.behaviours.history import View, with_place
 from risk.contexts.model import SEVERE, Change, Context, causes_of, changed_values
 from risk.contexts.parsing import bounded, bounded_chain
 from risk.contexts.stored import render_context
+from risk.inline.forks import Spot, Trail
 from risk.inline.memory import Live, is_proven
 from risk.inline.model import (
     Judged,
     SessionLogout,
     Situation,
-    Spot,
     Stand,
     StandState,
-    Trail,
     worst_level,
 )
 from risk.networks.model import IPRecord

@@ -44,8 +44,9 @@ from risk.baselines.memory import Recorder
 from risk.behaviours.history import History
 from risk.contexts.parsing import believed_at, bounded_chain
 from risk.entities.memory import Groups
+from risk.inline.forks import spot_of
 from risk.inline.memory import Live, LiveSessions, is_proven
-from risk.inline.model import Situation, judge, spot_of
+from risk.inline.model import Situation, judge
 from risk.inline.proofs import Proof
 from risk.inline.service import PROVE
 from risk.levels.memory import Levels
@@ -81,10 +82,12 @@ _COLD_SECONDS: Final = _seconds.labels("cold")
 class _Pace:
     """How long one decision may take: longer from where something has to be read or written.
 
-    limit: what is running, as long as it may be extended.
+    limit: what is running, as long as it may be extended. is_review: nobody asks, so that nobody
+    could show a proof, and the session is not used.
     """
 
     cold_limit_s: float
+    is_review: bool = False
     limit: asyncio.Timeout | None = None
     is_cold: bool = False
 
@@ -154,7 +157,9 @@ class Evaluator:
 
     async def review(self, caller: Caller, question: SessionQuestion) -> Answer:
         """Judge a session nobody asks about, as long as it takes. Raises database errors."""
-        case = await self._open(caller, question, asked_of(caller, question), _Pace(0.0))
+        case = await self._open(
+            caller, question, asked_of(caller, question), _Pace(0.0, is_review=True)
+        )
         if isinstance(case, Answer):
             return case
         return await self._settling.conclude(replace(case, is_review=True))
@@ -266,7 +271,7 @@ class Evaluator:
         levels = await self.levels.of(session.tenant_id, ids)
         groups = await self.groups.of(session.tenant_id, (session.user_id,))
         trail = trail_of(live)
-        if here is not None:
+        if here is not None and not pace.is_review:
             live.asked_last = asked.context
             trail.step(spot_of(here), now)
         key = here.key() if here is not None else NO_CONTEXT
@@ -337,7 +342,8 @@ class Evaluator:
         if jwk is None:
             return Level.LOW
         if question.dbsc_proof is None:
-            return Level.LOW if is_proven(live, key, now) else Level.MEDIUM
+            is_well = pace.is_review or is_proven(live, key, now)
+            return Level.LOW if is_well else Level.MEDIUM
         proof = read_proof(
             question.dbsc_proof, jwk, live.session.session_id, self._node.box, now=now
         )

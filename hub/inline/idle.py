@@ -86,7 +86,7 @@ class IdleSessions:
         caller = Caller(
             tenant_id=tenant_id, client_id=here.told_by, scopes=frozenset(), app_id=None
         )
-        answer = await self._evaluator.evaluate(caller, self._question(key, here))
+        answer = await self._evaluator.review(caller, self._question(key, here))
         decision = answer.verdict.decision
         _reviewed_total.labels(decision.name).inc()
         (log.debug if decision is Decision.ALLOW else log.info)(

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import structlog
 from prometheus_client import Counter
 
@@ -23,9 +24,9 @@ from risk.contexts.model import REPORTED_PREFIX, Context
 from risk.contexts.stored import restore_context
 from risk.inline.memory import Live
 from risk.reviews import store
-from risk.reviews.model import Review, ReviewDone
+from risk.reviews.model import Review, ReviewCause, ReviewDone
 from risk.reviews.service import FINISH_REVIEW, TOPIC
-from risk.verdict import Decision
+from risk.verdict import Decision, Scope
 from runtime.caller import Caller
 from runtime.errors import Unavailable
 from runtime.queue import LeaseKeeper
@@ -34,6 +35,8 @@ LEASE_KIND: Final = "reviews"
 #: the one bucket that stands for "works reviews off"
 LEADER_BUCKET: Final = 0
 BATCH_MAX: Final = 64
+#: apps of one session that are asked about after an edit of policies
+APPS_MAX: Final = 32
 LOOK_AGAIN_S: Final = 0.5
 
 log = structlog.get_logger()
@@ -79,17 +82,12 @@ class Reviews:
             while due := await self._due():
                 # What was committed with the reviews has to be known here, too.
                 await self._node.changes.refresh()
-                for review in due:
-                    await self._review(review)
+                if any(each.cause is ReviewCause.POLICY for each in due):
+                    await self._node.feed.refresh()
+                made = [await self._review(review) for review in due]
                 await self._evaluator.behind.flush()
                 await asyncio.gather(
-                    *(
-                        self._node.writer.submit(
-                            FINISH_REVIEW,
-                            ReviewDone(tenant_id=each.tenant_id, review_id=each.review_id),
-                        )
-                        for each in due
-                    )
+                    *(self._node.writer.submit(FINISH_REVIEW, each) for each in made)
                 )
                 done += len(due)
         return done
@@ -98,20 +96,36 @@ class Reviews:
         async with self._node.database.snapshot() as connection:
             return await store.system_due_reviews(connection, limit=BATCH_MAX)
 
-    async def _review(self, review: Review) -> None:
+    async def _review(self, review: Review) -> ReviewDone:
+        done = ReviewDone(
+            tenant_id=review.tenant_id,
+            review_id=review.review_id,
+            sweep_id=review.trace_id if review.cause is ReviewCause.POLICY else "",
+        )
         try:
-            answer = await self._judge(review)
+            answers = await self._judge(review)
         except Unavailable:
             raise
         except Exception:
             # One session that cannot be judged must not keep the others waiting.
             log.warning("session.review_failed", review_id=review.review_id, exc_info=True)
-            return
-        if answer is None:
-            return
+            return done
+        for answer in answers:
+            self._tell(review, answer)
+        verdicts = [answer.verdict for answer in answers]
+        return msgspec.structs.replace(
+            done,
+            acted=any(each.decision is not Decision.ALLOW for each in verdicts),
+            would_have=any(each.would_have is not None for each in verdicts),
+        )
+
+    def _tell(self, review: Review, answer: Answer) -> None:
         decision = answer.verdict.decision
         _reviews_total.labels(review.cause.value, decision.name).inc()
-        (log.debug if decision is Decision.ALLOW and not review.new else log.info)(
+        is_quiet = decision is Decision.ALLOW and not review.new
+        if review.cause is ReviewCause.POLICY:
+            is_quiet = is_quiet and answer.verdict.would_have is None
+        (log.debug if is_quiet else log.info)(
             "session.context_changed",
             tenant_id=review.tenant_id,
             session_id=review.session_id,
@@ -126,17 +140,20 @@ class Reviews:
             signal_trace_id=review.trace_id,
         )
 
-    async def _judge(self, review: Review) -> Answer | None:
-        """Return what becomes of the session; None when there is nothing to judge it by."""
+    async def _judge(self, review: Review) -> list[Answer]:
+        """Return what becomes of the session; nothing when there is nothing to judge it by.
+
+        After an edit of policies it is asked about for each of its apps.
+        """
         live = await self._evaluator.live.find(review.tenant_id, review.iss, review.sid, None)
         now = self._node.clock.now()
         if live is None or live.session.session_id != review.session_id:
-            return None
+            return []
         if not live.session.is_live(now):
-            return None
+            return []
         here = _where(review, live)
         if here is None:
-            return None
+            return []
         caller = Caller(
             tenant_id=review.tenant_id, client_id=here.told_by, scopes=frozenset(), app_id=None
         )
@@ -154,7 +171,22 @@ class Reviews:
             signals=_said(here.signals),
             app=here.app_id or None,
         )
-        return await self._evaluator.review(caller, question)
+        answers: list[Answer] = []
+        for app in _apps(review, live, question.app):
+            answers.append(
+                await self._evaluator.review(caller, msgspec.structs.replace(question, app=app))
+            )
+            verdict = answers[-1].verdict
+            if verdict.decision is Decision.TERMINATE and verdict.scope is not Scope.APP:
+                break
+        return answers
+
+
+def _apps(review: Review, live: Live, app: str | None) -> list[str | None]:
+    """Return about which apps a session is judged."""
+    if review.cause is not ReviewCause.POLICY or not live.apps:
+        return [app]
+    return list(sorted(live.apps)[:APPS_MAX])
 
 
 def _where(review: Review, live: Live) -> Context | None:

@@ -22,8 +22,9 @@ from hub.inline.finding import finding_of
 from hub.inline.model import Answer
 from hub.operations import LOG_OUT_SESSION, SETTLE
 from risk.baselines.memory import Recorder
+from risk.inline.forks import spot_of
 from risk.inline.memory import Live
-from risk.inline.model import STATE_OF, STEP_UP_LIFE, SessionLogout, StandState, outdoes, spot_of
+from risk.inline.model import STATE_OF, STEP_UP_LIFE, SessionLogout, StandState, outdoes
 from risk.model import Level
 from risk.verdict import Decision
 from runtime.errors import Unavailable

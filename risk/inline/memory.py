@@ -17,7 +17,8 @@ from typing import Any, Final
 from risk.contexts.model import Context
 from risk.contexts.stored import restore_context
 from risk.inline import store
-from risk.inline.model import Settled, Stand, StandState, Trail
+from risk.inline.forks import Trail
+from risk.inline.model import Settled, Stand, StandState
 from risk.inline.proofs import PROOF_LIFE
 from risk.posture.model import Reported, as_accepted
 from risk.posture.service import posture_of
@@ -82,7 +83,7 @@ class Live:
     def stand(self, stand: Stand, context: Context) -> None:
         """Note what was settled about a context; other answers may differ from now on."""
         self.stands[stand.context_key] = stand
-        if stand.is_accepted:
+        if stand.is_known:
             self.contexts[stand.context_key] = context
         else:
             self.contexts.pop(stand.context_key, None)
@@ -269,7 +270,7 @@ def _made(session: Session, found: Sequence[Stand], before: Live | None) -> Live
         contexts={
             key: restore_context(each.context, each.since)
             for key, each in stands.items()
-            if each.is_accepted and each.context
+            if each.is_known and each.context
         },
         apps=frozenset(apps),
     )

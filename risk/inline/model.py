@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from risk.contexts.model import Change, Context, level_min, nearest, ordered
+from risk.inline.forks import spot_of
 from risk.inline.proofs import is_recent, is_strong
 from risk.model import Level
 from risk.policies.facts import RequestFacts
@@ -23,12 +23,6 @@ REASONS_MAX: Final = 20
 STEPPED_UP: Final = "stepped_up"
 #: a step-up that is not finished by then is given up: the next request of the context asks anew
 STEP_UP_LIFE: Final = timedelta(seconds=120)
-#: switches between two clients of one session that are remembered
-TRAIL_MAX: Final = 8
-FORK_WINDOW: Final = timedelta(minutes=10)
-#: phones change between two networks too, but not all the time
-FLAPPING_WINDOW: Final = timedelta(minutes=2)
-FLAPS_MIN: Final = 6
 _UNCHANGED: Final = Score(
     value=0.0, level=Level.LOW, contributions=(), reasons=(), scorer="unchanged"
 )
@@ -86,8 +80,9 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
 
     level: of the risk it was settled at. context: as rendered by `render_context`. step_up_id: of
     the one step-up it was asked for, "" without; acr, max_age (seconds): what that has to reach.
-    auth_time: of the proof that a PASSED brings, not stored. ends: (issuer, sid) when the session
-    ends with it; logout: where it ends. Neither is stored.
+    was_accepted: before more was asked of it, or it was kept out: other contexts are compared with
+    it all the same. auth_time: of the proof that a PASSED brings. ends: (issuer, sid) when the
+    session ends with it; logout: where it ends. These three are not stored.
     """
 
     tenant_id: str
@@ -103,6 +98,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     step_up_id: str = ""
     acr: str = ""
     max_age: int = 0
+    was_accepted: bool = False
     trace_id: str = ""
     app_id: str = ""
     context: dict[str, Any] = {}
@@ -112,8 +108,17 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_accepted(self) -> bool:
-        """Whether other contexts are compared with this one."""
+        """Whether the session may go on here as it is."""
         return self.state in _ACCEPTED
+
+    @property
+    def is_known(self) -> bool:
+        """Whether other contexts are compared with this one.
+
+        INVARIANT: a session that was accepted somewhere has a known context: with none, the next
+        one that comes would be its first, wherever that is.
+        """
+        return self.is_accepted or self.was_accepted
 
     @property
     def is_final(self) -> bool:
@@ -161,71 +166,8 @@ def settle(known: Stand | None, wanted: Stand) -> Settled:
     keeps = Settled(stand=known, is_new=False)
     if (known.is_final and not outdoes(known, wanted)) or _changes_nothing(known, wanted):
         return keeps
-    return Settled(stand=msgspec.structs.replace(wanted, since=known.since), is_new=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """Where and by what a session was used, as far as two users of it can be told apart."""
-
-    device: str
-    family: str
-    os_family: str
-    asn: int | None
-
-
-def spot_of(context: Context) -> Spot:
-    """Return the spot of a context. Raises nothing."""
-    return Spot(
-        context.device_token_hash or context.device_id,
-        context.ua_family,
-        context.os_family,
-        context.record.asn,
-    )
-
-
-def fork_level(trail: Sequence[tuple[Spot, datetime]]) -> Level:
-    """Return how bad it is that a session is used in turns; LOW: it is not.
-
-    trail: the switches, oldest first. HIGH when two devices take turns, MEDIUM when two kinds of
-    client in two networks do, or one client flaps between networks faster than anybody travels.
-    Raises nothing.
-    """
-    worst = Level.LOW
-    for place in range(2, len(trail)):
-        (first, since), (second, _), (third, until) = trail[place - 2 : place + 1]
-        if first != third or until - since > FORK_WINDOW:
-            continue
-        if first.device and second.device and first.device != second.device:
-            return Level.HIGH
-        if (first.family, first.os_family) != (second.family, second.os_family) and (
-            first.asn != second.asn
-        ):
-            worst = Level.MEDIUM
-    if len(trail) >= FLAPS_MIN and trail[-1][1] - trail[-FLAPS_MIN][1] <= FLAPPING_WINDOW:
-        asns = {spot.asn for spot, _ in list(trail)[-FLAPS_MIN:]}
-        if len(asns) > 1:
-            worst = Level.MEDIUM
-    return worst
-
-
-@dataclass(slots=True)
-class Trail:
-    """The switches of a session between clients, newest last, and the worst that was seen."""
-
-    switches: deque[tuple[Spot, datetime]] = field(default_factory=lambda: deque(maxlen=TRAIL_MAX))
-    level: Level = Level.LOW
-
-    def step(self, spot: Spot, at: datetime) -> bool:
-        """Note where the session is used; return whether that made a fork of it, or a worse one."""
-        if self.switches and self.switches[-1][0] == spot:
-            return False
-        self.switches.append((spot, at))
-        found = fork_level(list(self.switches))
-        if found <= self.level:
-            return False
-        self.level = found
-        return True
+    kept = msgspec.structs.replace(wanted, since=known.since, was_accepted=known.is_known)
+    return Settled(stand=kept, is_new=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,7 +53,7 @@ async def _settle_of_tenant(
     for session_id in session_ids:
         await serialize(connection, "stands", tenant_id, session_id)
     known = await store.stands_of(connection, tenant_id, session_ids=session_ids)
-    anchored = {session_id for (session_id, _), each in known.items() if each.is_accepted}
+    anchored = {session_id for (session_id, _), each in known.items() if each.is_known}
     written: dict[tuple[str, str], Stand] = {}
     results: dict[int, Settled] = {}
     for place, wanted in batch.items():
@@ -66,7 +66,7 @@ async def _settle_of_tenant(
         results[place] = settle(before, wanted)
         if results[place].is_new:
             written[key] = results[place].stand
-        if results[place].stand.is_accepted:
+        if results[place].stand.is_known:
             anchored.add(wanted.session_id)
     await store.write_stands(connection, written.values())
     over = [each for each in written.values() if each.ends is not None]

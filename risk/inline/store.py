@@ -46,6 +46,7 @@ stands: Final = sa.Table(
     sa.Column("since", UTCDateTime, nullable=False),
     sa.Column("at", UTCDateTime, nullable=False),
     sa.Column("max_age", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("was_accepted", sa.Boolean, nullable=False, server_default=sa.false()),
     # Purged for all tenants at once, by time.
     sa.Index("ix_session_stands_at", "at"),
 )
@@ -149,6 +150,7 @@ async def system_purge_proofs(connection: AsyncConnection, *, before: datetime) 
 def _stand(row: Sequence[Any]) -> Stand:
     values = dict(zip(_COLUMNS, row, strict=True))
     values["reasons"] = tuple(values["reasons"])
+    values["was_accepted"] = bool(values["was_accepted"])
     return Stand(**values)
 
 

@@ -11,11 +11,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.findings.store import DETECTION_COLUMNS, IS_ACTIVE, detection, detections
+from risk.levels.model import LevelChange
 from risk.levels.store import level_history
 from risk.model import Detection, DetectionState, EntityKind, Level
 from risk.sessions.model import Session
 from risk.sessions.store import find_sessions, sessions
+from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import UTCDateTime
+from runtime.statements import Query
 
 #: revisions that one look into the past reads
 REVISIONS_MAX: Final = 5_000
@@ -170,3 +173,70 @@ async def level_at(
     )
     level = rows.scalar_one_or_none()
     return Level.LOW if level is None else Level[level]
+
+
+_CHANGES: Final = Query(
+    sa.select(
+        level_history.c.history_id,
+        level_history.c.entity_id,
+        level_history.c.previous_level,
+        level_history.c.level,
+        level_history.c.at,
+        level_history.c.cause_ids,
+    )
+    .where(
+        level_history.c.tenant_id == TENANT,
+        level_history.c.history_id > sa.bindparam("after", type_=sa.String),
+        level_history.c.at >= sa.bindparam("since", type_=UTCDateTime),
+        level_history.c.at < sa.bindparam("until", type_=UTCDateTime),
+    )
+    .order_by(level_history.c.history_id)
+    .limit(sa.bindparam("at_most", type_=sa.Integer)),
+    scalars=["tenant_id", "after", "since", "until", "at_most"],
+)
+_NAMES: Final = sa.select(detections.c.detection_id, detections.c.name).where(
+    detections.c.tenant_id == TENANT, detections.c.detection_id.in_(IDS), sa.text("is_latest")
+)
+
+
+async def changes_between(
+    connection: AsyncConnection,
+    tenant_id: str,
+    span: tuple[datetime, datetime],
+    *,
+    after: str,
+    limit: int,
+) -> list[LevelChange]:
+    """Return up to `limit` changes of users' levels behind the id `after`, in order of ids.
+
+    span: from the first moment on, before the second.
+    """
+    rows = await _CHANGES.rows(
+        connection,
+        tenant_id=tenant_id,
+        after=after,
+        since=span[0],
+        until=span[1],
+        at_most=limit,
+    )
+    return [
+        LevelChange(
+            tenant_id=tenant_id,
+            history_id=history_id,
+            entity_id=entity_id,
+            previous_level=Level[previous_level],
+            level=Level[level],
+            at=at,
+            reasons=(),
+            cause_ids=tuple(cause_ids),
+            trace_id="",
+        )
+        for history_id, entity_id, previous_level, level, at, cause_ids in rows
+    ]
+
+
+async def names_of(
+    connection: AsyncConnection, tenant_id: str, *, detection_ids: Collection[str]
+) -> dict[str, str]:
+    """Return the names of detections by id."""
+    return dict(await rows_of(connection, _NAMES, tenant_id, detection_ids))

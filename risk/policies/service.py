@@ -21,7 +21,7 @@ async def set_policy(
 ) -> StoredPolicy:
     """Replace the tenant's policy by a JSON document (`risk.policy.parse_policy`). Raises Invalid.
 
-    It applies from the next assessment on; nobody is assessed again because of it.
+    It applies from the next assessment on; whoever changes it for people begins a sweep with it.
     """
     await store.write_policy(connection, tenant_id, parse_policy(document), now=now)
     await bump(connection, tenant_id, "policies")

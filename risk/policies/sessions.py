@@ -95,7 +95,7 @@ async def set_policy(
 ) -> StoredSessionPolicy:
     """Replace a policy by a whole document. Raises NotFound, Invalid, Conflict.
 
-    It applies from the next request on; live sessions are judged again when they change.
+    It applies from the next request on; whoever changes it for people begins a sweep with it.
     """
     kind = (await get_policy(connection, tenant_id, policy_id)).policy.kind
     policy = parse_policy(document, policy_id=policy_id, kind=kind)

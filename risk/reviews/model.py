@@ -22,6 +22,8 @@ class ReviewCause(StrEnum):
     DEVICE = DEVICE_CAUSE
     #: a provider saw the session in use
     PRESENTED = "session.presented"
+    #: a policy was edited
+    POLICY = "policy.change"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +49,17 @@ class Review:
 
 
 class ReviewDone(msgspec.Struct, frozen=True, kw_only=True):
-    """A review that was made, as it travels to the writer."""
+    """A review that was made, as it travels to the writer.
+
+    sweep_id: of the sweep that wanted it, "" without. acted, would_have: whether policy decided
+    something, or held it back.
+    """
 
     tenant_id: str
     review_id: str
+    sweep_id: str = ""
+    acted: bool = False
+    would_have: bool = False
 
 
 def new_review(session: Session, cause: ReviewCause, **about: Any) -> Review:

@@ -9,6 +9,7 @@ from typing import Final
 from risk.reviews import store
 from risk.reviews.model import Review, ReviewDone
 from risk.sql.store import Connection
+from risk.sweeps import store as sweeps_store
 from runtime.writer import Operation
 
 #: whom to wake when reviews were noted
@@ -23,10 +24,18 @@ async def note(connection: Connection, reviews: Sequence[Review]) -> None:
 
 
 async def finish(connection: Connection, items: Sequence[ReviewDone]) -> list[bool]:
-    """Forget reviews that were made; one that is gone already is no trouble."""
+    """Forget reviews that were made, and let sweeps count them; one that is gone is no trouble."""
     for tenant_id in sorted({item.tenant_id for item in items}):
         mine = {item.review_id for item in items if item.tenant_id == tenant_id}
         await store.delete_reviews(connection, tenant_id, review_ids=mine)
+    for key in sorted({(item.tenant_id, item.sweep_id) for item in items if item.sweep_id}):
+        of_sweep = [item for item in items if (item.tenant_id, item.sweep_id) == key]
+        await sweeps_store.count(
+            connection,
+            *key,
+            acted=sum(item.acted for item in of_sweep),
+            would_have=sum(item.would_have for item in of_sweep),
+        )
     return [True] * len(items)
 
 

@@ -46,6 +46,16 @@ _DUE: Final = Query(
 )
 
 
+_WAITING: Final = Query(
+    sa.select(sa.func.count()).select_from(
+        sa.select(session_reviews.c.review_id)
+        .limit(sa.bindparam("at_most", type_=sa.Integer))
+        .subquery()
+    ),
+    scalars=["at_most"],
+)
+
+
 async def add_reviews(connection: AsyncConnection, added: Sequence[Review]) -> None:
     """Note reviews."""
     await _ADD.run(
@@ -66,6 +76,12 @@ async def add_reviews(connection: AsyncConnection, added: Sequence[Review]) -> N
 async def system_due_reviews(connection: AsyncConnection, *, limit: int) -> list[Review]:
     """Return the oldest reviews of all tenants. System query."""
     return [_review(row) for row in await _DUE.rows(connection, at_most=limit)]
+
+
+async def system_count_reviews(connection: AsyncConnection, *, at_most: int) -> int:
+    """Return how many reviews wait, up to a number. System query."""
+    ((count,),) = await _WAITING.rows(connection, at_most=at_most)
+    return int(count)
 
 
 async def delete_reviews(

@@ -190,6 +190,19 @@ async def list_sessions(
     return [_session(row) for row in rows]
 
 
+async def sessions_after(
+    connection: AsyncConnection, tenant_id: str, *, after: str, limit: int
+) -> list[Session]:
+    """Return up to `limit` sessions, over or not, with a session id above `after`, ascending."""
+    rows = await connection.execute(
+        sa.select(sessions)
+        .where(sessions.c.tenant_id == tenant_id, sessions.c.session_id > after)
+        .order_by(sessions.c.session_id)
+        .limit(limit)
+    )
+    return [_session(row) for row in rows]
+
+
 async def write_sessions(connection: AsyncConnection, written: Sequence[Session]) -> None:
     """Insert sessions, or replace the known ones."""
     if not written:

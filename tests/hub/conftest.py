@@ -145,6 +145,11 @@ class Hub:
         keeper = await self._keeper(LEASE_KIND)
         assert not await self.core.remind(keeper.fence(LEADER_BUCKET))
 
+    async def sweep(self) -> None:
+        """Take one page of each sweep that runs."""
+        keeper = await self._keeper(LEASE_KIND)
+        assert not await self.core.sweep(keeper.fence(LEADER_BUCKET))
+
     async def _core_step(self) -> bool:
         keeper = await self._keeper(LEASE_KIND)
         more = False

@@ -164,3 +164,57 @@ async def test_more_contexts_than_a_replay_looks_at_are_told(hub: Hub) -> None:
         contexts_max=3,
     )
     assert (report["contexts"], report["is_cut"]) == (3, True)
+
+
+ENTITY = {"type": "entity_risk"}
+LOGOUT_AT_MEDIUM = [
+    {"name": "out", "priority": 1, "level": "MEDIUM", "actions": ["UNIVERSAL_LOGOUT", "NOTIFY"]}
+]
+
+
+async def raise_users(admin: httpx2.AsyncClient, *levels: str) -> None:
+    """Make users and raise them, one after the other; the policy monitors."""
+    for number, level in enumerate(levels):
+        email = f"user{number}@customer.example"
+        made = await admin.post(
+            "/admin/v1/users", json={"identifiers": [{"format": "email", "email": email}]}
+        )
+        assert made.is_success, made.text
+        said = await admin.put(f"/api/v1/users/email:{email}/risk", json={"riskLevel": level})
+        assert said.is_success, said.text
+
+
+async def test_an_entity_risk_policy_is_asked_about_recorded_changes_of_levels(
+    hub: Hub, admin: httpx2.AsyncClient
+) -> None:
+    await raise_users(admin, "HIGH", "MEDIUM", "MEDIUM", "MEDIUM", "MEDIUM")
+    present = await admin.post(REPLAY, json={"policy": ENTITY}, timeout=60)
+    assert present.status_code == 200, present.text
+    told = present.json()
+    counted = ("changes", "logouts", "quarantines", "prompts", "alerts", "users", "held_by_guard")
+    assert [told[name] for name in counted] == [5, 1, 1, 4, 5, 5, 0]
+    assert [day["users"] for day in told["days"]] == [5]
+
+    proposed = {**ENTITY, "rules": LOGOUT_AT_MEDIUM}
+    answer = await admin.post(REPLAY, json={"policy": proposed, "days": 1}, timeout=60)
+    told = answer.json()
+    assert [told[name] for name in counted] == [5, 4, 0, 0, 4, 4, 1]
+    assert told["top_reasons"] == [{"reason": "entity-risk/out", "changes": 4}]
+    # Nobody felt anything.
+    assert (await admin.get("/admin/v1/containments")).json()["items"] == []
+
+    await hub.add_tenant("green")
+    async with hub.client(await hub.token(tenant="green"), tenant="green") as foreign:
+        answer = await foreign.post(REPLAY, json={"policy": ENTITY}, timeout=60)
+        assert answer.json()["changes"] == 0
+
+
+async def test_what_is_no_entity_risk_policy_is_refused(admin: httpx2.AsyncClient) -> None:
+    for policy in (
+        {**ENTITY, "rules": [{"name": "x", "priority": 1, "actions": ["FLY"]}]},
+        {**ENTITY, "apps": ["app_1"]},
+        {"id": "entity-risk", "rules": 7},
+    ):
+        assert (await admin.post(REPLAY, json={"policy": policy})).status_code in {400, 422}
+    versioned = await admin.post(REPLAY, json={"policy": ENTITY, "version": 1})
+    assert versioned.status_code == 400
