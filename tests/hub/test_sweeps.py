@@ -258,7 +258,7 @@ async def test_an_answer_that_is_over_is_not_given_again_by_an_edit(gateway: Gat
     async with gateway.story.hub.database.transaction() as connection:
         held = await lock_containments(connection, [(DEFAULT, contained["id"])])
         over = [replace(each, state=ContainmentState.CLOSED) for each in held.values()]
-        await write_containments(connection, over)
+        await write_containments(connection, over, known=set(held))
     rules = [{"name": "all", "priority": 1, "level": "ANY", "actions": ["QUARANTINE", "NOTIFY"]}]
     await edit(gateway, ENTITY, rules=rules)
     assert (await swept(gateway))["users"]["acted"] == 0
