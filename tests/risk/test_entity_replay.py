@@ -66,10 +66,10 @@ def test_rules_see_findings_and_groups() -> None:
             "actions": ["UNIVERSAL_LOGOUT"],
         },
     ]
-    policy, tally = enforced({"rules": rules}), EntityTally()
-    vip, spray = {"groups": {"vip"}}, {"detections": {"brute_force_attack"}}
-    for about in (vip | spray, spray, {}):
-        tally.add(change(LOW, MEDIUM), policy, **({"detections": (), "groups": ()} | about))
+    policy, tally, spray = enforced({"rules": rules}), EntityTally(), {"brute_force_attack"}
+    tally.add(change(LOW, MEDIUM), policy, detections=spray, groups={"vip"})
+    tally.add(change(LOW, MEDIUM), policy, detections=spray, groups=())
+    tally.add(change(LOW, MEDIUM), policy, detections=(), groups=())
     assert tally.reasons == {"not-vips": 1, "spray": 1}
 
 
