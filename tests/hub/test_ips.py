@@ -16,6 +16,7 @@ import risk.ips.service
 from hub.app import make_app
 from hub.node import open_node
 from risk.ips.store import ip_claims
+from risk.zones.model import BLOCKED_ID, EXEMPT_ID
 from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub, Outside, config_for
 from tests.hub.statements import Watcher
 
@@ -128,7 +129,7 @@ async def test_row_41_exempt_then_blocklist_then_threat_then_login_risk(vendor: 
         blocked += ([here] if is_blocked else []) + ([before] if other_blocked else [])
         if level:
             await vendor.report(vendor.event(here, level))
-    for zone, listed in (("zon_exempt_ip", exempt), ("zon_blocked_ip", blocked)):
+    for zone, listed in ((EXEMPT_ID, exempt), (BLOCKED_ID, blocked)):
         entries = {"gateways": [{"value": ip} for ip in listed]}
         answer = await vendor.admin.patch(f"/admin/v1/zones/{zone}", json=entries)
         assert answer.is_success, answer.text
