@@ -37,6 +37,12 @@ MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 1024**3
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the long tests first: a process that begins one last works on alone."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Run async tests on asyncio, the loop the hub runs on."""

@@ -173,6 +173,7 @@ async def test_head_and_options_are_harmless(hub: Hub) -> None:
 
 
 @STRICT_ENGINE
+@pytest.mark.long
 async def test_nasty_ids_are_refused_everywhere(hub: Hub, admin: httpx2.AsyncClient) -> None:
     for method, path in OPERATIONS:
         if "{" not in path:
@@ -335,6 +336,7 @@ _WRONG: tuple[Any, ...] = (
 )
 
 
+@pytest.mark.long
 async def test_wrong_values_in_any_member_are_refused_everywhere(hub: Hub) -> None:
     story = await begin(hub)
     import json  # noqa: PLC0415

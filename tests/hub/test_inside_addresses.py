@@ -119,6 +119,7 @@ async def story(
 
 
 @ONE_ENGINE
+@pytest.mark.long
 async def test_no_url_of_any_place_leads_inside(story: Story, outside: GuardedOutside) -> None:
     async with web.bait() as bait:
         taken = set()

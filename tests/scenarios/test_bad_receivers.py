@@ -28,7 +28,7 @@ from runtime.outbound import OutboundRequest
 from runtime.streaming import StreamingOutbound
 from tests.receivers import vendor
 
-pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
+pytestmark = [pytest.mark.scenario, pytest.mark.anyio, pytest.mark.long]
 
 RISK_LEVEL_CHANGE: Final = "https://schemas.openid.net/secevent/caep/event-type/risk-level-change"
 EVENTS: Final = (Cause(1, 1), Cause(2, 1), Cause(1, 2), Cause(2, 2))

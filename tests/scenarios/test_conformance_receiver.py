@@ -18,7 +18,7 @@ from conformance.suite.receiver.sets import PAYLOADS
 from tests.scenarios.conftest import DATABASES
 from tests.scenarios.tls_hub import TLSHub
 
-pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
+pytestmark = [pytest.mark.scenario, pytest.mark.anyio, pytest.mark.long]
 
 RUN_S: Final = 900.0
 STEPS: Final = Path(__file__).with_name("upstream_steps.py")

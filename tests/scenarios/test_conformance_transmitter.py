@@ -19,7 +19,7 @@ from benchmarks.kills import settings_on_postgresql
 from tests.scenarios.conftest import DATABASES
 from tests.scenarios.tls_hub import TLSHub
 
-pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
+pytestmark = [pytest.mark.scenario, pytest.mark.anyio, pytest.mark.long]
 
 RUN_S: Final = 600.0
 #: what no run may leave out

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.kills import VICTIMS, settings_on_postgresql, soaking
 
-pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
+pytestmark = [pytest.mark.scenario, pytest.mark.anyio, pytest.mark.long]
 
 #: per database; `make soak` does many more
 KILLS = 10

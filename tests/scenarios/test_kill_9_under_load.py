@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.load_soak import measure
 
-pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
+pytestmark = [pytest.mark.scenario, pytest.mark.anyio, pytest.mark.long]
 
 #: `make soak` does many more, on both databases
 KILLS = 3

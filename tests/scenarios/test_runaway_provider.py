@@ -20,7 +20,7 @@ from hub.demo.processes import HubProcess, until
 from hub.demo.world import IDP, PLACES, QUARANTINE, RAVI_PATEL, Person, World
 from tests.scenarios.kit import person
 
-pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
+pytestmark = [pytest.mark.scenario, pytest.mark.anyio, pytest.mark.long]
 
 USERS = 100
 MARKED = 40

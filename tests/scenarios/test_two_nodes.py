@@ -19,6 +19,7 @@ from tests.scenarios.kit import assert_flawless, enrolled
 pytestmark = [
     pytest.mark.scenario,
     pytest.mark.anyio,
+    pytest.mark.long,
     pytest.mark.xdist_group("two-nodes"),
 ]
 
