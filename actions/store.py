@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from actions.held import store as held_store
 from actions.model import Cause, Containment, ContainmentState
 from actions.registry import store as registry_store
 from actions.tasks import store as task_store
@@ -22,7 +23,7 @@ from runtime.database import (
 from runtime.statements import Write, among, inserts, rows_of_keys, upserts
 
 #: importing this module declares every table of the package
-__all__ = ["Connection", "Key", "registry_store", "task_store"]
+__all__ = ["Connection", "Key", "held_store", "registry_store", "task_store"]
 
 containments: Final = sa.Table(
     "containments",

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions.service
+import actions.session_logout
 import hub.guard.service
 import hub.guard.store
 import hub.reminders
@@ -299,6 +300,7 @@ class Core:
             await risk.contexts.service.purge(connection, now=self._node.clock.now())
             await risk.inline.service.purge(connection, now=self._node.clock.now())
             await risk.reviews.service.purge(connection, now=self._node.clock.now())
+            await actions.session_logout.purge(connection, now=self._node.clock.now())
             await risk.baselines.service.purge(connection, now=self._node.clock.now())
             await risk.signins.service.purge(connection, now=self._node.clock.now())
             await system_purge_assertions(connection, before=self._node.clock.now())

@@ -17,7 +17,7 @@ import risk
 import runtime.queue
 import transmitters
 from actions.messages import Event
-from hub import logouts
+from hub import logouts, user_logouts
 from hub.alerting import TELL_ALERT
 from hub.pipeline import lock_tenants
 from hub.session_logouts import log_out_sessions
@@ -53,10 +53,21 @@ PUT_SESSION: Final = replace(risk.PUT_SESSION, handle=_put_sessions)
 
 
 async def _settle_stands(connection: AsyncConnection, items: Sequence[Stand]) -> Sequence[Settled]:
-    """Settle stands, and log out the sessions that end with them, in one transaction."""
+    """Settle stands, and log out the sessions and users that end there, in one transaction."""
+    wanted = [item.logout for item in items if item.logout]
+    of_users = await user_logouts.due(connection, [each for each in wanted if each.of_user])
     results = await risk.SETTLE.handle(connection, items)
-    await log_out_sessions(connection, [item.logout for item in items if item.logout])
+    await user_logouts.log_out_users(connection, of_users)
+    await log_out_sessions(connection, [each for each in wanted if not each.of_user])
     return results
+
+
+async def _log_out(connection: AsyncConnection, items: Sequence[SessionLogout]) -> Sequence[bool]:
+    """Log out sessions and users whose contexts were settled before."""
+    of_users = await user_logouts.due(connection, [each for each in items if each.of_user])
+    await user_logouts.log_out_users(connection, of_users)
+    await log_out_sessions(connection, [each for each in items if not each.of_user])
+    return [True] * len(items)
 
 
 SETTLE: Final = replace(risk.SETTLE, handle=_settle_stands)
@@ -64,8 +75,8 @@ LOG_OUT_SESSION: Final = Operation(
     name="hub.log_out_session",
     item=SessionLogout,
     result=bool,
-    handle=log_out_sessions,
-    wakes=("deliveries", "polls", "tasks"),
+    handle=_log_out,
+    wakes=("changes", "deliveries", "polls", "tasks"),
 )
 
 

@@ -205,7 +205,7 @@ async def respond(
     topics = _topics(planned, has_published=bool(published))
     if any(each.level is not each.previous_level for each in assessments):
         # Every process decides about live sessions by the levels it knows.
-        topics |= {"changes"}
+        topics |= {"changes", REVIEWS}
     return topics
 
 

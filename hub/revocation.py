@@ -29,15 +29,15 @@ from starlette.routing import Route
 import actions.service
 import risk.service
 from actions.gtr import TYP
-from actions.model import REQUESTED, Action, Cause, ContainmentOrder, PlanOutcome
+from actions.model import PlanOutcome
 from actions.requests import decide_request
 from hub import pipeline, store
 from hub.auth import Stranger
 from hub.node import Node
 from hub.oauth.store import use_assertion
+from hub.user_logouts import order_for
 from receivers.model import ProviderMode, ProviderProfile, ProviderStatus, is_in_scope
 from receivers.service import ReceiversDeps
-from risk import explanation
 from risk.entities import service as entities
 from risk.entities.model import Reference, parse_identifiers
 from risk.model import EntityKind
@@ -141,7 +141,15 @@ async def _begin(
             raise Unauthorized("The access token is not valid.", code="invalid_token")
     await pipeline.lock_tenants(connection, {tenant_id})
     ended = await sessions.end_all_of_user(connection, tenant_id, user_id=user_id, now=now)
-    order = await _order(connection, asker, user_id, now=now)
+    issuer = asker.provider.issuer if asker.provider else asker.name
+    order = await order_for(
+        connection,
+        (tenant_id, user_id),
+        cause=(issuer, "logout requested"),
+        reasons=(REASON,),
+        trace_id=new_id("evt"),
+        now=now,
+    )
     counts = {tenant_id: await risk.service.count_users(connection, tenant_id)}
     (planned,) = await actions.service.plan(
         connection, [order], user_counts=counts, now=now, decider=decide_request
@@ -166,33 +174,6 @@ async def _user(connection: AsyncConnection, tenant_id: str, references: list[Re
     if len(user_ids) > 1:
         raise Invalid("The subject names more than one user.", pointers=(("/sub_id", "one user"),))
     return user_ids.pop()
-
-
-async def _order(
-    connection: AsyncConnection, asker: _Asker, user_id: str, *, now: datetime
-) -> ContainmentOrder:
-    seen = await entities.view(connection, asker.tenant_id, user_id)
-    present = await explanation.user_risk(connection, asker.tenant_id, user_id)
-    return ContainmentOrder(
-        tenant_id=asker.tenant_id,
-        user_id=user_id,
-        trace_id=new_id("evt"),
-        level=present.level.name,
-        reasons=(REASON,),
-        causes=(
-            # One per user: asking again while it is open starts another round, not another cause.
-            Cause(
-                detection_id=f"{REQUESTED}_{user_id}"[:64],
-                name=REQUESTED,
-                issuer=asker.provider.issuer if asker.provider else asker.name,
-                summary="logout requested",
-            ),
-        ),
-        actions=frozenset({Action.UNIVERSAL_LOGOUT, Action.NOTIFY}),
-        identifiers=seen.identifiers,
-        label=seen.entity.label,
-        received_at=now,
-    )
 
 
 async def _subject(request: Request, asker: _Asker) -> object:

@@ -1,6 +1,7 @@
 """What follows when a session is not trusted any more: logouts at its apps, and nowhere else.
 
     TERMINATE ─▶ SessionLogout ─▶ break-glass? guard? ─▶ tasks with `sid` + session-revoked
+                                          └▶ held ─▶ a person approves or refuses
 
 Idempotent per session, context and app. Runs in the transaction that settles the context, without
 outbound HTTP.
@@ -19,6 +20,7 @@ import hub.guard.service as guard
 import risk.service
 import transmitters.service
 from actions import session_logout
+from actions.held.model import HeldState
 from actions.model import Action, ContainmentOrder, Task, TaskKind
 from actions.session_logout import SessionOrder
 from risk.entities import store as entities_store
@@ -33,12 +35,10 @@ REASON_USER: Final = "For your security you were signed out. Please sign in agai
 log = structlog.get_logger()
 
 
-async def log_out_sessions(
-    connection: AsyncConnection, items: Sequence[SessionLogout]
-) -> list[bool]:
-    """Order the logouts; return for each whether it was let pass. Wakes nobody."""
+async def log_out_sessions(connection: AsyncConnection, items: Sequence[SessionLogout]) -> None:
+    """Order the logouts, as far as the guards let them pass. Wakes nobody."""
     if not items:
-        return []
+        return
     now = max(item.at for item in items)
     identifiers: dict[tuple[str, str], tuple[Mapping[str, object], ...]] = {}
     counts: dict[str, int] = {}
@@ -50,22 +50,13 @@ async def log_out_sessions(
     softened = await guard.softened(
         connection, [_asked(item, identifiers[item.tenant_id, item.user_id]) for item in items]
     )
-    let_pass = [not order.exempt for order in softened]
     orders = [
         _order(item, identifiers[item.tenant_id, item.user_id])
-        for item, passes in zip(items, let_pass, strict=True)
-        if passes
+        for item, order in zip(items, softened, strict=True)
+        if not order.exempt
     ]
     made = await session_logout.log_out(connection, orders, user_counts=counts, now=now)
-    await transmitters.service.publish(
-        connection,
-        [
-            _event(order, task, now)
-            for order, task in made
-            if task.kind is TaskKind.PUBLISH_SESSION_REVOKED
-        ],
-        now,
-    )
+    await _publish(connection, made, now=now)
     for item in items:
         tasks = [
             task
@@ -83,7 +74,58 @@ async def log_out_sessions(
                 order_id=tasks[0].containment_id,
                 trace_id=item.trace_id,
             )
-    return let_pass
+
+
+async def approve(
+    connection: AsyncConnection, tenant_id: str, held_id: str, *, by: str, now: datetime
+) -> None:
+    """Carry out a logout that the guard held. Raises NotFound, Conflict. Wakes nobody."""
+    held = await session_logout.get_held(connection, tenant_id, held_id)
+    await session_logout.settle_held(connection, held, HeldState.APPROVED, by=by, now=now)
+    found = await entities_store.identifiers_of(connection, tenant_id, entity_ids={held.user_id})
+    order = SessionOrder(
+        tenant_id=tenant_id,
+        user_id=held.user_id,
+        session_id=held.session_id,
+        iss=held.iss,
+        sid=held.sid,
+        context_key=held.context_key,
+        app_ids=held.app_ids,
+        reasons=held.reasons,
+        identifiers=tuple(found.get(held.user_id, ())),
+        trace_id=held.trace_id,
+    )
+    made = await session_logout.carry_out(connection, order, now=now)
+    await _publish(connection, [(order, task) for task in made], now=now)
+    log.info(
+        "session.logged_out",
+        tenant_id=tenant_id,
+        session_id=held.session_id,
+        user_id=held.user_id,
+        apps="all" if held.app_ids is None else list(held.app_ids),
+        tasks=len(made),
+        order_id=order.order_id,
+        trace_id=held.trace_id,
+    )
+
+
+async def refuse(
+    connection: AsyncConnection, tenant_id: str, held_id: str, *, by: str, now: datetime
+) -> None:
+    """Let a logout that the guard held never happen. Raises NotFound, Conflict."""
+    held = await session_logout.get_held(connection, tenant_id, held_id)
+    await session_logout.settle_held(connection, held, HeldState.REFUSED, by=by, now=now)
+
+
+async def _publish(
+    connection: AsyncConnection, made: Sequence[tuple[SessionOrder, Task]], *, now: datetime
+) -> None:
+    events = [
+        _event(order, task, now)
+        for order, task in made
+        if task.kind is TaskKind.PUBLISH_SESSION_REVOKED
+    ]
+    await transmitters.service.publish(connection, events, now)
 
 
 def _asked(item: SessionLogout, identifiers: tuple[Mapping[str, object], ...]) -> ContainmentOrder:
@@ -113,6 +155,7 @@ def _order(item: SessionLogout, identifiers: tuple[Mapping[str, object], ...]) -
         app_ids=item.app_ids,
         reasons=item.reasons,
         identifiers=identifiers,
+        trace_id=item.trace_id,
     )
 
 

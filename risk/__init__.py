@@ -23,7 +23,7 @@ Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, `basel
 
 from risk.baselines.service import RECORD_GOOD, WITHDRAW_SESSION
 from risk.contexts.service import RECORD
-from risk.inline.service import PROVE, SETTLE, SETTLE_STEP_UP
+from risk.inline.service import NOTE_APP, PROVE, SETTLE, SETTLE_STEP_UP
 from risk.ips.service import REPORT_IPS
 from risk.reviews.service import FINISH_REVIEW
 from risk.sessions.service import END_SESSION, PUT_SESSION
@@ -33,6 +33,7 @@ __all__ = [
     "END_SESSION",
     "FINISH_REVIEW",
     "OPERATIONS",
+    "NOTE_APP",
     "PROVE",
     "PUT_SESSION",
     "RECORD",
@@ -51,6 +52,7 @@ OPERATIONS = (
     REPORT_IPS,
     SETTLE,
     SETTLE_STEP_UP,
+    NOTE_APP,
     PROVE,
     RECORD,
     RECORD_GOOD,

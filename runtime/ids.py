@@ -48,6 +48,7 @@ PREFIXES: Final = frozenset(
         "pin",
         "lnk",
         "tok",
+        "hsl",
         "aus",
         "rly",
         "atr",

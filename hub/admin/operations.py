@@ -9,12 +9,21 @@ import msgspec
 
 import actions.service
 import receivers.store
-from actions.model import Attempt, Cause, Containment, ContainmentState, Task, TaskState
+from actions.model import (
+    REQUESTED,
+    Attempt,
+    Cause,
+    Containment,
+    ContainmentState,
+    Task,
+    TaskState,
+)
 from hub import store
 from hub.admin import ingest
 from hub.admin.context import without_tenant
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing, one_of
 from receivers.model import SignalState, StoredSignal
+from risk.sessions.service import end_all_of_user
 from runtime.errors import Invalid
 
 # Containments and their tasks.
@@ -55,10 +64,16 @@ async def read_containment(admin: Admin, containment_id: str) -> Document:
 async def approve_containment(admin: Admin, containment_id: str, _body: None) -> Document:
     """Carry out a containment that the blast-radius guard held."""
     async with admin.node.database.transaction() as connection:
-        await actions.service.approve_containment(
+        planned = await actions.service.approve_containment(
             connection, admin.tenant_id, containment_id, admin.now
         )
-    admin.node.notifier.wake("tasks")
+        view = await actions.service.get_containment(connection, admin.tenant_id, containment_id)
+        if any(cause.name == REQUESTED and cause.cleared_at is None for cause in view.causes):
+            # Not a user in quarantine, whom every decision denies: here the index has to know.
+            await end_all_of_user(
+                connection, admin.tenant_id, user_id=planned.user_id, now=admin.now
+            )
+    admin.node.notifier.wake_all(("changes", "tasks"))
     return await read_containment(admin, containment_id)
 
 

@@ -26,7 +26,16 @@ ROLE_SCOPES: Final = {
 }
 #: the kinds that a role may write; `admin` and `owner`: see `may_write`
 _RESPONDER: Final = frozenset(
-    {"containments", "tasks", "deliveries", "dead-letters", "unmatched", "ingest-errors", "signals"}
+    {
+        "containments",
+        "session-logouts",
+        "tasks",
+        "deliveries",
+        "dead-letters",
+        "unmatched",
+        "ingest-errors",
+        "signals",
+    }
 )
 _POLICY: Final = _RESPONDER | {
     "attribute-rules",

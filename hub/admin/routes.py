@@ -13,6 +13,7 @@ from hub.admin import (
     deliveries,
     events,
     feeds,
+    held,
     ingest,
     keys,
     mappings,
@@ -49,6 +50,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *break_glass.KINDS,
     *keys.KINDS,
     *operations.KINDS,
+    *held.KINDS,
     *ingest.KINDS,
 )
 #: what belongs to the whole hub

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
 
 import structlog
 from prometheus_client import Counter
@@ -13,41 +13,45 @@ from hub.operations import LOG_OUT_SESSION, SETTLE
 from receivers.model import AcceptedSET
 from receivers.store import ACCEPT
 from risk.contexts.service import RECORD
-from risk.inline.model import SessionLogout, Settled, Stand
+from risk.inline.memory import LiveSessions
+from risk.inline.model import SessionLogout, Settled, Stand, UsedApp
+from risk.inline.service import NOTE_APP
 from risk.policies.recorded import RecordedContext
 from runtime.behind import WriteBehind
-from runtime.writer import Writer
+from runtime.writer import Operation, Writer
 
 log = structlog.get_logger()
 _lost_total = Counter(
     "hub_inline_notes_lost_total", "Contexts that were let pass and could not be written."
 )
 
-Note: TypeAlias = Stand | RecordedContext | AcceptedSET | PolicyAlert | SessionLogout
+Note: TypeAlias = Stand | UsedApp | RecordedContext | AcceptedSET | PolicyAlert | SessionLogout
 Behind: TypeAlias = WriteBehind[Note, object]
+_OPERATIONS: Final[Mapping[type[Note], Operation[Any, Any]]] = {
+    Stand: SETTLE,
+    UsedApp: NOTE_APP,
+    RecordedContext: RECORD,
+    AcceptedSET: ACCEPT,
+    PolicyAlert: TELL_ALERT,
+    SessionLogout: LOG_OUT_SESSION,
+}
 
 
-def behind(writer: Writer, written: Callable[[Stand, Settled | None], None]) -> Behind:
-    """Return what writes stands, records, findings and alerts behind the answers that made them.
+def behind(writer: Writer, live: LiveSessions) -> Behind:
+    """Return what writes stands, apps, records, findings, alerts behind answers that made them.
 
-    A context that is lost is noted again when it is seen again. written: hears what became of each
-    stand, None when it could not be written.
+    A context or an app that is lost is noted again when it is seen again. live: hears what became
+    of stands and apps.
     """
 
     async def write(item: Note) -> object:
-        if isinstance(item, Stand):
-            return await writer.submit(SETTLE, item)
-        if isinstance(item, SessionLogout):
-            return await writer.submit(LOG_OUT_SESSION, item)
-        if isinstance(item, AcceptedSET):
-            return await writer.submit(ACCEPT, item)
-        if isinstance(item, PolicyAlert):
-            return await writer.submit(TELL_ALERT, item)
-        return await writer.submit(RECORD, item)
+        return await writer.submit(_OPERATIONS[type(item)], item)
 
     def hear(item: Note, result: object) -> None:
         if isinstance(item, Stand):
-            written(item, result if isinstance(result, Settled) else None)
+            live.written(item, result if isinstance(result, Settled) else None)
+        elif isinstance(item, UsedApp) and result is None:
+            live.unused(item)
 
     return WriteBehind(write, lost=_lost_total, warn=_warn, written=hear)
 

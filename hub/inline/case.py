@@ -49,7 +49,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One judgement with everything that belongs to it. is_review: nobody asked."""
+    """One judgement with everything that belongs to it."""
 
     live: Live
     asked: Asked
@@ -57,7 +57,6 @@ class Case:
     situation: Situation
     judged: Judged
     seen: Occurrence | None = None
-    is_review: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -303,15 +302,23 @@ def _ends_all(case: Case, state: StandState) -> bool:
     return state is StandState.TERMINATED and is_wide and _is_its_own(case)
 
 
+def _is_of_user(case: Case) -> bool:
+    """Return whether all sessions of the user are over, this one whoever uses it."""
+    verdict = case.judged.verdict
+    return verdict.decision is Decision.TERMINATE and verdict.scope is Scope.USER
+
+
 def _is_its_own(case: Case) -> bool:
     """Return whether it is the client that the session began with, as far as can be told.
 
     Whoever came to its secret with another device or browser is stopped where they are; the owner
-    goes on.
+    goes on, unless it is the user who is not trusted.
     """
+    if _is_of_user(case):
+        return True
     stand = case.situation.stand
     is_known = stand is not None and stand.is_accepted
-    return case.is_review or is_known or SEVERE.isdisjoint(case.judged.changes)
+    return case.situation.is_review or is_known or SEVERE.isdisjoint(case.judged.changes)
 
 
 def logout_of(case: Case, trace_id: str | None) -> SessionLogout | None:
@@ -344,4 +351,5 @@ def logout_of(case: Case, trace_id: str | None) -> SessionLogout | None:
         at=case.situation.now,
         reasons=verdict.reasons,
         trace_id=trace_id or "",
+        of_user=_is_of_user(case),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -39,6 +39,7 @@ from hub.inline.model import Answer, SessionQuestion
 from hub.inline.place import Placing
 from hub.inline.settling import Settling
 from hub.inline.warmth import Warmth
+from hub.levels import level_reader
 from hub.node import Node
 from risk.baselines.memory import Recorder
 from risk.behaviours.history import History
@@ -46,7 +47,7 @@ from risk.contexts.parsing import believed_at, bounded_chain
 from risk.entities.memory import Groups
 from risk.inline.forks import spot_of
 from risk.inline.memory import Live, LiveSessions, is_proven
-from risk.inline.model import Situation, judge
+from risk.inline.model import Situation, UsedApp, judge
 from risk.inline.proofs import Proof
 from risk.inline.service import PROVE
 from risk.levels.memory import Levels
@@ -127,9 +128,9 @@ class Evaluator:
         self._scorer = scorer_named(node.config.scorer)
         self._deadline_s = node.config.evaluate_deadline_ms / 1000
         self.live = LiveSessions(node.database, node.changes)
-        self.levels = Levels(node.database, node.changes)
+        self.levels = Levels(node.database, node.changes, level_reader(node.clock))
         self.groups = Groups(node.database, node.changes)
-        self.behind = behind(node.writer, self.live.written)
+        self.behind = behind(node.writer, self.live)
         self._cold_limit_s = cold_limit_s
         self._fallback = Fallback(self.live, denied_users, policies, node.clock)
         self._settling = Settling(
@@ -157,12 +158,11 @@ class Evaluator:
 
     async def review(self, caller: Caller, question: SessionQuestion) -> Answer:
         """Judge a session nobody asks about, as long as it takes. Raises database errors."""
-        case = await self._open(
-            caller, question, asked_of(caller, question), _Pace(0.0, is_review=True)
-        )
+        pace = _Pace(0.0, is_review=True)
+        case = await self._open(caller, question, asked_of(caller, question), pace)
         if isinstance(case, Answer):
             return case
-        return await self._settling.conclude(replace(case, is_review=True))
+        return await self._settling.conclude(case)
 
     # --- answers that are held ------------------------------------------------------------------
 
@@ -276,8 +276,8 @@ class Evaluator:
             trail.step(spot_of(here), now)
         key = here.key() if here is not None else NO_CONTEXT
         app_id = question.app or caller.app_id or session.app_id or ""
-        if app_id:
-            live.apps = live.apps | {app_id}
+        if app_id and live.use(app_id):
+            self._note_app(session, app_id, now)
         seen = None if here is None else occurrence_of(here, live, app_id, place.record, now)
         view = (
             None
@@ -316,6 +316,7 @@ class Evaluator:
             binding=await self._binding(question, live, (key, now), pace),
             blocked_by=place.blocked_by,
             features=features_of(facts, place.record, view, now),
+            is_review=pace.is_review,
         )
         policies = await self._policies.get(session.tenant_id)
         return Case(
@@ -325,6 +326,13 @@ class Evaluator:
             seen=seen,
             situation=situation,
             judged=judge(situation, policies, self._scorer),
+        )
+
+    def _note_app(self, session: Session, app_id: str, now: datetime) -> None:
+        self.behind.note(
+            UsedApp(
+                tenant_id=session.tenant_id, session_id=session.session_id, app_id=app_id, at=now
+            )
         )
 
     def _knows(self, session: Session, entity_ids: Collection[str]) -> bool:

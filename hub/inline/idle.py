@@ -4,7 +4,7 @@
 
 What is no ALLOW is written, so that the next request is answered at once; an end in the context
 that the session was accepted in is the end of the session. Every process reviews what it holds; of
-several that hold a session one writes.
+several that hold a session one writes. What nobody holds is in the table of reviews.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
+from hub.inline.asking import last_seen, question_of
 from hub.inline.evaluator import Evaluator
-from hub.inline.model import SessionQuestion
 from hub.node import Node
-from risk.contexts.model import Context
 from risk.inline.memory import Key
 from risk.levels.model import LEVELS_KIND
 from risk.verdict import Decision
-from runtime.caller import Caller
 from runtime.changes import Change
 
 #: sessions that wait for their review; beyond, the next request is what judges them
@@ -70,7 +68,11 @@ class IdleSessions:
         """Judge every session that is due now."""
         self._arrived.clear()
         for key in dict.fromkeys(self._take()):
-            await self._review(key)
+            try:
+                await self._review(key)
+            except Exception:
+                # One session that cannot be judged must not keep the others waiting.
+                log.warning("session.review_failed", exc_info=True)
 
     def _take(self) -> list[Key]:
         taken = list(self._due)
@@ -80,13 +82,10 @@ class IdleSessions:
     async def _review(self, key: Key) -> None:
         tenant_id, iss, sid = key
         live = await self._evaluator.live.find(tenant_id, iss, sid, None)
-        if live is None or not live.session.is_live(self._node.clock.now()) or not live.contexts:
+        if live is None or not live.session.is_live(self._node.clock.now()):
             return
-        here = list(live.contexts.values())[-1]
-        caller = Caller(
-            tenant_id=tenant_id, client_id=here.told_by, scopes=frozenset(), app_id=None
-        )
-        answer = await self._evaluator.review(caller, self._question(key, here))
+        here, now = last_seen(live), self._node.clock.now()
+        answer = await self._evaluator.review(*question_of(live.session, here, now))
         decision = answer.verdict.decision
         _reviewed_total.labels(decision.name).inc()
         (log.debug if decision is Decision.ALLOW else log.info)(
@@ -96,19 +95,4 @@ class IdleSessions:
             decision=decision.name,
             reasons=answer.verdict.reasons,
             trace_id=answer.trace_id,
-        )
-
-    def _question(self, key: Key, here: Context) -> SessionQuestion:
-        return SessionQuestion(
-            tenant_id=key[0],
-            at=self._node.clock.now(),
-            iss=key[1],
-            sid=key[2],
-            chain=here.chain or (here.ip,),
-            user_agent=here.user_agent or None,
-            ja4=here.ja4 or None,
-            device_id=here.device_id or None,
-            device_token_hash=here.device_token_hash or None,
-            signals=here.signals,
-            app=here.app_id or None,
         )

@@ -1,4 +1,4 @@
-"""Sessions nobody uses at the moment: judged because of what a provider said, by the same judge.
+"""Sessions nobody uses at the moment: judged because of what was found out, by the same judge.
 
     signal ─▶ pipeline: review noted ─▶ wake ─▶ Reviews, in one api process ─▶ Evaluator.review
 
@@ -10,24 +10,24 @@ reviews off; should two overlap, a context is settled once all the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import structlog
 from prometheus_client import Counter
 
+from hub.inline.asking import last_seen, question_of
 from hub.inline.evaluator import Evaluator
-from hub.inline.model import Answer, SessionQuestion
+from hub.inline.model import Answer
 from hub.node import Node
-from risk.contexts.model import REPORTED_PREFIX, Context
+from risk.contexts.model import Context
 from risk.contexts.stored import restore_context
 from risk.inline.memory import Live
 from risk.reviews import store
 from risk.reviews.model import Review, ReviewCause, ReviewDone
 from risk.reviews.service import FINISH_REVIEW, TOPIC
 from risk.verdict import Decision, Scope
-from runtime.caller import Caller
 from runtime.errors import Unavailable
 from runtime.queue import LeaseKeeper
 
@@ -84,7 +84,11 @@ class Reviews:
                 await self._node.changes.refresh()
                 if any(each.cause is ReviewCause.POLICY for each in due):
                     await self._node.feed.refresh()
-                made = [await self._review(review) for review in due]
+                judged = _once(due)
+                made = [
+                    await self._review(review) if review.review_id in judged else _done(review)
+                    for review in due
+                ]
                 await self._evaluator.behind.flush()
                 await asyncio.gather(
                     *(self._node.writer.submit(FINISH_REVIEW, each) for each in made)
@@ -97,11 +101,9 @@ class Reviews:
             return await store.system_due_reviews(connection, limit=BATCH_MAX)
 
     async def _review(self, review: Review) -> ReviewDone:
-        done = ReviewDone(
-            tenant_id=review.tenant_id,
-            review_id=review.review_id,
-            sweep_id=review.trace_id if review.cause is ReviewCause.POLICY else "",
-        )
+        done = _done(review)
+        # Who asks about a session goes first.
+        await asyncio.sleep(0)
         try:
             answers = await self._judge(review)
         except Unavailable:
@@ -152,25 +154,10 @@ class Reviews:
         if not live.session.is_live(now):
             return []
         here = _where(review, live)
-        if here is None:
+        if here is None and review.cause is not ReviewCause.LEVEL:
             return []
-        caller = Caller(
-            tenant_id=review.tenant_id, client_id=here.told_by, scopes=frozenset(), app_id=None
-        )
-        question = SessionQuestion(
-            tenant_id=review.tenant_id,
-            at=min(here.at, now) if review.context else now,
-            iss=review.iss,
-            sid=review.sid,
-            chain=here.chain or ((here.ip,) if here.ip else ()),
-            user_agent=here.user_agent or None,
-            ja4=here.ja4 or None,
-            accept_language=here.accept_language or None,
-            device_id=here.device_id or None,
-            device_token_hash=here.device_token_hash or None,
-            signals=_said(here.signals),
-            app=here.app_id or None,
-        )
+        at = min(here.at, now) if here is not None and review.context else now
+        caller, question = question_of(live.session, here, at)
         answers: list[Answer] = []
         for app in _apps(review, live, question.app):
             answers.append(
@@ -180,6 +167,25 @@ class Reviews:
             if verdict.decision is Decision.TERMINATE and verdict.scope is not Scope.APP:
                 break
         return answers
+
+
+def _done(review: Review) -> ReviewDone:
+    """Return that a review is over, as far as is known before it."""
+    return ReviewDone(
+        tenant_id=review.tenant_id,
+        review_id=review.review_id,
+        sweep_id=review.trace_id if review.cause is ReviewCause.POLICY else "",
+    )
+
+
+def _once(due: Sequence[Review]) -> set[str]:
+    """Return what to judge: a session whose levels moved more than once, only for the last time."""
+    moved = {each.session_id: each for each in due if each.cause is ReviewCause.LEVEL}
+    return {
+        each.review_id
+        for each in due
+        if each.cause is not ReviewCause.LEVEL or moved[each.session_id] is each
+    }
 
 
 def _apps(review: Review, live: Live, app: str | None) -> list[str | None]:
@@ -193,9 +199,4 @@ def _where(review: Review, live: Live) -> Context | None:
     """Return the context to judge: that of the report, else the last one it was accepted in."""
     if review.context:
         return restore_context({**review.context, "told_by": review.told_by}, review.at)
-    return next(reversed(live.contexts.values()), None)
-
-
-def _said(signals: Mapping[str, str]) -> dict[str, str]:
-    """Return the signals without those that are reported apart from requests."""
-    return {name: value for name, value in signals.items() if not name.startswith(REPORTED_PREFIX)}
+    return last_seen(live)

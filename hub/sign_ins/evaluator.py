@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from hub.alerting import TELL_ALERT, About, Alerts
+from hub.levels import level_reader
 from hub.node import Node
 from hub.sign_ins.finding import signal_of
 from receivers.store import ACCEPT
@@ -40,7 +41,6 @@ from risk.signins.failures import Failures
 from risk.signins.model import Outcome, SignInQuestion, SignInRecord
 from risk.signins.policy import SignInPolicies, after_proof, is_good
 from risk.signins.service import SignInLog
-from risk.signins.store import level_of
 from risk.verdict import Decision, Scope, Verdict
 from risk.zones.origin import Origin
 from runtime.errors import Invalid
@@ -141,6 +141,7 @@ class SignIns:
     ) -> None:
         """policies: of a tenant; claims: (tenant, address) to what is said of it."""
         self._node = node
+        self._levels = level_reader(node.clock)
         self._scorer = scorer_named(node.config.scorer)
         self._history = history
         self._policies = policies
@@ -271,7 +272,8 @@ class SignIns:
                     connection, asked.tenant_id, {named}, kind=EntityKind.DEVICE
                 )
                 if device_id := found[named]:
-                    device_level = await level_of(connection, asked.tenant_id, device_id)
+                    read = await self._levels(connection, asked.tenant_id, (device_id,))
+                    device_level = read[device_id]
         levels = [each.record.level for each in people.values() if each.record]
         return _Person(
             user_id=min(people, default=None),

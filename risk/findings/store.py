@@ -5,7 +5,7 @@ Detections are append-only: a change is a new revision, and `is_latest` marks th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.catalogue import finding_type
 from risk.level import expires_at
+from risk.levels.model import LEVELS_KIND
 from risk.model import (
     Clearance,
     Detection,
@@ -24,6 +25,7 @@ from risk.model import (
     SignalMode,
 )
 from risk.sql.store import IDS, TENANT, rows_of
+from runtime.changes import note_changes
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
@@ -172,9 +174,16 @@ async def entities_of_issuer(
 
 
 async def write_detections(
-    connection: AsyncConnection, written: Sequence[Detection], *, now: datetime
+    connection: AsyncConnection,
+    written: Sequence[Detection],
+    *,
+    now: datetime,
+    is_told: bool = False,
 ) -> None:
-    """Append revisions; the one before each, if there is one, is the latest no more."""
+    """Append revisions; the one before each, if there is one, is the latest no more.
+
+    Says in the change feed of which devices there is news, unless the caller does (is_told).
+    """
     if not written:
         return
     followed = [
@@ -184,6 +193,20 @@ async def write_detections(
     ]
     await _UNFLAG.run(connection, followed)
     await _APPEND.run(connection, [_detection_row(each, now) for each in written])
+    if not is_told:
+        await note_changes(connection, LEVELS_KIND, sorted(devices_of(written)))
+
+
+def devices_of(written: Iterable[Detection]) -> set[tuple[str, str]]:
+    """Return the devices that detections are about, for the change feed. Raises nothing.
+
+    The level of a device is kept nowhere: who holds it has to compute it again.
+    """
+    return {
+        (each.tenant_id, each.entity_id)
+        for each in written
+        if each.entity_kind is EntityKind.DEVICE and each.mode is SignalMode.ENFORCE
+    }
 
 
 # A look-up costs a tenth of a call of the enumeration, and a batch needs hundreds.

@@ -2,14 +2,14 @@
 
 session, stand written ─▶ change feed ─▶ LiveSessions ◀─ every question about a session
 
-A session that is not held costs two queries; the one asked about longest ago makes room.
+A session that is not held costs four queries; the one asked about longest ago makes room.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -18,7 +18,7 @@ from risk.contexts.model import Context
 from risk.contexts.stored import restore_context
 from risk.inline import store
 from risk.inline.forks import Trail
-from risk.inline.model import Settled, Stand, StandState
+from risk.inline.model import Settled, Stand, StandState, UsedApp
 from risk.inline.proofs import PROOF_LIFE
 from risk.posture.model import Reported, as_accepted
 from risk.posture.service import posture_of
@@ -49,6 +49,7 @@ class Live:
     pending: keys of stands that are being written behind their answers. noted: (context, app) that
     were recorded. learned: context keys that entered the user's baseline. proven: when the key of
     the session was last shown, by context key. posture: what providers report of its device.
+    apps: that it is used for, in whatever process.
     logged_out: (context key, apps) whose logouts were ordered.
     """
 
@@ -79,6 +80,13 @@ class Live:
         self.answers[asked] = answer
         if len(self.answers) > ANSWERS_MAX:
             self.answers.popitem(last=False)
+
+    def use(self, app_id: str) -> bool:
+        """Note an app that the session is used for; return whether nobody knew that yet."""
+        if app_id in self.apps or len(self.apps) >= store.APPS_MAX:
+            return False
+        self.apps |= {app_id}
+        return True
 
     def stand(self, stand: Stand, context: Context) -> None:
         """Note what was settled about a context; other answers may differ from now on."""
@@ -156,6 +164,7 @@ class LiveSessions:
             if session is None:
                 return None
             found = await store.newest_stands(connection, tenant_id, session_id=session.session_id)
+            apps = await store.apps_of(connection, tenant_id, session_id=session.session_id)
             proven = (
                 await store.proven_at(connection, tenant_id, session_id=session.session_id)
                 if session.binding
@@ -163,7 +172,7 @@ class LiveSessions:
             )
             posture = await posture_of(connection, tenant_id, session.device_id)
         key = (tenant_id, session.iss, session.sid)
-        live = _made(session, found, self._held.get(key))
+        live = _made(session, found, apps, self._held.get(key))
         live.proven, live.posture = proven, posture
         if told == self._told and self._changes.age_s <= FEED_AGE_MAX_S:
             self._hold(key, live)
@@ -200,6 +209,14 @@ class LiveSessions:
         if settled is None or not settled.is_new:
             # It is not what the database says: judge this context again.
             live.is_stale = True
+
+    def unused(self, used: UsedApp) -> None:
+        """Hear that an app could not be written: who is asked for it next tries again."""
+        key = self._by_id.get((used.tenant_id, used.session_id))
+        live = None if key is None else self._held.get(key)
+        if live is not None:
+            live.apps -= {used.app_id}
+            live.answers.clear()
 
     def _hold(self, key: Key, live: Live) -> None:
         if (before := self._held.get(key)) is not None:
@@ -260,9 +277,11 @@ def _alias(tenant_id: str, sid: str | None, cookie_sha256: str | None) -> Key:
     )
 
 
-def _made(session: Session, found: Sequence[Stand], before: Live | None) -> Live:
+def _made(
+    session: Session, found: Sequence[Stand], used: Collection[str], before: Live | None
+) -> Live:
     stands: Mapping[str, Stand] = {each.context_key: each for each in reversed(found)}
-    apps = {each.app_id for each in found if each.app_id}
+    apps = {*used, *(each.app_id for each in found if each.app_id)}
     apps |= {session.app_id} if session.app_id else set()
     made = Live(
         session=session,

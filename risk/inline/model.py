@@ -21,6 +21,8 @@ from risk.verdict import Decision, Scope, Verdict, strongest
 REASONS_MAX: Final = 20
 #: a passed step-up, said in the reasons of the ALLOW that follows
 STEPPED_UP: Final = "stepped_up"
+#: an end that a rule wants for the user, and that only the session's risk speaks for
+KEPT_TO_SESSION: Final = "kept_to_session"
 #: a step-up that is not finished by then is given up: the next request of the context asks anew
 STEP_UP_LIFE: Final = timedelta(seconds=120)
 _UNCHANGED: Final = Score(
@@ -60,7 +62,8 @@ class SessionLogout(msgspec.Struct, frozen=True, kw_only=True):
     """One session that is to be logged out at its apps, as it travels to the writer.
 
     app_ids: only there, where their policies fail; None: everywhere. context_key: of the context
-    that was judged; each (session, context, app) is logged out once.
+    that was judged; each (session, context, app) is logged out once. of_user: not this session
+    alone, but all of its user.
     """
 
     tenant_id: str
@@ -73,6 +76,7 @@ class SessionLogout(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     reasons: tuple[str, ...] = ()
     trace_id: str = ""
+    of_user: bool = False
 
 
 class Stand(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +134,15 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
         return self.state == StandState.ASKED and now - self.at > STEP_UP_LIFE
 
 
+class UsedApp(msgspec.Struct, frozen=True, kw_only=True):
+    """One app that a session is used for, as it travels to the writer."""
+
+    tenant_id: str
+    session_id: str
+    app_id: str
+    at: datetime
+
+
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """A stand as it is stored now, and whether this very call made it so."""
 
@@ -149,9 +162,9 @@ def _changes_nothing(known: Stand, wanted: Stand) -> bool:
 
 
 def outdoes(known: Stand, wanted: Stand) -> bool:
-    """Return whether an end at one app becomes the end of the session. Raises nothing."""
-    ends = wanted.state == StandState.TERMINATED and wanted.scope != "app"
-    return ends and known.scope == "app"
+    """Return whether an end becomes a wider one: of the session, of the user. Raises nothing."""
+    is_end = wanted.state == StandState.TERMINATED
+    return is_end and Scope[wanted.scope.upper()] > Scope[known.scope.upper()]
 
 
 def settle(known: Stand | None, wanted: Stand) -> Settled:
@@ -180,6 +193,7 @@ class Situation:
     accepted: contexts the session was accepted in. stand: what was settled about this context.
     fork, binding: how bad it is what the
     session's use over time and the proofs of its key say, LOW is well. blocked_by: name of a zone.
+    is_review: nobody asked.
     """
 
     now: datetime
@@ -192,6 +206,7 @@ class Situation:
     binding: Level = Level.LOW
     blocked_by: str | None = None
     features: Features = field(default_factory=Features)
+    is_review: bool = False
 
 
 class SessionPolicies(Protocol):
@@ -232,7 +247,7 @@ def judge(situation: Situation, policies: SessionPolicies, scorer: Scorer) -> Ju
     verdicts = [policies.judge_session(facts, (facts.app_id,) if facts.app_id else ())]
     if situation.blocked_by is not None:
         verdicts.append(_blocked(situation.blocked_by))
-    verdict = _with_stand(strongest(verdicts), situation.stand, facts)
+    verdict = _with_stand(_reaching(strongest(verdicts), facts), situation.stand, facts)
     verdict = _with_other_apps(verdict, situation, facts, policies)
     if changes and verdict.decision is not Decision.ALLOW:
         told = dict.fromkeys((*verdict.reasons, *(f"{name}_changed" for name in named)))
@@ -302,6 +317,19 @@ def _blocked(zone: str) -> Verdict:
     return Verdict(decision=Decision.DENY, scope=Scope.SESSION, reasons=(f"blocked_by:{zone}",))
 
 
+def _reaching(verdict: Verdict, facts: RequestFacts) -> Verdict:
+    """Return the verdict, of the user only where the hub holds user or device at HIGH.
+
+    Everything else that rules look at comes with the request: addresses, agents, signals, the app.
+    Who may ask about a session could say of it what ends all sessions of its user; so what is said
+    there ends the session, and no more. Source: threat-protection §2.1, §17 row 34.
+    """
+    is_wide = verdict.decision is Decision.TERMINATE and verdict.scope is Scope.USER
+    if not is_wide or max(facts.user_level, facts.device_level) is Level.HIGH:
+        return verdict
+    return replace(verdict, scope=Scope.SESSION, reasons=(*verdict.reasons, KEPT_TO_SESSION))
+
+
 def _with_stand(verdict: Verdict, stand: Stand | None, facts: RequestFacts) -> Verdict:
     if stand is None:
         return verdict
@@ -328,7 +356,7 @@ def _with_other_apps(
 
     A strict app prompts when it is asked for itself; a lax one beside it does not.
     """
-    if not facts.changes or not situation.other_apps:
+    if not situation.other_apps or not (facts.changes or situation.is_review):
         return verdict
     others = policies.judge_session(replace(facts, app_id=None), situation.other_apps)
     elsewhere = tuple(each for each in others.violations if each.app_ids)

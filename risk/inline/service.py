@@ -10,7 +10,7 @@ from typing import Final
 
 from risk.contexts.stored import restore_context
 from risk.inline import store
-from risk.inline.model import Settled, Stand, StandState, settle
+from risk.inline.model import Settled, Stand, StandState, UsedApp, settle
 from risk.inline.proofs import Proof
 from risk.inline.step_ups import StepUp, answered
 from risk.model import Level
@@ -176,9 +176,18 @@ async def prove(connection: Connection, items: Sequence[Proof]) -> list[bool]:
     return results
 
 
+async def note_apps(connection: Connection, items: Sequence[UsedApp]) -> list[bool]:
+    """Note what sessions are used for, and have everybody who holds them read that."""
+    await store.add_apps(connection, items)
+    sessions_of = {(item.tenant_id, item.session_id) for item in items}
+    await note_changes(connection, SESSIONS_KIND, sorted(sessions_of))
+    return [True] * len(items)
+
+
 async def purge(connection: Connection, *, now: datetime) -> int:
     """Forget what was settled about sessions that are over, a bounded number; return how many."""
     await store.system_purge_proofs(connection, before=now - PROOFS_KEPT)
+    await store.system_purge_apps(connection, before=now - LIFE)
     return await store.system_purge_stands(connection, before=now - LIFE)
 
 
@@ -198,4 +207,7 @@ SETTLE_STEP_UP: Final = Operation(
     result=str,
     handle=settle_step_ups,
     wakes=("changes",),
+)
+NOTE_APP: Final = Operation(
+    name="risk.note_session_app", item=UsedApp, result=bool, handle=note_apps, wakes=("changes",)
 )

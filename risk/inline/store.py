@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from risk.inline.model import Stand
+from risk.inline.model import Stand, UsedApp
 from risk.inline.proofs import Proof
 from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (
@@ -21,10 +21,12 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
-from runtime.statements import Query, upserts
+from runtime.statements import Query, inserts, upserts
 
 #: contexts of one session that are read; the newest
 STANDS_MAX: Final = 64
+#: apps of one session that are known
+APPS_MAX: Final = 64
 PURGED_AT_ONCE_MAX: Final = 1_000
 
 stands: Final = sa.Table(
@@ -61,6 +63,27 @@ proofs: Final = sa.Table(
     sa.Column("at", UTCDateTime, nullable=False),
     # Purged for all tenants at once, by time.
     sa.Index("ix_session_proofs_at", "at"),
+)
+session_apps: Final = sa.Table(
+    "session_apps",
+    metadata,
+    tenant_column(),
+    id_column("session_id"),
+    sa.Column("app_id", sa.String(200), primary_key=True),
+    sa.Column("at", UTCDateTime, nullable=False),
+    # Purged for all tenants at once, by time.
+    sa.Index("ix_session_apps_at", "at"),
+)
+_ADD_APPS: Final = inserts(session_apps, or_nothing=True)
+_APPS: Final = Query(
+    sa.select(session_apps.c.app_id)
+    .where(
+        session_apps.c.tenant_id == TENANT,
+        session_apps.c.session_id == sa.bindparam("session_id", type_=sa.String),
+    )
+    .order_by(session_apps.c.at, session_apps.c.app_id)
+    .limit(APPS_MAX),
+    scalars=["tenant_id", "session_id"],
 )
 _PROVEN: Final = Query(
     sa.select(proofs.c.context_key, sa.func.max(proofs.c.at))
@@ -122,6 +145,25 @@ async def system_purge_stands(connection: AsyncConnection, *, before: datetime) 
     key: tuple[Any, ...] = tuple(stands.c[name] for name in _KEY)
     old = sa.select(*key).where(stands.c.at < before).limit(PURGED_AT_ONCE_MAX)
     result = await connection.execute(sa.delete(stands).where(sa.tuple_(*key).in_(old)))
+    return int(result.rowcount)
+
+
+async def add_apps(connection: AsyncConnection, used: Sequence[UsedApp]) -> None:
+    """Note what sessions are used for; what is known already stays as it is."""
+    await _ADD_APPS.run(connection, [msgspec.structs.asdict(each) for each in used])
+
+
+async def apps_of(connection: AsyncConnection, tenant_id: str, *, session_id: str) -> set[str]:
+    """Return the apps that a session is used for; the first APPS_MAX."""
+    rows = await _APPS.rows(connection, tenant_id=tenant_id, session_id=session_id)
+    return {app_id for (app_id,) in rows}
+
+
+async def system_purge_apps(connection: AsyncConnection, *, before: datetime) -> int:
+    """Forget apps that were noted before a moment, a bounded number; return how many."""
+    key: tuple[Any, ...] = tuple(session_apps.primary_key.columns)
+    old = sa.select(*key).where(session_apps.c.at < before).limit(PURGED_AT_ONCE_MAX)
+    result = await connection.execute(sa.delete(session_apps).where(sa.tuple_(*key).in_(old)))
     return int(result.rowcount)
 
 

@@ -23,9 +23,10 @@ from risk.entities.model import Link
 from risk.findings import store as findings_store
 from risk.levels import store
 from risk.levels.model import BY_TIME, LEVELS_KIND, LevelChange, LevelRecord, Standing
-from risk.model import Assessment, Clearance, Detection, DetectionState, Level
+from risk.model import Assessment, Clearance, Detection, DetectionState, EntityKind, Level
 from risk.policies import store as policies_store
 from risk.policies.model import StoredPolicy
+from risk.reviews.moves import note_moves
 from risk.sql.store import Connection
 from runtime.changes import note_changes
 from runtime.ids import new_id
@@ -136,14 +137,22 @@ async def recompute(
         for user_id, judgement in judgements.items()
         if user_id in news or _moved(facts.people[user_id].record, judgement)
     ]
-    await findings_store.write_detections(connection, appended, now=now)
+    await findings_store.write_detections(connection, appended, now=now, is_told=True)
     await findings_store.write_clearances(connection, change.remedied)
-    await _write_levels(connection, tenant_id, facts, judgements=judgements, now=now)
+    moved = await _write_levels(connection, tenant_id, facts, judgements=judgements, now=now)
+    await note_changes(connection, LEVELS_KIND, sorted(moved | findings_store.devices_of(appended)))
     assessments = await _assessments(
         connection,
         facts,
         change,
         judgements={each: judgements[each] for each in concerned},
+        now=now,
+    )
+    await note_moves(
+        connection,
+        tenant_id,
+        users=assessments,
+        devices={each.entity_id for each in appended if _is_news_of_device(each)},
         now=now,
     )
     await store.write_history(
@@ -155,6 +164,12 @@ async def recompute(
         ],
     )
     return assessments
+
+
+def _is_news_of_device(each: Detection) -> bool:
+    """Return whether something began or ended there: who repeats himself causes no reviews."""
+    is_news = each.revision == 1 or each.state is not DetectionState.ACTIVE
+    return is_news and each.entity_kind is EntityKind.DEVICE
 
 
 def judge_user(
@@ -213,7 +228,8 @@ async def _write_levels(
     *,
     judgements: Mapping[str, Judgement],
     now: datetime,
-) -> None:
+) -> set[tuple[str, str]]:
+    """Store levels; return for the change feed whose level is another one than before."""
     written: list[LevelRecord] = []
     due: dict[str, datetime] = {}
     for user_id, judgement in judgements.items():
@@ -235,20 +251,23 @@ async def _write_levels(
         if before is None or not wanted.says_the_same(before):
             written.append(wanted)
     await store.write_levels(connection, written)
-    await note_changes(connection, LEVELS_KIND, _moved_refs(tenant_id, facts, written))
     await store.schedule(connection, tenant_id, due=due, reason=BY_TIME)
+    return _moved_refs(tenant_id, facts, written)
 
 
 def _moved_refs(
     tenant_id: str, facts: Facts, written: Iterable[LevelRecord]
-) -> list[tuple[str, str]]:
+) -> set[tuple[str, str]]:
     """Return for the change feed whose level is another one than before."""
-    refs = []
+    moved = set()
     for each in written:
         before = facts.people[each.entity_id].record
         if each.level is not (Level.LOW if before is None else before.level):
-            refs.append((tenant_id, each.entity_id))
-    return refs
+            moved.add(each.entity_id)
+    # What moved them may be whose word counts, and then their devices are not what they were.
+    linked = {link.device_id for user_id in moved for link in facts.links.get(user_id, ())}
+    told = {each.entity_id for each in facts.detections}
+    return {(tenant_id, entity_id) for entity_id in moved | (linked & told)}
 
 
 async def _assessments(

@@ -24,6 +24,8 @@ class ReviewCause(StrEnum):
     PRESENTED = "session.presented"
     #: a policy was edited
     POLICY = "policy.change"
+    #: the level of its user or device moved
+    LEVEL = "level.change"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

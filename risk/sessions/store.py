@@ -151,6 +151,35 @@ async def live_of_user(
     return [_session(row) for row in rows]
 
 
+async def live_of_entities(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    entity_ids: Collection[str],
+    now: datetime,
+    limit: int,
+) -> list[Session]:
+    """Return up to `limit` sessions of users or on devices that are neither ended nor expired.
+
+    The newest ones.
+    """
+    found: list[Session] = []
+    for ids in chunks(entity_ids, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(sessions)
+            .where(
+                sessions.c.tenant_id == tenant_id,
+                sa.or_(sessions.c.user_id.in_(ids), sessions.c.device_id.in_(ids)),
+                sessions.c.ended_at.is_(None),
+                sa.or_(sessions.c.expires_at.is_(None), sessions.c.expires_at > now),
+            )
+            .order_by(sessions.c.session_id.desc())
+            .limit(limit - len(found))
+        )
+        found.extend(map(_session, rows))
+    return found
+
+
 async def live_on_devices(
     connection: AsyncConnection,
     tenant_id: str,

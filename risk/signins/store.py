@@ -9,11 +9,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from risk.levels.store import levels
-from risk.model import Level
 from risk.signins.model import SignInRecord
 from runtime.database import JSONDocument, UTCDateTime, id_column, metadata, tenant_column
-from runtime.statements import Query, inserts
+from runtime.statements import inserts
 
 PAGE_MAX: Final = 200
 PURGED_AT_ONCE_MAX: Final = 1_000
@@ -41,13 +39,6 @@ sign_ins: Final = sa.Table(
 
 _COLUMNS: Final = tuple(column.name for column in sign_ins.columns)
 _INSERT: Final = inserts(sign_ins, or_nothing=True)
-_LEVEL: Final = Query(
-    sa.select(levels.c.level).where(
-        levels.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
-        levels.c.entity_id == sa.bindparam("entity_id", type_=sa.String),
-    ),
-    scalars=["tenant_id", "entity_id"],
-)
 
 
 async def write_sign_ins(connection: AsyncConnection, records: Sequence[SignInRecord]) -> None:
@@ -83,12 +74,6 @@ async def list_sign_ins(
 
 def _members(row: Any) -> dict[str, Any]:
     return {name: row[name] for name in _COLUMNS}
-
-
-async def level_of(connection: AsyncConnection, tenant_id: str, entity_id: str) -> Level:
-    """Return the level of a device as it was computed last; LOW without one."""
-    rows = await _LEVEL.rows(connection, tenant_id=tenant_id, entity_id=entity_id)
-    return Level[rows[0][0]] if rows else Level.LOW
 
 
 async def system_purge_sign_ins(connection: AsyncConnection, *, before: datetime) -> int:

@@ -10,8 +10,10 @@ import httpx2
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
+from actions.held.model import HeldLogout, HeldState
+from actions.held.store import hold
 from runtime.clock import epoch_s
-from runtime.ids import new_ulid
+from runtime.ids import new_id, new_ulid
 from tests.hub.conftest import Hub
 
 VENDOR = "https://mdm.vendor.example"
@@ -215,6 +217,27 @@ class Story:
         answer = await self.push()
         assert answer.status_code == 202, answer.text
         await self.hub.settle()
+
+    async def hold_logout(self) -> str:
+        """Let the guard hold the logout of Rosa's session back; return the id of what is held."""
+        held = HeldLogout(
+            tenant_id=self.tenant,
+            held_id=new_id("hsl"),
+            order_key=new_ulid(),
+            user_id=self.ids["rosa"],
+            session_id="ses_rosa",
+            iss=IDP,
+            sid="sid-rosa",
+            context_key="c",
+            app_ids=None,
+            reasons=("global-session/high-logout",),
+            trace_id="chg_1",
+            state=HeldState.HELD,
+            held_at=self.hub.clock.now(),
+        )
+        async with self.hub.database.transaction() as connection:
+            await hold(connection, [held])
+        return held.held_id
 
 
 async def begin(hub: Hub, tenant: str = "default") -> Story:

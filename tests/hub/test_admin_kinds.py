@@ -78,6 +78,7 @@ async def test_everything_listed_has_the_documented_shape(hub: Hub) -> None:
     await story.play()
     unknown = {"format": "email", "email": "nobody@customer.example"}
     await story.push(sub_id=unknown)
+    await story.hold_logout()
     await hub.settle()
 
     for kind in KINDS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -144,14 +145,14 @@ async def test_row_13_a_compliance_change_is_noted_with_old_and_new(gateway: Gat
     await gateway.story.push_raw(sign(gateway.story.claims(**changes)))
     await gateway.story.hub.settle()
     async with gateway.story.hub.database.snapshot() as connection:
-        (review,) = await store.system_due_reviews(connection, limit=10)
-    assert review.cause == "deviceContext.change"
+        due = await store.system_due_reviews(connection, limit=10)
+    (review,) = [each for each in due if each.cause == "deviceContext.change"]
     assert (review.sid, review.old, review.new) == (
         SID,
         {"compliance": "compliant"},
         {"compliance": "not-compliant"},
     )
-    assert await reviewed(gateway) == 1
+    assert await reviewed(gateway) == len(due)
 
 
 async def present(gateway: Gateway, **seen: Any) -> None:
@@ -270,3 +271,116 @@ async def test_posture_needs_the_scope_and_a_provider(gateway: Gateway) -> None:
     assert (await gateway.http.post("/v1/signals/posture", json=body)).status_code == 403
     async with hub.client(await hub.token("signals.write")) as nobody:
         assert (await nobody.post("/v1/signals/posture", json=body)).status_code == 403
+
+
+# --- levels -------------------------------------------------------------------------------------
+
+
+def ends(which: str, scope: str = "session") -> dict[str, Any]:
+    """Return a rule that ends sessions whose user or device is at HIGH."""
+    return {
+        "name": which,
+        "priority": 1,
+        "when": {which: "HIGH"},
+        "then": {"decision": "TERMINATE", "scope": scope},
+    }
+
+
+async def govern(story: Story, *rules: dict[str, Any], mode: str = "enforce") -> None:
+    """Let sessions be ended by these rules alone; nobody is put into quarantine."""
+    lax = await story.admin.patch("/admin/v1/policies/entity-risk", json={"mode": "monitor"})
+    assert lax.is_success, lax.text
+    body = {"name": "global-session", "mode": mode, "rules": list(rules)}
+    changed = await story.admin.put("/admin/v1/policies/global-session", json=body)
+    assert changed.is_success, changed.text
+    await story.hub.node.feed.refresh()
+
+
+@asynccontextmanager
+async def process_that_holds_nothing(hub: Hub) -> AsyncIterator[Any]:
+    """Yield the state of another process of the hub."""
+    async with open_node(config_for(hub.node.config.database_url, index=1)) as opened:
+        node = dataclasses.replace(opened, clock=hub.clock)
+        other: Any = make_app(node, hub.outside)
+        while not hasattr(other, "state"):
+            other = getattr(other, "_app", None) or other._inner
+        yield other.state
+
+
+async def ended(story: Story, sid: str = SID) -> bool:
+    return not (await story.get(f"/v1/sessions/{sid}?iss={IDP}"))["live"]
+
+
+async def test_a_level_ends_sessions_that_no_process_holds(gateway: Gateway) -> None:
+    """One was used before a restart, one never; nobody asks about either."""
+    story = gateway.story
+    await govern(story, ends("user_level"))
+    phone = {"iss": IDP, "user": f"email:{ROSA}"}
+    assert (await story.admin.put("/v1/sessions/phone", json=phone)).is_success
+    async with process_that_holds_nothing(story.hub) as other:
+        assert len(other.inline.live) == 0
+        said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "HIGH"})
+        assert said.is_success
+        await other.reviews.work_off()
+    await reviewed(gateway)
+    assert await ended(story)
+    assert await ended(story, "phone")
+    assert not await ended(story, "sid-tim")
+
+
+async def test_a_devices_level_ends_the_sessions_on_it(gateway: Gateway) -> None:
+    """Tim's session on Rosa's laptop, too; not his own on the phone."""
+    story = gateway.story
+    await govern(story, ends("device_level"))
+    put = {"iss": IDP, "user": f"email:{TIM}", "device": LAPTOP}
+    assert (await story.admin.put("/v1/sessions/borrowed", json=put)).is_success
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+    await gateway.settle()
+
+    compromised: dict[str, Any] = {"sub_id": {"format": "complex", "device": BY_DEVICE}}
+    await story.push_raw(sign(story.claims(**compromised)))
+    await story.hub.settle()
+    await story.hub.node.changes.refresh()
+    # No request is let pass any more, whether the review was made already or not.
+    assert await gateway.decision(request_from(HOME)) == "TERMINATE"
+    await reviewed(gateway)
+    assert await ended(story)
+    assert await ended(story, "borrowed")
+    assert not await ended(story, "sid-tim")
+
+
+async def test_moves_of_one_session_are_judged_once_and_boundedly(gateway: Gateway) -> None:
+    story = gateway.story
+    await govern(story, ends("user_level"), mode="monitor")
+    for level in ("HIGH", "LOW", "MEDIUM", "HIGH"):
+        said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": level})
+        assert said.is_success
+    await reviewed(gateway)
+    async with story.hub.database.snapshot() as connection:
+        assert await store.system_due_reviews(connection, limit=10) == []
+    assert not await ended(story)
+
+
+async def test_a_review_acts_at_the_apps_whose_policies_fail(gateway: Gateway) -> None:
+    """Nobody asks for the strict app: the user's level alone is against its policy."""
+    story = gateway.story
+    await govern(story)
+    strict = {"name": "strict", "apps": [story.ids["crm"]], "mode": "enforce"}
+    rule = {**ends("user_level"), "then": {"decision": "TERMINATE"}}
+    await story.post("/admin/v1/policies", {**strict, "rules": [rule]})
+    bcl = {"logout": [{"method": "bcl", "endpoint_url": "https://crm.example/bcl"}]}
+    assert (await story.admin.patch(f"/admin/v1/apps/{story.ids['crm']}", json=bcl)).is_success
+    await story.hub.node.feed.refresh()
+    for app in ("crm", "wiki"):
+        assert await gateway.decision(request_from(HOME, app_id=story.ids[app])) == "ALLOW"
+    await gateway.settle()
+    said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "HIGH"})
+    assert said.is_success
+    await reviewed(gateway)
+    await story.hub.settle()
+    assert not await ended(story)
+    assert [each.url for each in story.hub.outside.requests if each.url.endswith("/bcl")] == [
+        "https://crm.example/bcl"
+    ]
+    assert await gateway.decision(request_from(HOME, app_id=story.ids["wiki"])) == "ALLOW"
+    assert await gateway.decision(request_from(HOME, app_id=story.ids["crm"])) == "TERMINATE"

@@ -31,10 +31,12 @@ async def test_each_role_writes_what_it_is_for_and_reads_all(hub: Hub) -> None:
     story = await begin(hub)
     await story.play()
     containment = (await story.get("/admin/v1/containments"))["items"][0]["id"]
+    held = await story.hold_logout()
     policy = (await story.get("/admin/v1/policies"))["items"][0]["id"]
     writes: tuple[tuple[str, str, dict[str, Any], tuple[str, ...]], ...] = (
         ("PUT", f"/api/v1/users/{story.ids['rosa']}/risk", {"riskLevel": "LOW"}, ROLES[1:]),
         ("POST", f"/admin/v1/containments/{containment}/approve", {}, ROLES[2:]),
+        ("POST", f"/admin/v1/session-logouts/{held}/refuse", {}, ROLES[2:]),
         ("PATCH", f"/admin/v1/policies/{policy}", {}, ROLES[3:]),
         ("POST", "/admin/v1/streams/str_none/replay", {}, ROLES[2:]),
         ("POST", "/admin/v1/providers/prv_none/quarantine", {}, ROLES[2:]),

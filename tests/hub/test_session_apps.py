@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
-from tests.hub.conftest import Hub
+from hub.app import make_app
+from hub.node import open_node
+from hub.operations import LOG_OUT_SESSION
+from risk.inline.model import SessionLogout, Stand
+from risk.inline.store import APPS_MAX
+from tests.hub.conftest import ONE_ENGINE, Hub, config_for
 from tests.hub.story import IDP, ROSA, begin
-from tests.hub.test_inline import HOME, OFFICE, SID, STOLEN, Gateway, request_from
+from tests.hub.test_inline import HOME, OFFICE, SID, STOLEN, Gateway, request_from, stands_of
 
 APPS = ("mail", "chat", "files", "books", "bank")
 STRICT = ("books", "bank")
@@ -219,3 +226,166 @@ async def test_row_12_a_lax_app_passes_and_a_strict_one_prompts_and_is_quiet_the
     for app in APPS:
         assert await gateway.decision(at(gateway, OFFICE, app)) == "ALLOW"
     assert logouts(gateway) == {}
+
+
+@asynccontextmanager
+async def another_process(gateway: Gateway) -> AsyncIterator[Gateway]:
+    """Open a process of the same hub that never heard of any session."""
+    hub = gateway.story.hub
+    config = config_for(hub.node.config.database_url, index=1)
+    async with open_node(config) as opened:
+        node = dataclasses.replace(opened, clock=hub.clock)
+        app = make_app(node, hub.outside)
+        second = dataclasses.replace(hub, node=node, app=app)
+        async with second.client(gateway.http.headers["authorization"].split()[1]) as http:
+            yield Gateway(dataclasses.replace(gateway.story, hub=second), http)
+
+
+async def test_row_14_every_process_knows_the_apps_of_a_session(gateway: Gateway) -> None:
+    """Also one that starts later: policies of apps used elsewhere take part, and act there."""
+    await govern(gateway, apps=[ENDS])
+    async with another_process(gateway) as other:
+        decided = await other.ask(at(gateway, OFFICE, "mail"))
+        assert decided["decision"] == "ALLOW"
+        (violation,) = decided["violations"]
+        assert set(violation["apps"]) == {gateway.story.ids[name] for name in STRICT}
+        await other.inline.behind.flush()
+    await rest(gateway)
+    assert set(logouts(gateway)) == {f"https://{name}.example/bcl" for name in STRICT}
+
+
+async def test_an_app_is_heard_of_in_a_process_that_holds_the_session(gateway: Gateway) -> None:
+    story = gateway.story
+    ask = request_from(HOME, app_id=story.ids["mail"])
+    async with another_process(gateway) as other:
+        assert await other.decision(ask) == "ALLOW"
+        assert await gateway.decision(at(gateway, HOME, "bank")) == "ALLOW"
+        await gateway.settle()
+        await other.settle()
+        assert await other.decision(ask) == "ALLOW"
+        live = await other.inline.live.find("default", IDP, SID, None)
+        assert live is not None
+        assert {story.ids["mail"], story.ids["bank"]} <= live.apps
+
+
+async def test_no_more_apps_of_a_session_are_kept_than_there_is_room_for(gateway: Gateway) -> None:
+    for number in range(APPS_MAX + 3):
+        await gateway.ask(request_from(HOME, app_id=f"app_{number}"))
+    await gateway.settle()
+    async with another_process(gateway) as other:
+        assert await other.decision(request_from(HOME)) == "ALLOW"
+        live = await other.inline.live.find("default", IDP, SID, None)
+        assert live is not None
+        assert len(live.apps) == APPS_MAX
+
+
+# --- held for a person --------------------------------------------------------------------------
+
+
+async def hold(gateway: Gateway) -> dict[str, Any]:
+    """Let more users be logged out than the guard lets pass, Rosa last; return what is held."""
+    story = gateway.story
+    crowd = [f"crowd-{number}" for number in range(3)]
+    for sid in crowd:
+        user = {"format": "email", "email": f"{sid}@customer.example"}
+        put = await story.admin.put(f"/v1/sessions/{sid}", json={"iss": IDP, "user": user})
+        assert put.is_success
+    await govern(gateway, session=[ENDS])
+    for sid in (*crowd, SID):
+        await gateway.ask(at(gateway, HOME, "mail"), sid)
+        await gateway.settle()
+        assert await gateway.decision(at(gateway, OFFICE, "mail"), sid) == "TERMINATE"
+    await rest(gateway)
+    story.hub.clock.advance(1)
+    await rest(gateway)
+    items: list[dict[str, Any]] = (await story.get("/admin/v1/session-logouts"))["items"]
+    (held,) = items
+    assert (held["user_id"], held["sid"], held["state"]) == (story.ids["rosa"], SID, "held")
+    assert SID not in {token["sid"] for token in logouts_of(gateway)}
+    assert held["apps"] is None
+    assert held["reasons"][0] == "global-session/ends"
+    return held
+
+
+def logouts_of(gateway: Gateway) -> list[dict[str, Any]]:
+    """Return the claims of all logout tokens that were sent."""
+    return [
+        claims(parse_qs((request.body or b"").decode())["logout_token"][0])
+        for request in gateway.story.hub.outside.requests
+        if request.url.endswith("/bcl")
+    ]
+
+
+async def test_row_39_a_held_logout_of_a_session_is_approved(gateway: Gateway) -> None:
+    held = await hold(gateway)
+    story = gateway.story
+    path = f"/admin/v1/session-logouts/{held['id']}"
+    done = await story.post(f"{path}/approve", {})
+    assert done["state"] == "approved"
+    assert done["settled_by"].startswith("cli_")
+    await rest(gateway)
+    story.hub.clock.advance(1)
+    await rest(gateway)
+    mine = [token for token in logouts_of(gateway) if token["sid"] == SID]
+    assert len(mine) == len(APPS) + 1
+    assert [each["sub_id"]["session"]["sub"] for each in pushed(gateway)].count(SID) == 1
+    # Once is once.
+    for action in ("approve", "refuse"):
+        assert (await story.admin.post(f"{path}/{action}", json={})).status_code == 409
+    assert (await story.get(path))["state"] == "approved"
+    assert (await story.get("/admin/v1/session-logouts?state=held"))["items"] == []
+    actions = [entry.action for entry in await story.hub.audit()]
+    assert actions.count("session_logout.approve") == 1
+
+
+async def test_row_39_a_refused_logout_never_happens(gateway: Gateway) -> None:
+    held = await hold(gateway)
+    story = gateway.story
+    path = f"/admin/v1/session-logouts/{held['id']}"
+    assert (await story.post(f"{path}/refuse", {}))["state"] == "refused"
+    assert (await story.admin.post(f"{path}/approve", json={})).status_code == 409
+    story.hub.clock.advance(3_600)
+    # Also not when somebody orders it again, and there is room by now.
+    order = SessionLogout(
+        tenant_id="default",
+        user_id=held["user_id"],
+        session_id=held["session_id"],
+        iss=IDP,
+        sid=SID,
+        context_key=(await only_terminated(gateway)).context_key,
+        app_ids=None,
+        at=story.hub.clock.now(),
+    )
+    await story.hub.node.writer.submit(LOG_OUT_SESSION, order)
+    await rest(gateway)
+    assert SID not in {token["sid"] for token in logouts_of(gateway)}
+    entry = [each for each in await story.hub.audit() if each.action == "session_logout.refuse"]
+    assert [each.ref for each in entry] == [held["id"]]
+
+
+async def only_terminated(gateway: Gateway) -> Stand:
+    stands: list[Stand] = await stands_of(gateway)
+    (stand,) = [each for each in stands if each.state == "terminated"]
+    return stand
+
+
+@ONE_ENGINE
+async def test_held_logouts_are_no_business_of_others(gateway: Gateway) -> None:
+    held = await hold(gateway)
+    hub = gateway.story.hub
+    path = f"/admin/v1/session-logouts/{held['id']}"
+    await hub.add_tenant("blue")
+    async with hub.client(await hub.token(tenant="blue"), tenant="blue") as stranger:
+        assert (await stranger.get("/admin/v1/session-logouts")).json()["items"] == []
+        assert (await stranger.get(path)).status_code == 404
+        for action in ("approve", "refuse"):
+            assert (await stranger.post(f"{path}/{action}", json={})).status_code == 404
+    for scopes, status in ((("admin.read",), 403), (("sessions.evaluate",), 403)):
+        async with hub.client(await hub.token(*scopes)) as client:
+            assert (await client.post(f"{path}/approve", json={})).status_code == status
+    story = gateway.story
+    for unknown in ("hsl_none", "x" * 300):
+        answer = await story.admin.post(f"/admin/v1/session-logouts/{unknown}/refuse", json={})
+        assert answer.status_code == 404
+    assert (await story.admin.get("/admin/v1/session-logouts?state=gone")).status_code == 400
+    assert (await story.get(path))["state"] == "held"

@@ -499,6 +499,7 @@ async def _two_full_tenants(hub: Hub) -> tuple[Story, Story]:
         story = await begin(hub, tenant)
         await story.play()
         story.ids["containment"] = (await story.get("/admin/v1/containments"))["items"][0]["id"]
+        story.ids["held logout"] = await story.hold_logout()
         story.ids["task"] = (await story.get("/admin/v1/tasks?state=failed"))["items"][0]["id"]
         story.ids["signing key"] = (await story.post("/admin/v1/keys:prepare", {"purpose": "set"}))[
             "id"

@@ -398,6 +398,7 @@ def test_the_hot_writes_are_named() -> None:
         "risk.report_ips",
         "risk.settle_stand",
         "risk.settle_step_up",
+        "risk.note_session_app",
         "risk.prove_session",
         "risk.record_context",
         "risk.record_good",
