@@ -17,6 +17,7 @@ BENCHMARKS: Final = (
     "memory",
     "policies",
     "evaluate",
+    "many_sessions",
     "scoring",
     "clean_trace",
     "story",

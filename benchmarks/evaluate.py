@@ -2,17 +2,21 @@
 
 Two parts. The engine alone, in this process: an unchanged context (an answer that is held) and a
 changed one (place, score, policies). Then the real hub over HTTP with one worker: an open loop at a
-fixed rate, and a closed loop beside a Starlette route that does nothing.
+fixed rate, and closed loops that take turns with a Starlette route that does nothing, with the
+processor time of both servers per request.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import resource
+import gc
+import os
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -21,45 +25,38 @@ import msgspec
 import uvloop
 
 from benchmarks.command import run
+from benchmarks.engine import (
+    AGENT,
+    CALLER,
+    FLUSHED_EVERY,
+    ISSUER,
+    TENANT,
+    engine_config,
+    open_evaluator,
+)
 from benchmarks.figures import Percentiles, percentiles, table
 from benchmarks.history import migrate
 from benchmarks.hub_process import ADMIN_TOKEN, register_sessions, running_hub
 from benchmarks.loadgen import LoadReport, build_requests, generate_load
 from benchmarks.machine import Machine, machine_facts
-from benchmarks.serving import running
+from benchmarks.serving import cpu_s, pss_bytes, running
 from benchmarks.tokens import TokenPlan
-from hub.denied import DeniedUsers
 from hub.inline.evaluator import Evaluator
 from hub.inline.model import SessionQuestion
-from hub.inline.place import Placing
-from hub.inline.warmth import Warmth
-from hub.node import Node, ProcessConfig, open_node
+from hub.node import Node, open_node
 from hub.operations import all_operations
-from hub.sign_ins.assembly import open_history
-from risk.baselines.memory import Recorder
-from risk.policies.sessions import policies_cache
 from risk.sessions.model import PutSession
 from risk.sessions.service import PUT_SESSION
-from risk.zones.service import Zones
-from runtime.caller import Caller
 
-ISSUER: Final = "https://idp.example"
-TENANT: Final = "default"
-AGENT: Final = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    "Chrome/131.0.0.0 Safari/537.36"
-)
 UNCHANGED_P50_MS, UNCHANGED_P99_MS = 0.2, 1.0
 CHANGED_P50_MS, CHANGED_P99_MS = 1.0, 5.0
 OPEN_P99_MS: Final = 3.0
 OF_NOOP: Final = 0.5
 REGISTERED_AT_ONCE: Final = 256
-CALLER: Final = Caller(
-    tenant_id=TENANT,
-    client_id="cli_benchmark",
-    scopes=frozenset({"sessions.evaluate"}),
-    app_id=None,
-)
+MEMORY_MB: Final = 1_000
+#: sessions that are asked about again and again: what is in memory is believed for a minute
+ASKED: Final = 5_000
+ROUNDS: Final = 4
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,90 +78,87 @@ class EvaluateResult(msgspec.Struct, frozen=True, kw_only=True):
     unchanged_ms: Percentiles
     changed_ms: Percentiles
     cold_ms: Percentiles
+    #: of the whole process, and what of it is sessions, their baselines and answers
+    memory_mb: float
     sessions_mb: float
     open_loop: LoadReport
     closed_loop: LoadReport
     noop: LoadReport
     of_noop: float
+    #: processor time of one request, microseconds: the hub's api process and core, and the no-op
+    hub_cpu_us: float
+    noop_cpu_us: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What was measured without HTTP."""
+
+    unchanged: Percentiles
+    changed: Percentiles
+    cold: Percentiles
+    memory_mb: float
+    sessions_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverHTTP:
+    """What was measured with it. closed, noop: the rounds in the middle by their rates."""
+
+    open_loop: LoadReport
+    closed: LoadReport
+    noop: LoadReport
+    hub_cpu_us: float
+    noop_cpu_us: float
 
 
 def measure(sizes: Sizes, folder: Path, *, command: str) -> EvaluateResult:
     """Measure engine and hub; every file lies in `folder`."""
     machine = machine_facts(folder)
-    unchanged, changed, cold, megabytes = uvloop.run(_engine(sizes, folder))
-    open_loop, closed_loop = _over_http(sizes, folder)
-    with running(["benchmarks.noop_app"]) as noop:
-        requests = build_requests(
-            f"{noop.url}/events", [_body("198.51.100.7")] * sizes.requests, bearer_token=ADMIN_TOKEN
-        )
-        idle = uvloop.run(generate_load(noop.url, requests, connections=sizes.connections))
+    engine = uvloop.run(_engine(sizes, folder))
+    http = _over_http(sizes, folder)
     return EvaluateResult(
         machine=machine,
         command=command,
         sizes=sizes,
-        unchanged_ms=unchanged,
-        changed_ms=changed,
-        cold_ms=cold,
-        sessions_mb=megabytes,
-        open_loop=open_loop,
-        closed_loop=closed_loop,
-        noop=idle,
-        of_noop=closed_loop.requests_per_s / idle.requests_per_s,
+        unchanged_ms=engine.unchanged,
+        changed_ms=engine.changed,
+        cold_ms=engine.cold,
+        memory_mb=engine.memory_mb,
+        sessions_mb=engine.sessions_mb,
+        open_loop=http.open_loop,
+        closed_loop=http.closed,
+        noop=http.noop,
+        of_noop=http.closed.requests_per_s / http.noop.requests_per_s,
+        hub_cpu_us=http.hub_cpu_us,
+        noop_cpu_us=http.noop_cpu_us,
     )
 
 
 # --- the engine ---------------------------------------------------------------------------------
 
 
-async def _engine(
-    sizes: Sizes, folder: Path
-) -> tuple[Percentiles, Percentiles, Percentiles, float]:
+async def _engine(sizes: Sizes, folder: Path) -> Engine:
     url = f"sqlite:///{folder / 'engine.db'}"
     migrate({"SIGNALHUB_DATABASE_URL": url})
-    config = ProcessConfig(
-        role="core",
-        index=0,
-        node="benchmark",
-        issuer="https://hub.example",
-        database_url=url,
-        core_socket=None,
-        secret_key="a secret key for one benchmark, long enough",  # noqa: S106 - lives for one run
-        dev_insecure=False,
-        egress_allow=(),
-        extra_ca=None,
-        log_level="error",
-        evaluate_deadline_ms=1_000.0,
-    )
-    async with open_node(config, all_operations()) as node:
-        evaluator = _evaluator(node)
+    async with open_node(engine_config(url), all_operations()) as node:
+        evaluator = open_evaluator(node)
         await _register(node, sizes.sessions)
-        before = _peak_mb()
-        cold = await _timed(evaluator, _questions(node, range(sizes.sessions)))
-        await evaluator.behind.flush()
-        megabytes = _peak_mb() - before
+        before = _memory_mb()
+        cold = await _timed(evaluator, _questions(node, range(sizes.sessions)), flushing=True)
+        memory_mb = _memory_mb()
         await node.changes.refresh()
-        places = [number % sizes.sessions for number in range(sizes.questions)]
-        await _timed(evaluator, _questions(node, places))
+        asked = min(sizes.sessions, ASKED)
+        await _timed(evaluator, _questions(node, range(asked)))
+        places = [number % asked for number in range(sizes.questions)]
         unchanged = await _timed(evaluator, _questions(node, places))
-        changed = await _timed(evaluator, _questions(node, places, moving=True))
-    return percentiles(unchanged), percentiles(changed), percentiles(cold), round(megabytes, 1)
-
-
-def _evaluator(node: Node) -> Evaluator:
-    zones = Zones(
-        node.database, node.feed, networks=node.networks, clock=node.clock, trusted_proxies=()
-    )
-    history = open_history(node)
-    denied_users = DeniedUsers(node.database, node.changes)
-    policies = policies_cache(node.feed, node.database)
-    return Evaluator(
-        node,
-        denied_users=denied_users,
-        policies=policies,
-        warmth=Warmth(node.feed, denied_users, [("policies", policies.get)]),
-        placing=Placing(zones),
-        history=history,
-        recorder=Recorder(node.writer, history.baselines),
+        changed = await _timed(evaluator, _questions(node, places, moving=True), flushing=True)
+    return Engine(
+        unchanged=percentiles(unchanged),
+        changed=percentiles(changed),
+        cold=percentiles(cold),
+        memory_mb=round(memory_mb, 1),
+        sessions_mb=round(memory_mb - before, 1),
     )
 
 
@@ -207,25 +201,33 @@ def _questions(
         )
 
 
-async def _timed(evaluator: Evaluator, questions: Iterator[SessionQuestion]) -> list[float]:
+async def _timed(
+    evaluator: Evaluator, questions: Iterator[SessionQuestion], *, flushing: bool = False
+) -> list[float]:
+    """Return how long each question took, milliseconds. flushing: what is written behind, too."""
     samples = []
-    for question in questions:
+    for place, question in enumerate(questions):
         started = time.perf_counter()
         await evaluator.evaluate(CALLER, question)
         samples.append((time.perf_counter() - started) * 1000)
         # The feeds and what is written behind answers get their turn, outside the samples.
         await asyncio.sleep(0)
+        if flushing and place % FLUSHED_EVERY == 0:
+            await evaluator.behind.flush()
+    if flushing:
+        await evaluator.behind.flush()
     return samples
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def _memory_mb() -> float:
+    gc.collect()
+    return pss_bytes(os.getpid()) / 1e6
 
 
 # --- over HTTP ----------------------------------------------------------------------------------
 
 
-def _over_http(sizes: Sizes, folder: Path) -> tuple[LoadReport, LoadReport]:
+def _over_http(sizes: Sizes, folder: Path) -> OverHTTP:
     plan = TokenPlan(
         issuer=ISSUER,
         audience="",
@@ -234,41 +236,67 @@ def _over_http(sizes: Sizes, folder: Path) -> tuple[LoadReport, LoadReport]:
         subject_count=min(sizes.sessions, 2_000),
     )
     environment = {"SIGNALHUB_CLIENT_REQUESTS_PER_S": "1000000"}
-    with running_hub(folder, environment=environment) as hub:
+    with (
+        running_hub(folder, environment=environment) as hub,
+        running(["benchmarks.noop_app"]) as noop,
+    ):
         register_sessions(hub.url, ADMIN_TOKEN, plan)
         requests = [
             _request(hub.url, number % plan.subject_count) for number in range(sizes.requests)
         ]
-        warm = requests[: plan.subject_count]
-        for _ in range(2):
-            uvloop.run(generate_load(hub.url, warm, connections=sizes.connections))
-        time.sleep(1.0)  # what is written behind the first answers is told to all
-        uvloop.run(generate_load(hub.url, warm, connections=sizes.connections))
-        closed = uvloop.run(generate_load(hub.url, requests, connections=sizes.connections))
-        paced = uvloop.run(
-            generate_load(
-                hub.url,
-                requests,
-                connections=sizes.connections,
-                rate_per_s=sizes.rate_per_s,
-            )
+        idle_requests = build_requests(
+            f"{noop.url}/events",
+            [_body(number % plan.subject_count) for number in range(sizes.requests)],
+            bearer_token=ADMIN_TOKEN,
         )
-    return paced, closed
+        warm = requests[: plan.subject_count]
+        for _ in range(3):
+            _load(hub.url, warm, sizes)
+            time.sleep(1.0)  # what is written behind the answers is told to all
+        paced = _load(hub.url, requests, sizes, rate_per_s=sizes.rate_per_s)
+        closed, idle, hub_us, idle_us = [], [], [], []
+        for _ in range(ROUNDS):
+            used = cpu_s(hub.pid)
+            closed.append(_load(hub.url, requests, sizes))
+            hub_us.append((cpu_s(hub.pid) - used) / sizes.requests * 1e6)
+            used = cpu_s(noop.pid)
+            idle.append(_load(noop.url, idle_requests, sizes))
+            idle_us.append((cpu_s(noop.pid) - used) / sizes.requests * 1e6)
+    return OverHTTP(
+        open_loop=paced,
+        closed=_middle(closed),
+        noop=_middle(idle),
+        hub_cpu_us=round(statistics.median(hub_us), 1),
+        noop_cpu_us=round(statistics.median(idle_us), 1),
+    )
 
 
-def _body(ip: str) -> bytes:
+def _load(
+    url: str, requests: Sequence[bytes], sizes: Sizes, *, rate_per_s: float | None = None
+) -> LoadReport:
+    return uvloop.run(
+        generate_load(url, requests, connections=sizes.connections, rate_per_s=rate_per_s)
+    )
+
+
+def _middle(rounds: Sequence[LoadReport]) -> LoadReport:
+    return sorted(rounds, key=lambda each: each.requests_per_s)[len(rounds) // 2]
+
+
+def _body(number: int) -> bytes:
+    """Return the question of a session: everybody has a device of their own."""
     question = {
         "iss": ISSUER,
-        "ip_chain": [ip],
+        "ip_chain": [f"198.51.100.{number % 250}"],
         "ua": AGENT,
-        "device": {"token_hash": "a" * 64},
+        "device": {"token_hash": f"{number:064x}"},
         "method": "GET",
     }
     return msgspec.json.encode(question)
 
 
 def _request(url: str, number: int) -> bytes:
-    body = _body("198.51.100.7")
+    body = _body(number)
     head = (
         f"POST /v1/sessions/sid-{number}/evaluate HTTP/1.1\r\n"
         f"Host: {url.removeprefix('http://')}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n"
@@ -298,8 +326,10 @@ def report_text(result: EvaluateResult) -> str:
     return (
         f"{shown}\n"
         f"closed loop: {result.closed_loop.requests_per_s:,.0f}/s, {result.of_noop:.0%} of a route "
-        f"that does nothing (target {OF_NOOP:.0%}); statuses {statuses}\n"
-        f"{result.sizes.sessions:,} live sessions: {result.sessions_mb} MB"
+        f"that does nothing (target {OF_NOOP:.0%}), {result.hub_cpu_us:.0f} us of processor time "
+        f"each, {result.noop_cpu_us:.0f} of that; statuses {statuses}\n"
+        f"{result.sizes.sessions:,} live sessions with their baselines: {result.sessions_mb:,} MB; "
+        f"the whole process {result.memory_mb:,} MB (target {MEMORY_MB:,})"
     )
 
 
@@ -307,8 +337,8 @@ def main() -> int:
     """Measure, print and perhaps keep the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=100_000)
-    parser.add_argument("--questions", type=int, default=50_000)
-    parser.add_argument("--requests", type=int, default=40_000)
+    parser.add_argument("--questions", type=int, default=20_000)
+    parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--rate-per-s", type=float, default=2_000.0)
     parser.add_argument("--connections", type=int, default=32)
     run(

@@ -1,7 +1,9 @@
 """The application of an api process: one route table, pure ASGI middleware, dependencies.
 
-ErrorBoundary ─▶ TenantFront ─┬─▶ IntakeFront                            pushed SETs
-└─▶ BearerAuthentication ─▶ EvaluateFront ─▶ RequestLimits ─▶ routes
+    EvaluateFront ─▶ PeerFront ─▶ ErrorBoundary ─▶ TenantFront ─▶ IntakeFront ─▶ ErrorBoundary
+                 ─▶ BearerAuthentication ─▶ RequestLimits ─▶ routes
+
+EvaluateFront answers questions about sessions itself, IntakeFront pushed SETs.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ from hub.auth import BearerAuthentication, TrustedCaller
 from hub.denied import DeniedUsers
 from hub.doors import authzen, forward_auth, native
 from hub.doors.apps import Apps, app_cache
-from hub.doors.front import EvaluateFront
+from hub.doors.front import EvaluateFront, Parts
+from hub.doors.heard import Heard
 from hub.errors import ErrorBoundary, render_exception
 from hub.inline.evaluator import Evaluator
 from hub.inline.idle import IdleSessions
@@ -107,20 +110,22 @@ def make_app(
     async def callers(tenant_id: str, *, fresh: bool) -> Mapping[str, Caller]:
         return (await oauth.clients.get(tenant_id, fresh=fresh)).by_token
 
-    authenticated = BearerAuthentication(
-        EvaluateFront(RequestLimits(routed), state_of=routed),
+    config = node.config
+    authentication = BearerAuthentication(
+        RequestLimits(routed),
         callers=callers,
         access_tokens=oauth.tokens.caller,
         foreign_tokens=oauth.foreign.caller,
-        requests_per_s=node.config.client_requests_per_s,
+        requests_per_s=config.client_requests_per_s,
     )
-    inner = IntakeFront(ErrorBoundary(authenticated), state_of=routed)
-    # Outermost once more: for pushed SETs, and because finding a tenant may need the database.
-    front = TenantFront(inner, tenants=tenants, issuer=node.config.issuer)
-    config = node.config
-    return PeerFront(
+    inner = IntakeFront(ErrorBoundary(authentication), state_of=routed)
+    # Outside the boundary once more: for pushed SETs, and because a tenant may have to be read.
+    front = TenantFront(inner, tenants=tenants, issuer=config.issuer)
+    peers = PeerFront(
         ErrorBoundary(front), trusted=config.trusted_proxies, header=config.client_cert_header
     )
+    parts = Parts(peers=peers, tenants=front, authentication=authentication)
+    return EvaluateFront(peers, state_of=routed, parts=parts)
 
 
 def make_trusted_app(node: Node, outbound: Outbound) -> ASGIApp:
@@ -171,6 +176,7 @@ def _make_routed_app(
         origins=origins or app.state.zones,
     )
     app.state.warmth = Warmth(node.feed, app.state.denied_users, _configured(app))
+    app.state.heard = Heard(node.feed)
     app.state.inline = Evaluator(
         node,
         denied_users=app.state.denied_users,

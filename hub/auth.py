@@ -138,26 +138,33 @@ class BearerAuthentication:
         self._rates = TokenBuckets(per_s=requests_per_s, burst=BURST_S * requests_per_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate, or refuse a token in the query string (INT-27)."""
+        """Authenticate, or answer why not."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        try:
+            caller = await self.authenticate(scope)
+        except Refused as refusal:
+            await response_of(refusal, scope)(scope, receive, send)
+            return
+        state = {**scope.get("state", {}), "caller": caller}
+        await self._app({**scope, "state": state}, receive, send)
+
+    async def authenticate(self, scope: Scope) -> Caller:
+        """Return who asks, and take one of their requests.
+
+        Raises MalformedCredentials for a token in the query string (INT-27), TooManyRequests.
+        """
         # What Envoy asks about may have any query: it is the end user's, and none of ours.
         is_asked_about = scope["path"].startswith(FORWARD_AUTH_PREFIX)
         if not is_asked_about and _has_token_in_query(scope["query_string"]):
             # Query strings end up in logs and histories: that token is known to others now.
             log.warning("token.leaked", tenant_id=scope["tenant"], path=scope["path"])
-            detail = "Send the token in the Authorization header only."
-            refused = response_of(MalformedCredentials(detail), scope)
-            await refused(scope, receive, send)
-            return
+            raise MalformedCredentials("Send the token in the Authorization header only.")
         caller = await self._caller(scope)
         if caller.client_id and (wait_s := self._rates.take(_rate_name(caller), time.monotonic())):
-            refusal = TooManyRequests("The client asks too often.", retry_after_s=wait_s)
-            await response_of(refusal, scope)(scope, receive, send)
-            return
-        state = {**scope.get("state", {}), "caller": caller}
-        await self._app({**scope, "state": state}, receive, send)
+            raise TooManyRequests("The client asks too often.", retry_after_s=wait_s)
+        return caller
 
     async def _caller(self, scope: Scope) -> Caller:
         tenant_id: str = scope["tenant"]
@@ -177,6 +184,10 @@ class BearerAuthentication:
         tenant_id: str = scope["tenant"]
         if not 0 < len(token) <= TOKEN_CHARACTERS_MAX:
             return _stranger(tenant_id, "invalid_token")
+        if token.count(".") != DOTS_OF_A_JWT:
+            caller = (await self._callers(tenant_id, fresh=False)).get(token_hash(token))
+            if caller is not None:
+                return caller
         thumbprint = thumbprint_of(scope.get("certificate"))
         presented = Presented(path=scope["path"], thumbprint=thumbprint)
         try:

@@ -6,13 +6,14 @@ containment written ─▶ change feed ─▶ DeniedUsers ◀─ every decision 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import actions.service
 from actions.model import CONTAINMENTS_KIND
-from runtime.changes import Change, ChangeFeed
+from runtime.changes import RENEWED_AFTER_S, Change, ChangeFeed
 from runtime.database import Database
 
 #: a feed that was not read for longer is not believed
@@ -27,6 +28,8 @@ class DeniedUsers:
         self._changes = changes
         #: tenant -> user -> trace id
         self._held: dict[str, dict[str, str]] = {}
+        #: when each tenant's were read
+        self._read_at: dict[str, float] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         changes.subscribe(CONTAINMENTS_KIND, self)
 
@@ -76,13 +79,25 @@ class DeniedUsers:
         """Forget everybody. A load under way ends up in the dict that is dropped here."""
         self._held = {}
 
+    async def renew(self) -> None:
+        """Read tenants anew in whom nothing was read for a while. Raises database errors."""
+        held, now = self._held, time.monotonic()
+        for tenant_id in [each for each in held if now - self._read_at[each] > RENEWED_AFTER_S]:
+            # In its turn: what the feed tells meanwhile is read after this.
+            async with self._turns[tenant_id]:
+                await self._load(tenant_id, held)
+
     async def _of(self, tenant_id: str) -> Mapping[str, str]:
         held = self._held
         if tenant_id not in held:
             async with self._turns[tenant_id]:
                 if tenant_id not in held:
-                    held[tenant_id] = await self._read(tenant_id)
+                    await self._load(tenant_id, held)
         return held[tenant_id]
+
+    async def _load(self, tenant_id: str, held: dict[str, dict[str, str]]) -> None:
+        self._read_at[tenant_id] = time.monotonic()
+        held[tenant_id] = await self._read(tenant_id)
 
     async def _read(
         self, tenant_id: str, user_ids: Collection[str] | None = None

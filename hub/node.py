@@ -128,6 +128,7 @@ async def open_node(
             await feed.refresh()
             spawn(feed.run())
             spawn(changes.run())
+            spawn(changes.renew())
             clock = system_clock(dev_insecure=config.dev_insecure)
             networks = await _open_networks(config, clock, notifier, spawn)
             writer = await _open_writer(config, database, notifier, operations, spawn)

@@ -42,18 +42,33 @@ class TenantFront:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        inner = self.inside(scope)
+        tenant_id: str = inner["tenant"]
+        if tenant_id != DEFAULT_TENANT and not await self._is_active(tenant_id):
+            await problem_response(inner, 404, NOT_FOUND)(scope, receive, send)
+            return
+        await self._app(inner, receive, send)
+
+    def inside(self, scope: Scope) -> Scope:
+        """Return the request as the tenant's own routes see it. Raises nothing.
+
+        Whether there is such a tenant is another question.
+        """
         tenant_id, path = split_tenant(scope["path"])
-        inner = {
+        return {
             **scope,
             "tenant": tenant_id,
             "resource_metadata": self._document_of(tenant_id),
             "path": path,
             "raw_path": path.encode(),
         }
-        if tenant_id != DEFAULT_TENANT and not await self._is_active(tenant_id):
-            await problem_response(inner, 404, NOT_FOUND)(scope, receive, send)
-            return
-        await self._app(inner, receive, send)
+
+    def is_known(self, tenant_id: str) -> bool:
+        """Return whether a tenant is active as far as memory tells; False: it has to be read."""
+        if tenant_id == DEFAULT_TENANT:
+            return True
+        tenant = (self._tenants.current("*") or {}).get(tenant_id)
+        return tenant is not None and tenant.status == "active"
 
     def _document_of(self, tenant_id: str) -> str:
         """Return where it says who gives tokens: between host and path (RFC 9728 §3.1)."""

@@ -23,13 +23,15 @@ Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, `basel
 
 from risk.baselines.service import RECORD_GOOD, WITHDRAW_SESSION
 from risk.contexts.service import RECORD
-from risk.inline.service import NOTE_APP, PROVE, SETTLE, SETTLE_STEP_UP
+from risk.inline.service import NOTE_APP, PROVE, SETTLE, SETTLE_STEP_UP, SHARE_TRAIL
 from risk.ips.service import REPORT_IPS
 from risk.reviews.service import FINISH_REVIEW
 from risk.sessions.service import END_SESSION, PUT_SESSION
+from risk.signins.failures import COUNT_FAILURES
 from risk.signins.service import RECORD_SIGN_IN
 
 __all__ = [
+    "COUNT_FAILURES",
     "END_SESSION",
     "FINISH_REVIEW",
     "OPERATIONS",
@@ -42,6 +44,7 @@ __all__ = [
     "REPORT_IPS",
     "SETTLE",
     "SETTLE_STEP_UP",
+    "SHARE_TRAIL",
     "WITHDRAW_SESSION",
 ]
 
@@ -53,10 +56,12 @@ OPERATIONS = (
     SETTLE,
     SETTLE_STEP_UP,
     NOTE_APP,
+    SHARE_TRAIL,
     PROVE,
     RECORD,
     RECORD_GOOD,
     WITHDRAW_SESSION,
     RECORD_SIGN_IN,
+    COUNT_FAILURES,
     FINISH_REVIEW,
 )

@@ -23,6 +23,7 @@ from risk.networks.store import feeds
 from risk.policies.store import policies
 from risk.reminders.store import reminders
 from risk.sessions.store import sessions
+from risk.signins.store import failures as sign_in_failures
 from risk.signins.store import sign_ins
 from risk.sweeps.store import sweeps
 from risk.zones.store import zones
@@ -49,6 +50,7 @@ __all__ = [
     "reassessments",
     "reminders",
     "sessions",
+    "sign_in_failures",
     "sign_ins",
     "sweeps",
     "zones",

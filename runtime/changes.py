@@ -10,6 +10,9 @@ Nothing is lost: entries become visible in another order than they were made in 
 each reading goes back 10 s behind the last one and knows entries by their id. When entries may
 have been missed all the same, subscribers are told to start over. A subscriber that comes late
 loads its own state first; the feed tells it what happens from then on.
+
+A transaction may take longer than anybody looks back, so nothing is believed for good: what is in
+use is read anew in time, many things at once and behind the answers, and what is not in use ages.
 """
 
 from __future__ import annotations
@@ -45,8 +48,12 @@ KEPT: Final = timedelta(minutes=10)
 GAP_MAX: Final = KEPT / 2
 #: entries of one reading; with more of them it is cheaper to load everything again
 ENTRIES_MAX: Final = 5_000
-#: caches are never trusted for longer, whatever the feed says
-START_OVER_S: Final = 60.0
+#: nothing in a cache is believed for longer after it was read, whatever the feed says
+BELIEVED_S: Final = 60.0
+#: what is asked about when it is this old is read anew, behind the answer
+RENEWED_AFTER_S: Final = 30.0
+#: how often caches are asked whether something is to be renewed
+RENEW_EVERY_S: Final = 0.5
 #: The feed goes by the machine's clock, as ids do: a `now` that was taken before waiting for a
 #: lock, or a clock that a test moves, must not make an entry look older than it is.
 _MACHINE: Final = SystemClock()
@@ -76,6 +83,10 @@ class Subscriber(Protocol):
         """Forget everything, also what is being loaded; load it anew when it is needed."""
         ...
 
+    async def renew(self) -> None:
+        """Read anew what is in use and was read RENEWED_AFTER_S ago, a bounded number at once."""
+        ...
+
 
 class ChangeFeed:
     """This process's place in the change feed. Without subscribers it reads nothing."""
@@ -96,12 +107,16 @@ class ChangeFeed:
         self._seen: frozenset[str] = frozenset()
         self._read_until: datetime | None = None
         self._read_at = float("-inf")
-        self._started_over_at = float("-inf")
         self._reading = asyncio.Lock()
 
     def subscribe(self, kind: str, subscriber: Subscriber) -> None:
         """Tell `subscriber` of every change of `kind` from now on."""
         self._subscribers.append((kind, subscriber))
+
+    @property
+    def read_at(self) -> float:
+        """When the last complete reading began, by `time.monotonic`."""
+        return self._read_at
 
     @property
     def age_s(self) -> float:
@@ -129,11 +144,9 @@ class ChangeFeed:
                     connection, since=since, limit=self._entries_max
                 )
             if missed:
-                self._start_over("gap", started)
+                self._start_over("gap")
             elif len(entries) >= self._entries_max:
-                self._start_over("flood", started)
-            elif started - self._started_over_at > START_OVER_S:
-                self._start_over("age", started)
+                self._start_over("flood")
             else:
                 await self._hand_out([each for each in entries if each.change_id not in self._seen])
             self._seen = frozenset(each.change_id for each in entries)
@@ -159,11 +172,21 @@ class ChangeFeed:
             if wanted := [each for each in entries if each.kind == kind]:
                 await subscriber.changed(wanted)
 
-    def _start_over(self, reason: str, at: float) -> None:
+    async def renew(self) -> None:
+        """Let caches read anew what grows old, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S)
+            for _, subscriber in self._subscribers:
+                try:
+                    await subscriber.renew()
+                except Exception:
+                    # It is asked for again, and not believed when it gets too old.
+                    log.warning("changes.renew_failed", exc_info=True)
+
+    def _start_over(self, reason: str) -> None:
         _starts_over.labels(reason).inc()
         for _, subscriber in self._subscribers:
             subscriber.start_over()
-        self._started_over_at = at
 
 
 async def note_changes(

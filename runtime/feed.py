@@ -130,6 +130,12 @@ class ConfigCache(Generic[ValueT]):
         held = self._values.get(tenant_id)
         return None if held is None else held[1]
 
+    def current(self, tenant_id: str) -> ValueT | None:
+        """Return what is in memory and up to date; None: it has to be read. Raises nothing."""
+        held = self._values.get(tenant_id)
+        is_current = held is not None and held[0] == self._feed.version(tenant_id, self._kind)
+        return held[1] if held is not None and is_current else None
+
     async def get(self, tenant_id: str, *, fresh: bool = False) -> ValueT:
         """Return the tenant's value; from memory unless its version moved.
 

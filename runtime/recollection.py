@@ -1,23 +1,27 @@
 """One fact per entity in memory: no SQL for an entity that was asked about before.
 
 fact written ─▶ change feed ─▶ Recollection ◀─ every decision about a live session
+                  renew ─▶ what is in use and grows old is read anew, many at once
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runtime.changes import Change, ChangeFeed
+from runtime.changes import BELIEVED_S, RENEWED_AFTER_S, Change, ChangeFeed
 from runtime.database import Database
 
 #: a feed that was not read for longer is not believed
 FEED_AGE_MAX_S: Final = 2.0
 #: entities held by one process; those asked about longest ago go first
 HELD_MAX: Final = 200_000
+#: entities that are renewed by one query: others get the event loop in between
+RENEWED_AT_ONCE: Final = 64
 
 _Key = tuple[str, str]
 FactT = TypeVar("FactT")
@@ -38,10 +42,13 @@ class Recollection(Generic[FactT]):
         nothing: FactT,
         held_max: int = HELD_MAX,
         any_ref: str | None = None,
+        renewed_after_s: float = RENEWED_AFTER_S,
+        believed_s: float = BELIEVED_S,
     ) -> None:
         """kind: of the changes, whose refs are entities. nothing: of entities without a fact.
 
-        any_ref: the ref of a change that may be about any entity of the tenant.
+        any_ref: the ref of a change that may be about any entity of the tenant. renewed_after_s,
+        believed_s: how old a fact is when it is read anew, and when it counts no more.
         """
         self._database = database
         self._changes = changes
@@ -49,19 +56,32 @@ class Recollection(Generic[FactT]):
         self._nothing = nothing
         self._held_max = held_max
         self._any_ref = any_ref
-        self._held: OrderedDict[_Key, FactT] = OrderedDict()
+        self._renewed_after_s = renewed_after_s
+        self._believed_s = believed_s
+        #: each fact, and when it was read
+        self._held: OrderedDict[_Key, tuple[FactT, float]] = OrderedDict()
+        #: asked about, and old enough to be read anew; then: being read
+        self._due: set[_Key] = set()
+        self._renewing: set[_Key] = set()
         #: counts what the feed has told; what was read before that is not kept
         self._told = 0
         changes.subscribe(kind, self)
 
     def peek(self, tenant_id: str, entity_id: str) -> FactT | None:
         """Return a fact that is in memory and can be believed; None: ask `of`. Raises nothing."""
-        if self._changes.age_s > FEED_AGE_MAX_S:
+        now = time.monotonic()
+        if now - self._changes.read_at > FEED_AGE_MAX_S:
             return None
         key = (tenant_id, entity_id)
-        fact = self._held.get(key)
-        if fact is not None:
-            self._held.move_to_end(key)
+        held = self._held.get(key)
+        if held is None:
+            return None
+        fact, read_at = held
+        if now - read_at > self._renewed_after_s:
+            if now - read_at > self._believed_s:
+                return None
+            self._due.add(key)
+        self._held.move_to_end(key)
         return fact
 
     async def of(self, tenant_id: str, entity_ids: Iterable[str]) -> dict[str, FactT]:
@@ -72,13 +92,13 @@ class Recollection(Generic[FactT]):
         missing = wanted - found.keys()
         if not missing:
             return found
-        told = self._told
+        told, now = self._told, time.monotonic()
         async with self._database.snapshot() as connection:
             read = await self._read(connection, tenant_id, missing)
         for entity_id in missing:
             found[entity_id] = read.get(entity_id, self._nothing)
             if told == self._told:
-                self._held[tenant_id, entity_id] = found[entity_id]
+                self._held[tenant_id, entity_id] = (found[entity_id], now)
         while len(self._held) > self._held_max:
             self._held.popitem(last=False)
         return found
@@ -86,20 +106,49 @@ class Recollection(Generic[FactT]):
     def amend(self, tenant_id: str, entity_id: str, change: Callable[[FactT], FactT]) -> None:
         """Change a fact that is in memory, if it is; what is written has to follow."""
         key = (tenant_id, entity_id)
-        if key in self._held:
-            self._held[key] = change(self._held[key])
+        held = self._held.get(key)
+        if held is not None:
+            self._held[key] = (change(held[0]), held[1])
             self._held.move_to_end(key)
+            # What is read meanwhile does not have it yet.
+            self._renewing.discard(key)
 
     async def changed(self, entries: Sequence[Change]) -> None:
         """Forget these entities; they are read again when they are asked about."""
         self._told += 1
         for tenant_id in {entry.tenant_id for entry in entries if entry.ref == self._any_ref}:
             for key in [key for key in self._held if key[0] == tenant_id]:
-                del self._held[key]
+                self._forget(key)
         for entry in entries:
-            self._held.pop((entry.tenant_id, entry.ref), None)
+            self._forget((entry.tenant_id, entry.ref))
 
     def start_over(self) -> None:
         """Forget everything, also what is being read."""
         self._told += 1
-        self._held.clear()
+        for kept in (self._held, self._due, self._renewing):
+            kept.clear()
+
+    async def renew(self) -> None:
+        """Read anew what was asked about and is old enough. Raises database errors."""
+        due, self._due = self._due, set()
+        by_tenant: defaultdict[str, list[str]] = defaultdict(list)
+        for tenant_id, entity_id in due:
+            by_tenant[tenant_id].append(entity_id)
+        for tenant_id, entity_ids in by_tenant.items():
+            for first in range(0, len(entity_ids), RENEWED_AT_ONCE):
+                await self._renew(tenant_id, entity_ids[first : first + RENEWED_AT_ONCE])
+
+    async def _renew(self, tenant_id: str, entity_ids: Sequence[str]) -> None:
+        now = time.monotonic()
+        self._renewing = {key for each in entity_ids if (key := (tenant_id, each)) in self._held}
+        async with self._database.snapshot() as connection:
+            read = await self._read(connection, tenant_id, entity_ids)
+        # Whatever was told of meanwhile is not among them any more.
+        for key in self._renewing & self._held.keys():
+            self._held[key] = (read.get(key[1], self._nothing), now)
+        self._renewing = set()
+
+    def _forget(self, key: _Key) -> None:
+        self._held.pop(key, None)
+        self._due.discard(key)
+        self._renewing.discard(key)

@@ -14,7 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hub.decisions import EVALUATE_SCOPE, verdict_body, verdict_response
-from hub.inline.evaluate import evaluate
+from hub.doors.heard import Heard
+from hub.inline.case import asked_of
+from hub.inline.evaluate import evaluate, held_answer
 from hub.inline.model import (
     CHAIN_HOPS_MAX,
     SIGNALS_MAX,
@@ -52,11 +54,27 @@ def may_ask(caller: Caller) -> Caller:
 
 async def decide(state: State, caller: Caller, sid: str, raw: bytes) -> bytes:
     """Return the answer to a question as JSON; raw: its body. Raises Refused."""
+    heard: Heard = state.heard
+    name = heard.name(caller, sid, raw)
+    known = heard.find(name)
+    answer = None if known is None else held_answer(state, caller, *known)
+    if answer is None:
+        question = await _read(state, caller, sid, raw)
+        answer = await evaluate(state, caller, question)
+        heard.keep(name, question, asked_of(caller, question))
+    # An answer that is held is rendered once.
+    if not answer.rendered:
+        answer.rendered.append(render_answer(answer))
+    return answer.rendered[0]
+
+
+async def _read(state: State, caller: Caller, sid: str, raw: bytes) -> SessionQuestion:
+    """Return the question of a body. Raises Refused."""
     body = parse_json(raw) if raw else {}
     iss = await session_issuer(caller, state.risk, body.get("iss"))
     check_key(iss, sid)
     device, dbsc = _object(body, "device"), _object(body, "dbsc")
-    question = SessionQuestion(
+    return SessionQuestion(
         tenant_id=caller.tenant_id,
         at=parse_moment(body.get("ts"), "/ts") or state.node.clock.now(),
         iss=iss,
@@ -73,11 +91,6 @@ async def decide(state: State, caller: Caller, sid: str, raw: bytes) -> bytes:
         path=_text(body, "path_class"),
         dbsc_proof=_text(dbsc, "proof", "/dbsc", PROOF_CHARACTERS_MAX),
     )
-    answer = await evaluate(state, caller, question)
-    # An answer that is held is rendered once.
-    if not answer.rendered:
-        answer.rendered.append(render_answer(answer))
-    return answer.rendered[0]
 
 
 def render_answer(answer: Answer) -> bytes:

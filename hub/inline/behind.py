@@ -13,9 +13,10 @@ from hub.operations import LOG_OUT_SESSION, SETTLE
 from receivers.model import AcceptedSET
 from receivers.store import ACCEPT
 from risk.contexts.service import RECORD
+from risk.inline.forks import TrailNote
 from risk.inline.memory import LiveSessions
 from risk.inline.model import SessionLogout, Settled, Stand, UsedApp
-from risk.inline.service import NOTE_APP
+from risk.inline.service import NOTE_APP, SHARE_TRAIL
 from risk.policies.recorded import RecordedContext
 from runtime.behind import WriteBehind
 from runtime.writer import Operation, Writer
@@ -25,11 +26,14 @@ _lost_total = Counter(
     "hub_inline_notes_lost_total", "Contexts that were let pass and could not be written."
 )
 
-Note: TypeAlias = Stand | UsedApp | RecordedContext | AcceptedSET | PolicyAlert | SessionLogout
+Note: TypeAlias = (
+    Stand | UsedApp | TrailNote | RecordedContext | AcceptedSET | PolicyAlert | SessionLogout
+)
 Behind: TypeAlias = WriteBehind[Note, object]
 _OPERATIONS: Final[Mapping[type[Note], Operation[Any, Any]]] = {
     Stand: SETTLE,
     UsedApp: NOTE_APP,
+    TrailNote: SHARE_TRAIL,
     RecordedContext: RECORD,
     AcceptedSET: ACCEPT,
     PolicyAlert: TELL_ALERT,
@@ -38,7 +42,7 @@ _OPERATIONS: Final[Mapping[type[Note], Operation[Any, Any]]] = {
 
 
 def behind(writer: Writer, live: LiveSessions) -> Behind:
-    """Return what writes stands, apps, records, findings, alerts behind answers that made them.
+    """Return what writes stands, apps, trails, records, findings, alerts behind their answers.
 
     A context or an app that is lost is noted again when it is seen again. live: hears what became
     of stands and apps.

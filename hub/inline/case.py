@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from hub.decisions import judge_session, quarantined
 from hub.inline.model import Answer, Risk, SessionQuestion
@@ -39,8 +39,7 @@ from runtime.ids import new_id
 USER_MISMATCH: Final = "session_user_mismatch"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What makes two questions about one session the same. context: all but the app."""
 
     app: str | None

@@ -10,6 +10,7 @@ has the longer limit. Past these, or without the facts, the stated fallback deci
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,8 +46,8 @@ from risk.baselines.memory import Recorder
 from risk.behaviours.history import History
 from risk.contexts.parsing import believed_at, bounded_chain
 from risk.entities.memory import Groups
-from risk.inline.forks import spot_of
-from risk.inline.memory import Live, LiveSessions, is_proven
+from risk.inline.forks import Spot, spot_of
+from risk.inline.memory import HELD_MAX, Live, LiveSessions, is_proven
 from risk.inline.model import Situation, UsedApp, judge
 from risk.inline.proofs import Proof
 from risk.inline.service import PROVE
@@ -114,10 +115,12 @@ class Evaluator:
         recorder: Recorder,
         warmth: Warmth,
         cold_limit_s: float = COLD_LIMIT_S,
+        held_max: int = HELD_MAX,
     ) -> None:
         """history: of users. recorder: of what turned out to be good of them.
 
         warmth: keeps what is configured in memory. cold_limit_s: of a decision that has to read.
+        held_max: sessions in memory.
         """
         self._node = node
         self._denied = denied_users
@@ -127,7 +130,7 @@ class Evaluator:
         self._warmth = warmth
         self._scorer = scorer_named(node.config.scorer)
         self._deadline_s = node.config.evaluate_deadline_ms / 1000
-        self.live = LiveSessions(node.database, node.changes)
+        self.live = LiveSessions(node.database, node.changes, held_max=held_max)
         self.levels = Levels(node.database, node.changes, level_reader(node.clock))
         self.groups = Groups(node.database, node.changes)
         self.behind = behind(node.writer, self.live)
@@ -144,16 +147,23 @@ class Evaluator:
 
     async def evaluate(self, caller: Caller, question: SessionQuestion) -> Answer:
         """Return the decision about a session. Raises Invalid for a chain that is no chain."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = time.perf_counter()
         asked = asked_of(caller, question)
-        answer = self._held(question, asked)
+        answer = self.held(question, asked)
         if answer is not None:
-            _HELD_SECONDS.observe(loop.time() - started)
             return answer
         pace = _Pace(max(self._deadline_s, self._cold_limit_s))
         answer = await self._decide_in_time(caller, question, asked, pace)
-        (_COLD_SECONDS if pace.is_cold else _JUDGED_SECONDS).observe(loop.time() - started)
+        took_s = time.perf_counter() - started
+        (_COLD_SECONDS if pace.is_cold else _JUDGED_SECONDS).observe(took_s)
+        return answer
+
+    def held(self, question: SessionQuestion, asked: Asked) -> Answer | None:
+        """Return the answer that is held, None when there has to be a decision. Raises nothing."""
+        started = time.perf_counter()
+        answer = self._held(question, asked)
+        if answer is not None:
+            _HELD_SECONDS.observe(time.perf_counter() - started)
         return answer
 
     async def review(self, caller: Caller, question: SessionQuestion) -> Answer:
@@ -185,7 +195,7 @@ class Evaluator:
             return None
         if held.spot is not None and live.asked_last != asked.context:
             live.asked_last = asked.context
-            if trail_of(live).step(held.spot, now):
+            if self._step(live, held.spot, now):
                 return None
         return held.answer
 
@@ -270,10 +280,9 @@ class Evaluator:
             pace.slow_down()
         levels = await self.levels.of(session.tenant_id, ids)
         groups = await self.groups.of(session.tenant_id, (session.user_id,))
-        trail = trail_of(live)
         if here is not None and not pace.is_review:
             live.asked_last = asked.context
-            trail.step(spot_of(here), now)
+            self._step(live, spot_of(here), now)
         key = here.key() if here is not None else NO_CONTEXT
         app_id = question.app or caller.app_id or session.app_id or ""
         if app_id and live.use(app_id):
@@ -312,7 +321,7 @@ class Evaluator:
             here=here,
             accepted=live.accepted,
             stand=live.stands.get(key),
-            fork=trail.level,
+            fork=trail_of(live).level,
             binding=await self._binding(question, live, (key, now), pace),
             blocked_by=place.blocked_by,
             features=features_of(facts, place.record, view, now),
@@ -334,6 +343,15 @@ class Evaluator:
                 tenant_id=session.tenant_id, session_id=session.session_id, app_id=app_id, at=now
             )
         )
+
+    def _step(self, live: Live, spot: Spot, now: datetime) -> bool:
+        """Note where a session is used, here and soon everywhere; return whether it is a fork."""
+        trail, session = trail_of(live), live.session
+        is_worse = trail.step(spot, now)
+        news = trail.news(session.tenant_id, session.session_id, now)
+        if news is not None:
+            self.behind.note(news)
+        return is_worse
 
     def _knows(self, session: Session, entity_ids: Collection[str]) -> bool:
         """Return whether levels and groups are in memory."""

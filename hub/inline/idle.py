@@ -54,6 +54,9 @@ class IdleSessions:
     def start_over(self) -> None:
         """Do nothing: the next request of each session is judged with what is true then."""
 
+    async def renew(self) -> None:
+        """Do nothing: what waits here is not what is."""
+
     async def run(self) -> None:
         """Review what is due, again and again, until cancelled; trouble is logged."""
         while True:

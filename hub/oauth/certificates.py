@@ -115,15 +115,19 @@ class PeerFront:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on with the peer found out."""
-        found: dict[str, Any] = {}
+        found = self.found(scope)
+        await self._app({**scope, **found} if found else scope, receive, send)
+
+    def found(self, scope: Scope) -> dict[str, Any]:
+        """Return what of the scope is otherwise than the connection says. Raises nothing."""
         client = scope.get("client")
         if self._trusted and client and self._is_trusted(client[0]):
-            found = self._as_told(scope, client)
-        elif "extensions" in scope:
+            return self._as_told(scope, client)
+        if "extensions" in scope:
             chain = scope["extensions"].get("tls", {}).get("client_cert_chain") or ()
             if chain:
-                found = {"certificate": ssl.PEM_cert_to_DER_cert(chain[0])}
-        await self._app({**scope, **found} if found else scope, receive, send)
+                return {"certificate": ssl.PEM_cert_to_DER_cert(chain[0])}
+        return {}
 
     def _as_told(self, scope: Scope, client: tuple[str, int]) -> dict[str, Any]:
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]

@@ -45,6 +45,7 @@ def open_sign_ins(
     )
     node.spawn(sign_ins.recorder.run())
     node.spawn(sign_ins.log.run())
+    node.spawn(sign_ins.failures.run())
     return sign_ins
 
 

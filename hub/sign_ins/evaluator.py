@@ -149,7 +149,7 @@ class SignIns:
         self._origins = origins
         self.recorder = Recorder(node.writer, history.baselines)
         self.log = SignInLog(node.writer)
-        self.failures = Failures()
+        self.failures = Failures(node.writer, node.database, node.changes)
         self._alerts = Alerts()
 
     async def judge(self, asked: Asked) -> Judged:
@@ -191,7 +191,7 @@ class SignIns:
         if outcome is Outcome.FAILURE:
             self.failures.failed(asked.tenant_id, asked.reference, ip, now)
         elif outcome is Outcome.SUCCESS and verdict.decision is Decision.ALLOW:
-            self.failures.succeeded(asked.tenant_id, asked.reference, ip)
+            await self.failures.succeeded(asked.tenant_id, asked.reference, ip, now)
             await self._tell(asked, judged, now)
             if is_good(judged.verdict, judged.score.level, asked.question.amr):
                 for user_id in asked.user_ids:
@@ -259,7 +259,7 @@ class SignIns:
             origin=origin,
             here=here,
             view=view,
-            failures=self.failures.of(asked.tenant_id, asked.reference, here.ip, now),
+            failures=await self.failures.of(asked.tenant_id, asked.reference, here.ip, now),
         )
 
     async def _person(self, asked: Asked) -> _Person:

@@ -62,7 +62,7 @@ async def evaluate_sign_in(request: Request) -> Response:
     )
     sign_ins: SignIns = request.app.state.sign_ins
     if not question.says_where:
-        _count_blindly(sign_ins, asked, node)
+        await _count_blindly(sign_ins, asked, node)
         return _answer(caller, strongest(verdicts), {})
     judged = await sign_ins.judge(asked)
     verdict = strongest([*verdicts, judged.verdict])
@@ -71,12 +71,13 @@ async def evaluate_sign_in(request: Request) -> Response:
     return _answer(caller, verdict, {**shown, "trace_id": verdict.trace_id or judged.trace_id})
 
 
-def _count_blindly(sign_ins: SignIns, asked: Asked, node: Node) -> None:
+async def _count_blindly(sign_ins: SignIns, asked: Asked, node: Node) -> None:
     """Count a failure, or forget them, when nobody says where it happened."""
+    now = node.clock.now()
     if asked.question.outcome is Outcome.FAILURE:
-        sign_ins.failures.failed(asked.tenant_id, asked.reference, "", node.clock.now())
+        sign_ins.failures.failed(asked.tenant_id, asked.reference, "", now)
     elif asked.question.outcome is Outcome.SUCCESS:
-        sign_ins.failures.succeeded(asked.tenant_id, asked.reference, "")
+        await sign_ins.failures.succeeded(asked.tenant_id, asked.reference, "", now)
 
 
 def _references(user: object) -> list[Reference]:

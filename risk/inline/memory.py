@@ -1,6 +1,7 @@
 """Live sessions in memory: what was settled about their contexts, and the answers given.
 
 session, stand written ─▶ change feed ─▶ LiveSessions ◀─ every question about a session
+                            renew ─▶ what is in use and grows old is read anew, several at once
 
 A session that is not held costs four queries; the one asked about longest ago makes room.
 """
@@ -17,14 +18,16 @@ from typing import Any, Final
 from risk.contexts.model import Context
 from risk.contexts.stored import restore_context
 from risk.inline import store
-from risk.inline.forks import Trail
+from risk.inline.forks import Trail, TrailNote, spot_of
 from risk.inline.model import Settled, Stand, StandState, UsedApp
 from risk.inline.proofs import PROOF_LIFE
 from risk.posture.model import Reported, as_accepted
-from risk.posture.service import posture_of
+from risk.posture.store import postures_of
 from risk.sessions import service as sessions
 from risk.sessions.model import SESSIONS_KIND, Session
-from runtime.changes import Change, ChangeFeed
+from risk.sessions.store import find_sessions
+from risk.sql.store import Connection
+from runtime.changes import BELIEVED_S, RENEWED_AFTER_S, Change, ChangeFeed
 from runtime.database import Database
 
 #: a feed that was not read for longer is not believed
@@ -38,6 +41,8 @@ NOTED_MAX: Final = 256
 #: a session that was found by its cookie or its bare id is looked up anew after a while: another
 #: one may have the same name by then
 ALIAS_LIFE_S: Final = 30.0
+#: sessions that are renewed together: others get the event loop in between
+RENEWED_AT_ONCE: Final = 16
 
 Key = tuple[str, str, str]
 
@@ -49,8 +54,8 @@ class Live:
     pending: keys of stands that are being written behind their answers. noted: (context, app) that
     were recorded. learned: context keys that entered the user's baseline. proven: when the key of
     the session was last shown, by context key. posture: what providers report of its device.
-    apps: that it is used for, in whatever process.
-    logged_out: (context key, apps) whose logouts were ordered.
+    apps: that it is used for, in whatever process. logged_out: (context key, apps) whose logouts
+    were ordered. read_at: when this was read, by `time.monotonic`.
     """
 
     session: Session
@@ -67,6 +72,7 @@ class Live:
     logged_out: set[tuple[str, tuple[str, ...] | None]] = field(default_factory=set)
     asked_last: Hashable = None
     is_stale: bool = False
+    read_at: float = field(default_factory=time.monotonic)
 
     @property
     def accepted(self) -> list[Context]:
@@ -74,6 +80,11 @@ class Live:
         if not self.posture:
             return list(self.contexts.values())
         return [as_accepted(each, self.posture) for each in self.contexts.values()]
+
+    def says(self) -> tuple[object, ...]:
+        """Return what is stored of it, in a form that compares."""
+        stands = {key: (each.state, each.level, each.at) for key, each in self.stands.items()}
+        return self.session, stands, self.posture, self.proven
 
     def keep(self, asked: Hashable, answer: Any) -> None:
         """Keep an answer; the one kept longest makes room."""
@@ -106,15 +117,29 @@ class LiveSessions:
     """Sessions by (tenant, issuer, sid), least recently used out first; kept by the feed."""
 
     def __init__(
-        self, database: Database, changes: ChangeFeed, *, held_max: int = HELD_MAX
+        self,
+        database: Database,
+        changes: ChangeFeed,
+        *,
+        held_max: int = HELD_MAX,
+        renewed_after_s: float = RENEWED_AFTER_S,
+        believed_s: float = BELIEVED_S,
     ) -> None:
+        """held_max: sessions.
+
+        renewed_after_s, believed_s: how old one is when it is read anew, and counts no more.
+        """
         self._database = database
         self._changes = changes
         self._held_max = held_max
+        self._renewed_after_s = renewed_after_s
+        self._believed_s = believed_s
         self._held: OrderedDict[Key, Live] = OrderedDict()
         self._by_id: dict[tuple[str, str], Key] = {}
         self._by_entity: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
         self._aliases: OrderedDict[Key, tuple[Key, float]] = OrderedDict()
+        #: asked about, and old enough to be read anew
+        self._due: set[Key] = set()
         #: counts what the feed has told; what was read before that is not kept
         self._told = 0
         changes.subscribe(SESSIONS_KIND, self)
@@ -127,12 +152,17 @@ class LiveSessions:
         self, tenant_id: str, iss: str | None, sid: str | None, cookie_sha256: str | None
     ) -> Live | None:
         """Return a session that is in memory and can be believed; None: `find` it."""
-        if self._changes.age_s > FEED_AGE_MAX_S:
+        now = time.monotonic()
+        if now - self._changes.read_at > FEED_AGE_MAX_S:
             return None
         key = self._key(tenant_id, iss, sid, cookie_sha256)
         live = None if key is None else self._held.get(key)
         if key is None or live is None or live.is_stale:
             return None
+        if now - live.read_at > self._renewed_after_s:
+            if now - live.read_at > self._believed_s:
+                return None
+            self._due.add(key)
         self._held.move_to_end(key)
         return live
 
@@ -156,29 +186,50 @@ class LiveSessions:
         """
         if (held := self.peek(tenant_id, iss, sid, cookie_sha256)) is not None:
             return held
-        told = self._told
+        told, now = self._told, time.monotonic()
         async with self._database.snapshot() as connection:
             session = await sessions.find_session(
                 connection, tenant_id, iss=iss, sid=sid, cookie_sha256=cookie_sha256
             )
             if session is None:
                 return None
-            found = await store.newest_stands(connection, tenant_id, session_id=session.session_id)
-            apps = await store.apps_of(connection, tenant_id, session_id=session.session_id)
-            proven = (
-                await store.proven_at(connection, tenant_id, session_id=session.session_id)
-                if session.binding
-                else {}
-            )
-            posture = await posture_of(connection, tenant_id, session.device_id)
+            (live,) = await self._read(connection, tenant_id, [session])
+        live.read_at = now
         key = (tenant_id, session.iss, session.sid)
-        live = _made(session, found, apps, self._held.get(key))
-        live.proven, live.posture = proven, posture
         if told == self._told and self._changes.age_s <= FEED_AGE_MAX_S:
             self._hold(key, live)
             if iss is None or sid is None:
                 self._note_alias(_alias(tenant_id, sid, cookie_sha256), key)
         return live
+
+    async def _read(
+        self, connection: Connection, tenant_id: str, found: Sequence[Session]
+    ) -> list[Live]:
+        """Return sessions with what was settled about each, and what this process saw of it."""
+        stands = await store.newest_stands(
+            connection, tenant_id, session_ids=[each.session_id for each in found]
+        )
+        postures = await postures_of(
+            connection,
+            tenant_id,
+            device_ids={each.device_id for each in found if each.device_id},
+        )
+        trails = await store.trails_of(
+            connection, tenant_id, session_ids=[each.session_id for each in found]
+        )
+        lives = []
+        for session in found:
+            apps = await store.apps_of(connection, tenant_id, session_id=session.session_id)
+            before = self._held.get((tenant_id, session.iss, session.sid))
+            live = _made(session, stands.get(session.session_id, ()), apps, before)
+            live.trail = _trail(live, trails.get(session.session_id))
+            live.posture = tuple(postures.get(session.device_id or "", ()))
+            if session.binding:
+                live.proven = await store.proven_at(
+                    connection, tenant_id, session_id=session.session_id
+                )
+            lives.append(live)
+        return lives
 
     async def changed(self, entries: Sequence[Change]) -> None:
         """Read these sessions again when they are asked about."""
@@ -193,7 +244,33 @@ class LiveSessions:
         self._told += 1
         for live in self._held.values():
             live.is_stale = True
+        self._due.clear()
         self._aliases.clear()
+
+    async def renew(self) -> None:
+        """Read anew what was asked about and is old enough. Raises database errors."""
+        due, self._due = self._due, set()
+        by_tenant: defaultdict[str, list[Key]] = defaultdict(list)
+        for key in due:
+            by_tenant[key[0]].append(key)
+        for tenant_id, keys in by_tenant.items():
+            for first in range(0, len(keys), RENEWED_AT_ONCE):
+                await self._renew(tenant_id, keys[first : first + RENEWED_AT_ONCE])
+
+    async def _renew(self, tenant_id: str, keys: Sequence[Key]) -> None:
+        now = time.monotonic()
+        held = {key: live for key in keys if (live := self._held.get(key)) is not None}
+        async with self._database.snapshot() as connection:
+            found = await find_sessions(connection, tenant_id, keys={key[1:] for key in held})
+            lives = await self._read(connection, tenant_id, list(found.values()))
+        read = {(tenant_id, each.session.iss, each.session.sid): each for each in lives}
+        for key, live in held.items():
+            fresh = read.get(key)
+            if fresh is None or fresh.says() != live.says():
+                # The feed missed something: read it when it is asked about, as a change is.
+                live.is_stale = True
+            else:
+                live.read_at = now
 
     def of_entity(self, tenant_id: str, entity_id: str) -> list[Key]:
         """Return which sessions of a user, or on a device, are held. Raises nothing."""
@@ -305,3 +382,19 @@ def _made(
         made.stands[key] = before.stands[key]
         made.contexts[key] = before.contexts[key]
     return made
+
+
+def _trail(live: Live, told: TrailNote | None) -> Trail | None:
+    """Return what is known of a session's use, here and elsewhere; None as long as nothing is.
+
+    It begins where the session was accepted last, whichever process that was asked.
+    """
+    trail = live.trail
+    if trail is None and live.contexts:
+        key, context = next(reversed(live.contexts.items()))
+        trail = Trail()
+        trail.switches.append((spot_of(context), live.stands[key].at))
+    if told is not None:
+        trail = trail or Trail()
+        trail.hear(told)
+    return trail

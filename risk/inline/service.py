@@ -10,6 +10,7 @@ from typing import Final
 
 from risk.contexts.stored import restore_context
 from risk.inline import store
+from risk.inline.forks import TrailNote, both
 from risk.inline.model import Settled, Stand, StandState, UsedApp, settle
 from risk.inline.proofs import Proof
 from risk.inline.step_ups import StepUp, answered
@@ -184,10 +185,29 @@ async def note_apps(connection: Connection, items: Sequence[UsedApp]) -> list[bo
     return [True] * len(items)
 
 
+async def share_trails(connection: Connection, items: Sequence[TrailNote]) -> list[bool]:
+    """Join how processes saw sessions of any tenants being used, and tell every process."""
+    order = sorted(items, key=lambda each: (each.tenant_id, each.session_id))
+    for tenant_id, notes in groupby(order, key=lambda each: each.tenant_id):
+        told = list(notes)
+        session_ids = sorted({each.session_id for each in told})
+        for session_id in session_ids:
+            await serialize(connection, "trails", tenant_id, session_id)
+        known = await store.trails_of(connection, tenant_id, session_ids=session_ids)
+        for each in told:
+            known[each.session_id] = both(known.get(each.session_id), each)
+        await store.write_trails(connection, known.values())
+        await note_changes(
+            connection, SESSIONS_KIND, [(tenant_id, session_id) for session_id in session_ids]
+        )
+    return [True] * len(items)
+
+
 async def purge(connection: Connection, *, now: datetime) -> int:
     """Forget what was settled about sessions that are over, a bounded number; return how many."""
     await store.system_purge_proofs(connection, before=now - PROOFS_KEPT)
     await store.system_purge_apps(connection, before=now - LIFE)
+    await store.system_purge_trails(connection, before=now - LIFE)
     return await store.system_purge_stands(connection, before=now - LIFE)
 
 
@@ -210,4 +230,11 @@ SETTLE_STEP_UP: Final = Operation(
 )
 NOTE_APP: Final = Operation(
     name="risk.note_session_app", item=UsedApp, result=bool, handle=note_apps, wakes=("changes",)
+)
+SHARE_TRAIL: Final = Operation(
+    name="risk.share_trail",
+    item=TrailNote,
+    result=bool,
+    handle=share_trails,
+    wakes=("changes",),
 )

@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from risk.inline.forks import TrailNote, render_switches, restore_switches
 from risk.inline.model import Stand, UsedApp
 from risk.inline.proofs import Proof
 from risk.sql.store import IDS, TENANT, rows_of
@@ -85,6 +86,21 @@ _APPS: Final = Query(
     .limit(APPS_MAX),
     scalars=["tenant_id", "session_id"],
 )
+trails: Final = sa.Table(
+    "session_trails",
+    metadata,
+    tenant_column(),
+    id_column("session_id"),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("switches", JSONDocument, nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    # Purged for all tenants at once, by time.
+    sa.Index("ix_session_trails_at", "at"),
+)
+_TRAILS: Final = sa.select(trails.c.session_id, trails.c.level, trails.c.switches).where(
+    trails.c.tenant_id == TENANT, trails.c.session_id.in_(IDS)
+)
+_WRITE_TRAILS: Final = upserts(trails, ("tenant_id", "session_id"), ("level", "switches", "at"))
 _PROVEN: Final = Query(
     sa.select(proofs.c.context_key, sa.func.max(proofs.c.at))
     .where(
@@ -101,15 +117,20 @@ _KEY: Final = ("tenant_id", "session_id", "context_key")
 _OF_SESSIONS: Final = sa.select(stands).where(
     stands.c.tenant_id == TENANT, stands.c.session_id.in_(IDS)
 )
-_NEWEST: Final = Query(
-    sa.select(stands)
-    .where(
-        stands.c.tenant_id == TENANT,
-        stands.c.session_id == sa.bindparam("session_id", type_=sa.String),
+_RANKED: Final = (
+    sa.select(
+        stands,
+        sa.func.row_number()
+        .over(partition_by=stands.c.session_id, order_by=stands.c.at.desc())
+        .label("place"),
     )
-    .order_by(stands.c.at.desc())
-    .limit(sa.bindparam("at_most", type_=sa.Integer)),
-    scalars=["tenant_id", "session_id", "at_most"],
+    .where(stands.c.tenant_id == TENANT, stands.c.session_id.in_(IDS))
+    .subquery()
+)
+_NEWEST: Final = (
+    sa.select(*(_RANKED.c[name] for name in _COLUMNS))
+    .where(_RANKED.c.place <= STANDS_MAX)
+    .order_by(_RANKED.c.session_id, _RANKED.c.place)
 )
 _WRITE: Final = upserts(
     stands, _KEY, [column.name for column in stands.columns if not column.primary_key]
@@ -117,13 +138,14 @@ _WRITE: Final = upserts(
 
 
 async def newest_stands(
-    connection: AsyncConnection, tenant_id: str, *, session_id: str
-) -> list[Stand]:
-    """Return the newest 64 stands of one session."""
-    rows = await _NEWEST.rows(
-        connection, tenant_id=tenant_id, session_id=session_id, at_most=STANDS_MAX
-    )
-    return [_stand(row) for row in rows]
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[str, list[Stand]]:
+    """Return the newest 64 stands of each session, newest first; without any: left out."""
+    found: dict[str, list[Stand]] = {}
+    for row in await rows_of(connection, _NEWEST, tenant_id, session_ids):
+        stand = _stand(row)
+        found.setdefault(stand.session_id, []).append(stand)
+    return found
 
 
 async def stands_of(
@@ -186,6 +208,47 @@ async def system_purge_proofs(connection: AsyncConnection, *, before: datetime) 
     key: tuple[Any, ...] = (proofs.c.tenant_id, proofs.c.session_id, proofs.c.proof_id)
     old = sa.select(*key).where(proofs.c.at < before).limit(PURGED_AT_ONCE_MAX)
     result = await connection.execute(sa.delete(proofs).where(sa.tuple_(*key).in_(old)))
+    return int(result.rowcount)
+
+
+async def trails_of(
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[str, TrailNote]:
+    """Return how sessions were used, by session id; without a switch: left out."""
+    rows = await rows_of(connection, _TRAILS, tenant_id, session_ids)
+    return {
+        session_id: TrailNote(
+            tenant_id=tenant_id,
+            session_id=session_id,
+            level=level,
+            switches=restore_switches(switches),
+        )
+        for session_id, level, switches in rows
+    }
+
+
+async def write_trails(connection: AsyncConnection, written: Iterable[TrailNote]) -> None:
+    """Store how sessions were used in place of what was stored of them."""
+    await _WRITE_TRAILS.run(
+        connection,
+        [
+            {
+                "tenant_id": each.tenant_id,
+                "session_id": each.session_id,
+                "level": each.level,
+                "switches": render_switches(each.switches),
+                "at": each.at,
+            }
+            for each in written
+        ],
+    )
+
+
+async def system_purge_trails(connection: AsyncConnection, *, before: datetime) -> int:
+    """Forget how sessions were used before a moment, a bounded number; return how many."""
+    key: tuple[Any, ...] = (trails.c.tenant_id, trails.c.session_id)
+    old = sa.select(*key).where(trails.c.at < before).limit(PURGED_AT_ONCE_MAX)
+    result = await connection.execute(sa.delete(trails).where(sa.tuple_(*key).in_(old)))
     return int(result.rowcount)
 
 

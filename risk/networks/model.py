@@ -8,14 +8,13 @@ country, nor an organisation from one that names another AS.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
+from typing_extensions import override
 
 from risk.networks.categories import with_groups
 
@@ -37,11 +36,52 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     value: Any
 
 
-_NO_CLAIMS: Final[Mapping[str, Claim]] = MappingProxyType({})
+#: one feed's word, and whose it is
+Word: TypeAlias = "tuple[Source, Said]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IPRecord:
+class Provenance(Mapping[str, Claim]):
+    """Field to the claim that was taken. Found out when somebody looks: decisions never do."""
+
+    __slots__ = ("_claims", "_named", "_taken")
+
+    def __init__(self, taken: Mapping[str, Word], named: Sequence[Word]) -> None:
+        """taken: whose word each field is. named: who named categories, in their order."""
+        self._taken = taken
+        self._named = named
+        self._claims: dict[str, Claim] | None = None
+
+    @override
+    def __getitem__(self, name: str) -> Claim:
+        return self._found()[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found())
+
+    @override
+    def __len__(self) -> int:
+        return len(self._found())
+
+    def _found(self) -> dict[str, Claim]:
+        if self._claims is None:
+            claims = {
+                name: Claim(word[0].name, seen_at(word), getattr(word[1], name))
+                for name, word in self._taken.items()
+            }
+            for word in self._named:
+                for name in word[1].categories:
+                    claims.setdefault(
+                        f"categories.{name}", Claim(word[0].name, seen_at(word), name)
+                    )
+            self._claims = claims
+        return self._claims
+
+
+_NO_CLAIMS: Final = Provenance({}, ())
+
+
+class IPRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the feeds say of an address. Unknown fields are None; `known` False: no feed covers it.
 
     ip: in normal form, or as it was given when it is no address. prefix: the widest network around
@@ -63,7 +103,7 @@ class IPRecord:
     accuracy_km: float | None = None
     categories: frozenset[str] = frozenset()
     operator: str | None = None
-    provenance: Mapping[str, Claim] = field(default_factory=lambda: _NO_CLAIMS)
+    provenance: Mapping[str, Claim] = msgspec.field(default_factory=lambda: _NO_CLAIMS)
 
 
 #: of an address that is not looked up, or is none
@@ -154,26 +194,31 @@ def merge(words: Iterable[tuple[Source, Said]], now: int) -> dict[str, Any]:
     Categories add up over all sources, each as its first source claims it. Raises nothing.
     """
     fields: dict[str, Any] = {}
-    provenance: dict[str, Claim] = {}
+    taken: dict[str, Word] = {}
+    named: list[Word] = []
     categories: tuple[str, ...] = ()
-    for source, said in words:
-        seen_at = source.built_at if said.seen_at is None else said.seen_at
-        skipped = _disagreeing(fields, said)
-        if source.decay_s and now - seen_at > source.decay_s:
+    for word in words:
+        source, said = word
+        skipped = _disagreeing(fields, said) if fields else _NOTHING
+        if source.decay_s and now - seen_at(word) > source.decay_s:
             skipped |= _CATEGORICAL
         elif said.categories:
             categories += said.categories
-            for name in said.categories:
-                if (key := f"categories.{name}") not in provenance:
-                    provenance[key] = Claim(source.name, seen_at, name)
+            named.append(word)
         for name, value in zip(_NAMES, msgspec.structs.astuple(said), strict=False):
             if value is not None and name not in fields and name not in skipped:
                 fields[name] = value
-                provenance[name] = Claim(source.name, seen_at, value)
-    provenance.pop(_CATEGORIES, None)
+                taken[name] = word
+    taken.pop(_CATEGORIES, None)
     fields[_CATEGORIES] = _grouped(categories)
-    fields["provenance"] = MappingProxyType(provenance)
+    fields["provenance"] = Provenance(taken, named)
     return fields
+
+
+def seen_at(word: Word) -> int:
+    """Return when a feed saw it so, in seconds since 1970. Raises nothing."""
+    source, said = word
+    return source.built_at if said.seen_at is None else said.seen_at
 
 
 @lru_cache(GROUPED_MAX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ AMR_CHARS_MAX: Final = 50
 SID_CHARS_MAX: Final = 512
 #: what somebody may want to do
 ACTIONS: Final = frozenset({RequestKind.SIGN_IN.value, RequestKind.ENROLL_FACTOR.value})
+#: what the change feed calls counts of failures; refs are their names
+FAILURES_KIND: Final = "failures"
 #: hops a caller may send, and those that are looked at: the last ones
 HOPS_SENT_MAX: Final = 1_000
 HOPS_MAX: Final = 32
@@ -194,3 +196,23 @@ def _amr(value: object) -> tuple[str, ...]:
 
 def _invalid(at: str, wanted: str) -> Invalid:
     return Invalid(f"Not valid: {at}: {wanted}.", pointers=((at, wanted),))
+
+
+class FailureNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process saw of a count and has to share. clears: what was counted before is gone."""
+
+    tenant_id: str
+    name: str
+    failed: int
+    at: datetime
+    clears: bool = False
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """How many sign-ins failed, and when the last one did."""
+
+    count: int
+    at: datetime
+
+
+NO_FAILURES: Final = Tally(count=0, at=datetime(1970, 1, 1, tzinfo=UTC))

@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import Counter
 
 from risk.signins import store
+from risk.signins.failures import WINDOW
 from risk.signins.model import SignInRecord
 from risk.sql.store import Connection
 from runtime.behind import WriteBehind
@@ -29,8 +30,9 @@ async def record_sign_ins(connection: Connection, items: Sequence[SignInRecord])
 
 
 async def purge(connection: Connection, *, now: datetime) -> int:
-    """Forget old sign-ins, a bounded number; return how many."""
-    return await store.system_purge_sign_ins(connection, before=now - LIFE)
+    """Forget old sign-ins and counts of failures, a bounded number; return how many."""
+    counts = await store.system_purge_tallies(connection, before=now - WINDOW)
+    return counts + await store.system_purge_sign_ins(connection, before=now - LIFE)
 
 
 RECORD_SIGN_IN: Final = Operation(

@@ -1,17 +1,26 @@
-"""Table and named queries of sign-ins."""
+"""Tables and named queries of sign-ins, and of how many failed of late."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from risk.signins.model import SignInRecord
-from runtime.database import JSONDocument, UTCDateTime, id_column, metadata, tenant_column
-from runtime.statements import inserts
+from risk.signins.model import NO_FAILURES, SignInRecord, Tally
+from risk.sql.store import IDS, TENANT, rows_of
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    chunks,
+    dialect_insert,
+    id_column,
+    metadata,
+    tenant_column,
+)
+from runtime.statements import LIST_MAX, inserts, upserts
 
 PAGE_MAX: Final = 200
 PURGED_AT_ONCE_MAX: Final = 1_000
@@ -37,7 +46,22 @@ sign_ins: Final = sa.Table(
     sa.Index("ix_sign_ins_at", "at"),
 )
 
+failures: Final = sa.Table(
+    "sign_in_failures",
+    metadata,
+    tenant_column(),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    # Purged for all tenants at once, by time.
+    sa.Index("ix_sign_in_failures_at", "at"),
+)
+
 _COLUMNS: Final = tuple(column.name for column in sign_ins.columns)
+_TALLIES: Final = sa.select(failures.c.name, failures.c["count"], failures.c.at).where(
+    failures.c.tenant_id == TENANT, failures.c.name.in_(IDS)
+)
+_WRITE_TALLIES: Final = upserts(failures, ("tenant_id", "name"), ("count", "at"))
 _INSERT: Final = inserts(sign_ins, or_nothing=True)
 
 
@@ -80,6 +104,60 @@ async def system_purge_sign_ins(connection: AsyncConnection, *, before: datetime
     """Forget sign-ins before a moment, a bounded number; return how many."""
     table = sign_ins
     key: tuple[Any, ...] = (table.c.tenant_id, table.c.sign_in_id)
+    old = sa.select(*key).where(table.c.at < before).limit(PURGED_AT_ONCE_MAX)
+    result = await connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))
+    return int(result.rowcount)
+
+
+async def tallies_of(
+    connection: AsyncConnection, tenant_id: str, *, names: Collection[str]
+) -> dict[str, Tally]:
+    """Return counts of failures by name; what never failed is left out."""
+    rows = await rows_of(connection, _TALLIES, tenant_id, names)
+    return {name: Tally(count=count, at=at) for name, count, at in rows}
+
+
+async def lock_tallies(
+    connection: AsyncConnection, tenant_id: str, names: Collection[str]
+) -> dict[str, Tally]:
+    """Return counts of failures by name, held until the transaction ends; a new one is zero."""
+    found: dict[str, Tally] = {}
+    # In one order everywhere, so that two writers cannot wait for each other.
+    for some in chunks(sorted(names), LIST_MAX):
+        fresh = [
+            {"tenant_id": tenant_id, "name": name, "count": 0, "at": NO_FAILURES.at}
+            for name in some
+        ]
+        await connection.execute(
+            dialect_insert(connection, failures).on_conflict_do_nothing(), fresh
+        )
+        rows = await connection.execute(
+            sa.select(failures.c.name, failures.c["count"], failures.c.at)
+            .where(failures.c.tenant_id == tenant_id, failures.c.name.in_(some))
+            .order_by(failures.c.name)
+            .with_for_update()
+        )
+        found |= {name: Tally(count=count, at=at) for name, count, at in rows}
+    return found
+
+
+async def write_tallies(
+    connection: AsyncConnection, tenant_id: str, tallies: Mapping[str, Tally]
+) -> None:
+    """Store counts of failures in place of those of the same name."""
+    await _WRITE_TALLIES.run(
+        connection,
+        [
+            {"tenant_id": tenant_id, "name": name, "count": each.count, "at": each.at}
+            for name, each in tallies.items()
+        ],
+    )
+
+
+async def system_purge_tallies(connection: AsyncConnection, *, before: datetime) -> int:
+    """Forget counts that did not move since a moment, a bounded number; return how many."""
+    table = failures
+    key: tuple[Any, ...] = (table.c.tenant_id, table.c.name)
     old = sa.select(*key).where(table.c.at < before).limit(PURGED_AT_ONCE_MAX)
     result = await connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))
     return int(result.rowcount)

@@ -79,9 +79,9 @@ class Gateway:
         await self.story.hub.node.changes.refresh()
 
 
-def state_of(hub: Hub) -> Any:
-    """Return the state of a hub's application, behind its middleware."""
-    app: Any = hub.app
+def state_of(served: Any) -> Any:
+    """Return the state of an application (`served.app`), behind its middleware."""
+    app: Any = served.app
     while not hasattr(app, "state"):
         app = getattr(app, "_app", None) or app._inner
     return app.state

@@ -54,7 +54,7 @@ def cold_decisions() -> float:
     return REGISTRY.get_sample_value(name, {"held": "cold"}) or 0.0
 
 
-def evaluator(node: Node, state: Any, **limits: float) -> Evaluator:
+def evaluator(node: Node, state: Any, **limits: Any) -> Evaluator:
     """Return another evaluator of the same hub, which holds nothing yet."""
     return Evaluator(
         node,

@@ -41,9 +41,11 @@ SYSTEM_FUNCTIONS = {
     "risk.levels.store.system_due_tenants",
     "risk.baselines.store.system_purge_org_values",
     "risk.signins.store.system_purge_sign_ins",
+    "risk.signins.store.system_purge_tallies",
     "risk.ips.store.system_purge_claims",
     "risk.inline.store.system_purge_stands",
     "risk.inline.store.system_purge_proofs",
+    "risk.inline.store.system_purge_trails",
     "risk.contexts.store.system_purge_contexts",
     "risk.reviews.store.system_due_reviews",
     "risk.reviews.store.system_purge_reviews",
@@ -64,6 +66,8 @@ SYSTEM_INDEXES = {
     "ix_session_proofs_at",
     "ix_session_reviews_at",
     "ix_session_stands_at",
+    "ix_session_trails_at",
+    "ix_sign_in_failures_at",
     "ix_sign_ins_at",
 }
 

@@ -103,7 +103,7 @@ def test_a_merged_table_answers_as_a_naive_search_does(
 
 
 def _without_prefix(record: IPRecord) -> IPRecord:
-    fields = {name: getattr(record, name) for name in IPRecord.__slots__}
+    fields = {name: getattr(record, name) for name in IPRecord.__struct_fields__}
     return IPRecord(**{**fields, "prefix": None})
 
 
