@@ -73,7 +73,7 @@ REMEDIES: Final[Mapping[CauseClass, tuple[str, ...]]] = MappingProxyType(
         # Of which type, only the event knows: `credential_changed:{type}`.
         CauseClass.CREDENTIAL: (),
         CauseClass.SESSION_HIJACK: (SESSIONS_SECURED,),
-        CauseClass.SESSION_RISK: (SESSION_RISK_LOWERED,),
+        CauseClass.SESSION_RISK: (SESSION_RISK_LOWERED, SESSIONS_SECURED),
         CauseClass.DEVICE: (DEVICE_HEALTHY,),
         CauseClass.PARTNER: (PARTNER_LOWERED,),
         CauseClass.ACCOUNT: (ACCOUNT_ENABLED,),

@@ -12,7 +12,14 @@ from hub.inline.model import Answer, Risk, SessionQuestion
 from risk.baselines.model import Occurrence, hour_of_week, short
 from risk.baselines.service import session_mark
 from risk.behaviours.history import View, with_place
-from risk.contexts.model import SEVERE, Change, Context, causes_of, changed_values
+from risk.contexts.model import (
+    SEVERE,
+    Change,
+    Context,
+    causes_of,
+    changed_values,
+    ciphers_of,
+)
 from risk.contexts.parsing import bounded, bounded_chain
 from risk.contexts.stored import render_context
 from risk.inline.forks import Spot, Trail
@@ -194,6 +201,7 @@ def occurrence_of(
         ua=here.ua_family or None,
         app=app_id or None,
         session=session_mark(session.iss, session.sid),
+        tls=ciphers_of(here.ja4) or None,
     )
     return with_place(seen, record)
 
@@ -214,6 +222,7 @@ def features_of(
         known,
         behaviours=view.behaviours,
         familiar=view.familiar,
+        peer_familiar=view.peer_familiar,
         org_familiar=view.org_familiar,
         is_learning=view.is_learning,
         org_is_learning=view.org_is_learning,

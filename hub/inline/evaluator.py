@@ -292,7 +292,11 @@ class Evaluator:
             None
             if seen is None
             else await self._history.view(
-                session.tenant_id, session.user_id, seen, reading=pace.slow_down
+                session.tenant_id,
+                session.user_id,
+                seen,
+                groups=groups[session.user_id],
+                reading=pace.slow_down,
             )
         )
         facts = RequestFacts(

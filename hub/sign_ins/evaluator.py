@@ -26,6 +26,7 @@ from risk.baselines.model import Occurrence, hour_of_week, short
 from risk.baselines.service import session_mark
 from risk.behaviours.history import NETWORK_DIMENSIONS, History, View, with_place
 from risk.contexts.agents import parse_agent
+from risk.contexts.model import ciphers_of
 from risk.entities import service as entities
 from risk.entities.model import Reference
 from risk.ips.model import IPRisk
@@ -245,7 +246,7 @@ class SignIns:
         person = await self._person(asked)
         origin = await self._origins.judge(asked.tenant_id, question.chain)
         here = _occurrence(asked, origin, now)
-        view = await self._history.view(asked.tenant_id, person.user_id, here)
+        view = await self._history.view(asked.tenant_id, person.user_id, here, groups=person.groups)
         if origin.is_exempt:
             view = replace(
                 view,
@@ -301,6 +302,7 @@ class SignIns:
                 user_level=person.level,
                 device_level=person.device_level,
                 familiar=view.familiar,
+                peer_familiar=view.peer_familiar,
                 org_familiar=view.org_familiar,
                 is_learning=view.is_learning,
                 org_is_learning=view.org_is_learning,
@@ -361,6 +363,7 @@ def _occurrence(asked: Asked, origin: Origin, now: datetime) -> Occurrence:
             ua=parse_agent(question.user_agent).family or None,
             app=question.app,
             session=session_mark(asked.iss, question.sid) if asked.iss and question.sid else None,
+            tls=ciphers_of(question.ja4) or None,
         ),
         origin.record,
     )

@@ -33,8 +33,8 @@ CURSOR_CHARS_MAX: Final = 64
 async def evaluate_sign_in(request: Request) -> Response:
     """Decide about a sign-in or the enrolment of a factor; unknown members are ignored.
 
-    `{user, ip? | ip_chain?, user_agent?, device?, app?, action?, phase?, outcome?, amr?, acr?,
-    iss?, sid?}`. Without any word of where or with what, only who it is decides.
+    `{user, ip? | ip_chain?, user_agent?, ja4?, device?, app?, action?, phase?, outcome?, amr?,
+    acr?, iss?, sid?}`. Without any word of where or with what, only who it is decides.
     """
     caller = evaluator(request)
     body = await json_object(request)

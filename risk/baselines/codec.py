@@ -16,7 +16,9 @@ import msgspec
 from risk.baselines.model import Baseline, Count, Occurrence
 
 #: the form that is written; an unknown one reads as no baseline, and is learned anew
-VERSION: Final = 1
+VERSION: Final = 2
+#: forms that are read -> numbers of each occurrence; the first one knew no TLS fingerprints
+_ROWS: Final = {1: 7, VERSION: 8}
 NONE: Final = -1
 #: of a logarithm: a weight is kept to a seventh of a hundredth
 LOG_PARTS: Final = 500
@@ -47,13 +49,13 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     places: list[_Place]
     recent: list[int]
     counts: dict[str, list[int]]
+    peers: list[str] = []
 
 
 class _Version(msgspec.Struct, array_like=True):
     version: int
 
 
-_ROW: Final = 7
 _COUNT: Final = 4
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(_Stored)
@@ -87,6 +89,7 @@ def encode(baseline: Baseline) -> bytes:
             words.number(seen.ua),
             words.number(seen.app),
             words.number(seen.session),
+            words.number(seen.tls),
         )
         before_ms = at_ms
     counts = {
@@ -111,6 +114,7 @@ def encode(baseline: Baseline) -> bytes:
             places=list(places),
             recent=recent,
             counts=counts,
+            peers=list(baseline.peers),
         )
     )
 
@@ -121,7 +125,7 @@ def decode(body: bytes) -> Baseline:
     Nothing known means learning, and never "known good". Raises nothing.
     """
     try:
-        if _VERSIONS.decode(body).version != VERSION:
+        if _VERSIONS.decode(body).version not in _ROWS:
             return Baseline()
         stored = _DECODER.decode(body)
         return Baseline(
@@ -130,6 +134,7 @@ def decode(body: bytes) -> Baseline:
                 name: dict(_counts(stored.words, values)) for name, values in stored.counts.items()
             },
             events=stored.events,
+            peers=tuple(stored.peers),
         )
     except (msgspec.MsgspecError, IndexError, OverflowError, ValueError):
         return Baseline()
@@ -150,10 +155,10 @@ def _place_of(seen: Occurrence) -> _Place:
 
 def _occurrences(stored: _Stored) -> Iterator[Occurrence]:
     words: list[str | None] = [*stored.words, None]  # NONE is the last one
-    places, row = stored.places, stored.recent
+    places, row, width = stored.places, stored.recent, _ROWS[stored.version]
     at = _EPOCH
-    for first in range(0, len(row), _ROW):
-        step_ms, ip, place, device, ua, app, session = row[first : first + _ROW]
+    for first in range(0, len(row), width):
+        step_ms, ip, place, device, ua, app, session, *tls = row[first : first + width]
         at += step_ms * _MS
         where = places[place]
         yield Occurrence(
@@ -171,6 +176,7 @@ def _occurrences(stored: _Stored) -> Iterator[Occurrence]:
             ua=words[ua],
             app=words[app],
             session=words[session],
+            tls=words[tls[0]] if tls else None,
         )
 
 

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from risk.baselines import store
 from risk.baselines.codec import decode, encode
-from risk.baselines.model import Baseline, Occurrence, record
+from risk.baselines.model import Baseline, Occurrence, peer_marks, record
 from risk.baselines.service import (
     BASELINES_KIND,
     EVERYBODY,
@@ -22,6 +22,7 @@ from risk.baselines.service import (
     RECORD_GOOD,
     RecordGood,
     org_pair,
+    peer_pair,
 )
 from risk.sql.store import Connection
 from runtime.behind import WriteBehind
@@ -37,6 +38,9 @@ ORG_HELD_MAX: Final = 100_000
 ORG_TTL_S: Final = 60.0
 #: a place is well known of a tenant when this many of its users were seen there
 ORG_USERS_MIN: Final = 3
+#: what is usual in a group: that many of its members, and that share of those who are known
+PEER_USERS_MIN: Final = 3
+PEER_SHARE_MIN: Final = 0.1
 #: a tenant with fewer users is new itself
 ORG_LEARNING_USERS: Final = 5
 
@@ -48,9 +52,13 @@ _lost_total = Counter(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrgView:
-    """What a tenant's users are known for. familiar: dimensions whose value is well known."""
+    """What others are known for. familiar: dimensions whose value is well known of the tenant.
+
+    peer_familiar: of a group of the user's.
+    """
 
     familiar: frozenset[str]
+    peer_familiar: frozenset[str]
     is_learning: bool
 
 
@@ -85,17 +93,21 @@ class Baselines:
         tenant_id: str,
         values: Mapping[str, str],
         *,
+        groups: Collection[str] = (),
         reading: Callable[[], None] | None = None,
     ) -> OrgView:
         """Return what of these values (by dimension) is well known of the tenant's users.
 
-        reading: is called before the database is asked. Raises database errors.
+        groups: of the user, whose members are peers. reading: is called before the database is
+        asked. Raises database errors.
         """
         now = time.monotonic()
-        wanted = {
-            EVERYBODY,
-            *(org_pair(name, value) for name, value in values.items() if name in ORG_DIMENSIONS),
+        marks = peer_marks(groups)
+        pairs = {
+            name: org_pair(name, value) for name, value in values.items() if name in ORG_DIMENSIONS
         }
+        everybody = {EVERYBODY, *pairs.values()}
+        wanted = everybody | {peer_pair(mark, *pair) for mark in marks for pair in everybody}
         held = {pair: self._org.get((tenant_id, *pair)) for pair in wanted}
         missing = {
             pair for pair, entry in held.items() if entry is None or entry[1] < now - ORG_TTL_S
@@ -114,9 +126,17 @@ class Baselines:
                 self._org.popitem(last=False)
         return OrgView(
             familiar=frozenset(
+                name for name, pair in pairs.items() if users[pair] >= ORG_USERS_MIN
+            ),
+            peer_familiar=frozenset(
                 name
-                for name, value in values.items()
-                if users.get(org_pair(name, value), 0) >= ORG_USERS_MIN
+                for name, pair in pairs.items()
+                if any(
+                    _is_known_of_peers(
+                        users[peer_pair(mark, *pair)], users[peer_pair(mark, *EVERYBODY)]
+                    )
+                    for mark in marks
+                )
             ),
             is_learning=users[EVERYBODY] < ORG_LEARNING_USERS,
         )
@@ -124,6 +144,11 @@ class Baselines:
     def saw(self, tenant_id: str, user_id: str, seen: Occurrence) -> None:
         """Know at once, in this process, what is about to be written."""
         self._bodies.amend(tenant_id, user_id, lambda body: encode(record(decode(body), seen)[0]))
+
+
+def _is_known_of_peers(seen: int, members: int) -> bool:
+    """Return whether what so many members of a group are known for is usual in it."""
+    return seen >= PEER_USERS_MIN and seen >= members * PEER_SHARE_MIN
 
 
 async def _read(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -30,6 +30,8 @@ FAMILIAR_WEIGHT_MIN: Final = 0.5
 _EPOCH: Final = datetime(2020, 1, 1, tzinfo=UTC)
 DAY_S: Final = 86_400
 HOURS_PER_WEEK: Final = 168
+#: groups of a user that count as peers, by name
+PEER_GROUPS_MAX: Final = 8
 
 #: dimension to the values kept of a user; the weakest go first
 VALUES_MAX: Final[Mapping[str, int]] = MappingProxyType(
@@ -41,6 +43,7 @@ VALUES_MAX: Final[Mapping[str, int]] = MappingProxyType(
         "prefix": 64,
         "trip": 64,
         "device": 32,
+        "tls": 16,
         "ua": 16,
         "app": 64,
         "hour": HOURS_PER_WEEK,
@@ -53,6 +56,7 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
 
     region: ISO 3166-2. is_shared: the address is a relay, a VPN or a data centre, so that its
     place is not the user's. device, session: short hashes (`short`), never the tokens themselves.
+    tls: what of the client's JA4 outlives its updates (`contexts.model.ciphers_of`).
     """
 
     at: datetime
@@ -69,6 +73,7 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
     ua: str | None = None
     app: str | None = None
     session: str | None = None
+    tls: str | None = None
 
 
 class Count(msgspec.Struct, frozen=True, array_like=True):
@@ -84,11 +89,15 @@ Counts = Mapping[str, Mapping[str, Count]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """What is known-good of one user. recent: oldest first. events: good sign-ins in all."""
+    """What is known-good of one user. recent: oldest first. events: good sign-ins in all.
+
+    peers: marks of the groups whose counts this user is part of (`peer_marks`).
+    """
 
     recent: tuple[Occurrence, ...] = ()
     counts: Counts = field(default_factory=dict)
     events: int = 0
+    peers: tuple[str, ...] = ()
 
     @property
     def is_learning(self) -> bool:
@@ -108,6 +117,11 @@ def short(text: str | None) -> str | None:
         return None
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest()
     return base64.urlsafe_b64encode(digest).decode()
+
+
+def peer_marks(groups: Iterable[str]) -> frozenset[str]:
+    """Return the marks of a user's groups, a few of them where there are many. Raises nothing."""
+    return frozenset(mark for each in sorted(groups)[:PEER_GROUPS_MAX] if (mark := short(each)))
 
 
 def prefix_of(ip: str) -> str:
@@ -138,6 +152,7 @@ def values_of(seen: Occurrence, before: Occurrence | None) -> dict[str, str]:
         "prefix": prefix_of(seen.ip) if seen.ip else None,
         "trip": f"{came_from}>{city}" if city and came_from and came_from != city else None,
         "device": seen.device,
+        "tls": seen.tls,
         "ua": seen.ua,
         "app": seen.app,
         "hour": str(hour_of_week(seen.at)),
@@ -172,7 +187,7 @@ def record(known: Baseline, seen: Occurrence) -> tuple[Baseline, frozenset[tuple
         for name in VALUES_MAX
     }
     recent = (*known.recent[:place], seen, *known.recent[place:])[-RECENT_MAX:]
-    return Baseline(recent=recent, counts=counts, events=known.events + 1), new
+    return replace(known, recent=recent, counts=counts, events=known.events + 1), new
 
 
 def _is_same(one: Occurrence, other: Occurrence) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -15,15 +16,18 @@ import msgspec
 
 from risk.baselines import store
 from risk.baselines.codec import decode, encode
-from risk.baselines.model import Baseline, Occurrence, record, short, withdraw
+from risk.baselines.model import Baseline, Occurrence, peer_marks, record, short, withdraw
+from risk.entities import store as entities_store
 from risk.sql.store import Connection
 from runtime.changes import note_changes
 from runtime.writer import Operation
 
 #: what the change feed calls baselines; refs are users
 BASELINES_KIND: Final = "baselines"
-#: what of a user is also counted for the tenant: places, never devices
-ORG_DIMENSIONS: Final = ("country", "region", "city", "asn", "prefix", "trip")
+#: what of a user is also counted for the tenant: places and kinds of client, never devices
+ORG_DIMENSIONS: Final = ("country", "region", "city", "asn", "prefix", "trip", "tls")
+#: begins the dimensions that count the members of groups
+PEER: Final = "peer:"
 #: the dimension that counts all users with a baseline, and its one value
 EVERYBODY: Final = ("user", "*")
 #: a value where nobody new was seen for longer is forgotten
@@ -71,7 +75,13 @@ async def _record_of_tenant(
     now = max(item.seen.at for item in batch.values())
     user_ids = {item.user_id for item in batch.values()}
     bodies = await store.lock_baselines(connection, tenant_id, user_ids, now=now)
-    known = {user_id: decode(body) for user_id, body in bodies.items()}
+    before = {user_id: decode(body) for user_id, body in bodies.items()}
+    known = dict(before)
+    people = await entities_store.read_entities(connection, tenant_id, entity_ids=user_ids)
+    marks = {
+        user_id: peer_marks(people[user_id].groups if user_id in people else ())
+        for user_id in known
+    }
     org: Tally[tuple[str, str]] = Tally()
     org[EVERYBODY] += sum(1 for body in bodies.values() if not body)
     brought: set[int] = set()
@@ -79,7 +89,16 @@ async def _record_of_tenant(
         known[item.user_id], new = record(known[item.user_id], item.seen)
         if new:
             brought.add(place)
-        org.update(pair for pair in map(_org_pair, new) if pair[0] in ORG_DIMENSIONS)
+        pairs = [pair for pair in map(_org_pair, new) if pair[0] in ORG_DIMENSIONS]
+        org.update(pairs)
+        for mark in marks[item.user_id].intersection(known[item.user_id].peers):
+            org.update(peer_pair(mark, *pair) for pair in pairs)
+    for user_id, present in marks.items():
+        for mark in present.difference(before[user_id].peers):
+            org.update(_of_peer(mark, known[user_id]))
+        for mark in frozenset(before[user_id].peers) - present:
+            org.subtract(_of_peer(mark, before[user_id]))
+        known[user_id] = replace(known[user_id], peers=tuple(sorted(present)))
     await store.write_baselines(
         connection,
         [_row(tenant_id, user_id, known[user_id], at=now) for user_id in sorted(known)],
@@ -91,6 +110,18 @@ async def _record_of_tenant(
     users = sorted({batch[place].user_id for place in brought})
     await note_changes(connection, BASELINES_KIND, [(tenant_id, user_id) for user_id in users])
     return brought
+
+
+def _of_peer(mark: str, baseline: Baseline) -> list[tuple[str, str]]:
+    """Return what a member of a group adds to its counts: itself, and all it is known for."""
+    return [
+        peer_pair(mark, *EVERYBODY),
+        *(
+            peer_pair(mark, *org_pair(name, value))
+            for name in ORG_DIMENSIONS
+            for value in baseline.counts.get(name, {})
+        ),
+    ]
 
 
 def _row(tenant_id: str, user_id: str, baseline: Baseline, *, at: datetime) -> dict[str, object]:
@@ -110,6 +141,11 @@ def _org_pair(pair: tuple[str, str]) -> tuple[str, str]:
 def org_pair(dimension: str, value: str) -> tuple[str, str]:
     """Return how a value is counted for the tenant: long ones by their beginning."""
     return dimension, value[: store.VALUE_CHARS_MAX]
+
+
+def peer_pair(mark: str, dimension: str, value: str) -> tuple[str, str]:
+    """Return how a value is counted for a group, by its mark."""
+    return f"{PEER}{dimension}", f"{mark}:{value}"[: store.VALUE_CHARS_MAX]
 
 
 async def withdraw_sessions(connection: Connection, items: Sequence[WithdrawSession]) -> list[bool]:

@@ -50,17 +50,18 @@ def _needed(behaviour: Behaviour) -> int:
 
 
 def _compared(seen: Occurrence, behaviour: Behaviour) -> object:
-    if behaviour.granularity is Granularity.CITY:
-        return city_of(seen)
-    if behaviour.granularity is Granularity.SUBDIVISION:
-        return seen.region
-    if behaviour.granularity is Granularity.COUNTRY:
-        return seen.country
-    if behaviour.type is BehaviourType.ANOMALOUS_DEVICE:
-        return seen.device
-    if behaviour.type is BehaviourType.ANOMALOUS_ASN:
-        return seen.asn
-    return seen.app if behaviour.type is BehaviourType.ANOMALOUS_APP else seen.ip or None
+    if behaviour.granularity is not None:
+        return {
+            Granularity.CITY: city_of(seen),
+            Granularity.SUBDIVISION: seen.region,
+            Granularity.COUNTRY: seen.country,
+        }.get(behaviour.granularity)
+    return {
+        BehaviourType.ANOMALOUS_DEVICE: seen.device,
+        BehaviourType.ANOMALOUS_ASN: seen.asn,
+        BehaviourType.ANOMALOUS_TLS: seen.tls,
+        BehaviourType.ANOMALOUS_APP: seen.app,
+    }.get(behaviour.type, seen.ip or None)
 
 
 def _nearness(looked_at: Sequence[Occurrence], here: Occurrence, behaviour: Behaviour) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +37,7 @@ class View:
     baseline: Baseline
     behaviours: Mapping[str, str]
     familiar: frozenset[str]
+    peer_familiar: frozenset[str]
     org_familiar: frozenset[str]
     is_learning: bool
     org_is_learning: bool
@@ -61,6 +62,7 @@ def with_place(seen: Occurrence, record: IPRecord | None) -> Occurrence:
         ua=seen.ua,
         app=seen.app,
         session=seen.session,
+        tls=seen.tls,
     )
 
 
@@ -86,10 +88,12 @@ class History:
         user_id: str | None,
         here: Occurrence,
         *,
+        groups: Collection[str] = (),
         reading: Callable[[], None] | None = None,
     ) -> View:
         """Return what is known of a user at this place; of nobody, what the tenant knows.
 
+        What is not known of the user may be of peers (groups: of the user), else of the tenant.
         At most one indexed query each for the user and the tenant, none when warm. reading: is
         called before a query. Raises database errors, and ValueError when the address is none.
         """
@@ -99,11 +103,14 @@ class History:
             else await self.baselines.of(tenant_id, user_id, reading=reading)
         )
         before = known.recent[-1] if known.recent else None
-        org = await self.baselines.org(tenant_id, values_of(here, before), reading=reading)
+        org = await self.baselines.org(
+            tenant_id, values_of(here, before), groups=groups, reading=reading
+        )
         return View(
             baseline=known,
             behaviours=behaviours(known, here, await self._settings(tenant_id)),
             familiar=familiar(known, here),
+            peer_familiar=org.peer_familiar,
             org_familiar=org.familiar,
             is_learning=known.is_learning,
             org_is_learning=org.is_learning,

@@ -31,7 +31,8 @@ class BehaviourType(StrEnum):
     ANOMALOUS_IP = "ANOMALOUS_IP"
     ANOMALOUS_ASN = "ANOMALOUS_ASN"
     VELOCITY = "VELOCITY"
-    #: two of ours
+    #: three of ours
+    ANOMALOUS_TLS = "ANOMALOUS_TLS"
     ANOMALOUS_APP = "ANOMALOUS_APP"
     ANOMALOUS_HOUR = "ANOMALOUS_HOUR"
 
@@ -101,6 +102,12 @@ BUILT_IN: Final = (
     _built_in("new_ip", "New IP", BehaviourType.ANOMALOUS_IP, events_max=EVENTS_IP_DEFAULT),
     _built_in("new_asn", "New ASN", BehaviourType.ANOMALOUS_ASN, events_max=20),
     _built_in("velocity", "Velocity", BehaviourType.VELOCITY, velocity_kph=VELOCITY_KPH),
+    _built_in(
+        "new_tls_fingerprint",
+        "New TLS Fingerprint",
+        BehaviourType.ANOMALOUS_TLS,
+        events_max=20,
+    ),
     _built_in("new_app", "New App", BehaviourType.ANOMALOUS_APP, events_max=EVENTS_MAX),
     _built_in(
         "unusual_hour",

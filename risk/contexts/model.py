@@ -271,13 +271,17 @@ def _agent_changes(before: Context, after: Context) -> set[Change]:
         found.add(Change.USER_AGENT)
     elif after.ua_major > before.ua_major:
         found.add(Change.MINOR)
-    elif _ciphers(before.ja4) != _ciphers(after.ja4) and before.ja4 and after.ja4:
+    elif ciphers_of(before.ja4) != ciphers_of(after.ja4) and before.ja4 and after.ja4:
         # Same words, another TLS stack: somebody else speaks them.
         found.add(Change.USER_AGENT)
     return found
 
 
-def _ciphers(ja4: str) -> str:
+def ciphers_of(ja4: str) -> str:
+    """Return the part of a JA4 that is the client's own and outlives its updates; "" for "".
+
+    What is no JA4 is taken as it is. Raises nothing.
+    """
     parts = ja4.split("_")
     return parts[1] if len(parts) == _JA4_PARTS else ja4
 

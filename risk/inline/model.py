@@ -16,6 +16,7 @@ from risk.inline.proofs import is_recent, is_strong
 from risk.model import Level
 from risk.policies.facts import RequestFacts
 from risk.scoring.model import Features, Score, Scorer
+from risk.scoring.rules import news
 from risk.verdict import Decision, Scope, Verdict, strongest
 
 REASONS_MAX: Final = 20
@@ -304,7 +305,8 @@ def _scored(
     if not changes:
         return _UNCHANGED, Level.LOW
     named = tuple(each.value for each in changes)
-    score = scorer.score(replace(situation.features, changes=named))
+    seen = situation.features
+    score = scorer.score(replace(seen, changes=named, behaviours=news(seen.behaviours, named)))
     floor = max(
         level_min(changes),
         situation.binding,

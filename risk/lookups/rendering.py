@@ -7,6 +7,7 @@ from typing import Final
 
 from risk import level as levels
 from risk import standing
+from risk.baselines.model import EVENTS_MIN, Baseline
 from risk.feedback.model import Feedback
 from risk.model import EntityKind, Level
 from risk.ranking import Ranking
@@ -47,6 +48,15 @@ def render_standing(found: Standing, *, as_of: datetime | None = None) -> dict[s
     if as_of is not None:
         rendered["as_of"] = as_of.isoformat()
     return rendered
+
+
+def render_baseline(known: Baseline) -> dict[str, object]:
+    """Render how well a user is known: while it is learned, novelty alone is at most MEDIUM."""
+    return {
+        "is_learning": known.is_learning,
+        "good_sign_ins": known.events,
+        "needed": EVENTS_MIN,
+    }
 
 
 def render_past(found: Standing, *, kept: Level | None, as_of: datetime) -> dict[str, object]:

@@ -14,6 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from risk import explanation, rendering, standing
+from risk.baselines import store as baselines
+from risk.baselines.codec import decode
 from risk.deps import RiskDeps
 from risk.feedback import store as feedback_store
 from risk.feedback.service import LISTED_MAX
@@ -117,7 +119,11 @@ async def get_risk(request: Request, kind: EntityKind) -> Response:
         if not is_user:
             return json_answer(shapes.render_standing(now))
         kept_risk = await explanation.user_risk(connection, caller.tenant_id, subject.entity_id)
-    shown = rendering.render_user(kept_risk) | {"score": now.ranking.score}
+        body = await baselines.read_baseline(connection, caller.tenant_id, subject.entity_id)
+    shown = rendering.render_user(kept_risk) | {
+        "score": now.ranking.score,
+        "baseline": shapes.render_baseline(decode(body)),
+    }
     return json_answer(shown)
 
 

@@ -22,10 +22,11 @@ class Features:
 
     changes: classes of change since the session's anchor (`risk.contexts`), in any order and case;
     none for a sign-in. behaviours: name to POSITIVE, NEGATIVE, UNKNOWN or BAD_REQUEST. familiar,
-    org_familiar: dimensions (`risk.baselines`) in which what is seen is well known of this user,
-    or of the tenant's users. is_learning, org_is_learning: too little is known to speak of
-    novelty. hour: of the week, UTC, 0 to 167. failures: sign-ins that failed of late, of this user
-    or from this address. ip_reasons: who reported the address, as codes.
+    peer_familiar, org_familiar: dimensions (`risk.baselines`) in which what is seen is well known
+    of this user, of members of a group of theirs, or of the tenant's users. is_learning,
+    org_is_learning: too little is known to speak of novelty. hour: of the week, UTC, 0 to 167.
+    failures: sign-ins that failed of late, of this user or from this address. ip_reasons: who
+    reported the address, as codes.
     """
 
     changes: tuple[str, ...] = ()
@@ -36,6 +37,7 @@ class Features:
     user_level: Level = Level.LOW
     device_level: Level = Level.LOW
     familiar: frozenset[str] = frozenset()
+    peer_familiar: frozenset[str] = frozenset()
     org_familiar: frozenset[str] = frozenset()
     is_learning: bool = False
     org_is_learning: bool = True

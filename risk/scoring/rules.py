@@ -11,7 +11,7 @@ answer explains itself. LOW is below 3 points, HIGH begins at 6 (docs/scoring.md
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -82,18 +82,29 @@ BEHAVIOURS: Final = MappingProxyType(
         "New IP": Novelty(code="new_ip", points=0.25, group=NETWORK, dimension="prefix"),
         "Velocity": Novelty(code="velocity", points=2.0, group=NETWORK, dimension="trip"),
         "New Device": Novelty(code="new_device", points=2.75, group=DEVICE, dimension="device"),
+        "New TLS Fingerprint": Novelty(
+            code="new_tls_fingerprint", points=0.5, group=DEVICE, dimension="tls"
+        ),
         "New App": Novelty(code="new_app", points=0.25, group=OTHER, dimension="app"),
         "Unusual Hour": Novelty(code="unusual_hour", points=0.25, group=OTHER, dimension="hour"),
     }
 )
 #: A request that leaves the device out, although the user's devices are known, gains nothing by it.
 _MISSING_COUNTS_AS_NEW: Final = frozenset({"New Device"})
+#: what nobody knows of these is no sign of anything: many callers never tell
+_UNKNOWN_IS_NOTHING: Final = frozenset({"trip", "tls"})
+#: changes of a session after which behaviours about places, or about clients, are news
+_OF_PLACE: Final = frozenset({"minor", "network", "asn", "country"})
+_OF_CLIENT: Final = SEVERE
 #: what an unknown behaviour weighs, where nobody in the tenant was seen there either
 UNKNOWN_SHARE: Final = 0.5
 #: what colleagues do counts half as new
 ORG_SHARE: Final = 0.5
-#: points taken off a change of network or country to one that is known: (of the user, of the org)
-KNOWN_CHANGE: Final = MappingProxyType({"asn": (2.5, 1.5), "country": (1.0, 0.5)})
+#: what members of a group of the user's do counts a quarter as new
+PEER_SHARE: Final = 0.75
+#: points taken off a change of network or country to one that is known: of the user, of peers, of
+#: the org
+KNOWN_CHANGE: Final = MappingProxyType({"asn": (2.5, 2.0, 1.5), "country": (1.0, 0.75, 0.5)})
 _NEGATED_BY: Final = MappingProxyType({"asn": "New ASN", "country": "New Country"})
 
 #: kinds of address, the first that fits counts: (suffix or whole name, points, may become familiar)
@@ -192,10 +203,14 @@ def _of_changes(features: Features) -> Iterator[_Part]:
         points, group, reason = CHANGES[change]
         yield _part(f"{change}_changed", points, reason, group)
         if change in KNOWN_CHANGE:
-            of_user, of_org = KNOWN_CHANGE[change]
+            of_user, of_peers, of_org = KNOWN_CHANGE[change]
             if change in features.familiar or _is_negative(features, _NEGATED_BY[change]):
                 yield _part(
                     f"{change}_known", -of_user, f"This {change} is known of the user.", group
+                )
+            elif change in features.peer_familiar:
+                yield _part(
+                    f"{change}_known_to_peers", -of_peers, f"Peers use this {change}.", group
                 )
             elif change in features.org_familiar:
                 yield _part(
@@ -210,8 +225,8 @@ def _is_negative(features: Features, behaviour: str) -> bool:
 def _of_behaviours(features: Features) -> Iterator[_Part]:
     for name, novelty in BEHAVIOURS.items():
         value = features.behaviours.get(name)
-        if name == "New Device" and any(each.lower() == "device" for each in features.changes):
-            continue  # the change has said so
+        if _is_told(name, value, {each.lower() for each in features.changes}):
+            continue
         points = _points_of(novelty, value, features, counts_as_new=name in _MISSING_COUNTS_AS_NEW)
         if not points:
             continue
@@ -225,6 +240,14 @@ def _of_behaviours(features: Features) -> Iterator[_Part]:
                 novelty.group,
                 is_novelty=True,
             )
+        elif novelty.dimension in features.peer_familiar:
+            yield _part(
+                f"{novelty.code}_familiar_to_peers",
+                -points * PEER_SHARE,
+                f"{name}: well known of peers.",
+                novelty.group,
+                is_novelty=True,
+            )
         elif novelty.dimension in features.org_familiar:
             yield _part(
                 f"{novelty.code}_familiar_to_org",
@@ -235,15 +258,41 @@ def _of_behaviours(features: Features) -> Iterator[_Part]:
             )
 
 
+def news(behaviours: Mapping[str, str], changes: Collection[str]) -> dict[str, str]:
+    """Return of behaviours what is news about a session that changed like this.
+
+    A session was accepted with its place and its client: however new those are to the user, they
+    say nothing about a change of the other. Raises nothing.
+    """
+    named = {each.lower() for each in changes}
+    groups = {OTHER}
+    if named & _OF_PLACE:
+        groups.add(NETWORK)
+    if named & _OF_CLIENT:
+        groups.add(DEVICE)
+    return {
+        name: value
+        for name, value in behaviours.items()
+        if name not in BEHAVIOURS or BEHAVIOURS[name].group in groups
+    }
+
+
+def _is_told(name: str, value: str | None, changes: set[str]) -> bool:
+    """Return whether a change of the session has said already what a behaviour says."""
+    if name == "New Device":
+        return "device" in changes or ("signal_loss" in changes and value == BAD_REQUEST)
+    return name == "New TLS Fingerprint" and "user_agent" in changes
+
+
 def _points_of(
     novelty: Novelty, value: str | None, features: Features, *, counts_as_new: bool
 ) -> float:
     """Return what a behaviour weighs before what is familiar is taken off."""
     if value == POSITIVE or (value == BAD_REQUEST and counts_as_new):
         return novelty.points
-    if value in {UNKNOWN, BAD_REQUEST} and novelty.dimension != "trip":
+    if value in {UNKNOWN, BAD_REQUEST} and novelty.dimension not in _UNKNOWN_IS_NOTHING:
         # Where the tenant itself is new, that nobody was seen there says nothing.
-        is_strange = novelty.dimension not in features.org_familiar
+        is_strange = novelty.dimension not in features.org_familiar | features.peer_familiar
         return novelty.points * UNKNOWN_SHARE * (is_strange and not features.org_is_learning)
     return 0.0
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from risk.contexts.parsing import JA4_CHARS_MAX
 from risk.ips.model import normal_ip
 from risk.policies.facts import RequestKind
 from runtime.errors import Invalid
@@ -62,6 +63,7 @@ class SignInQuestion:
 
     chain: tuple[str, ...] = ()
     user_agent: str = ""
+    ja4: str = ""
     device_id: str | None = None
     device_token_hash: str | None = None
     app: str | None = None
@@ -107,9 +109,9 @@ class SignInRecord(msgspec.Struct, frozen=True, kw_only=True):
 def parse_question(body: Mapping[str, object]) -> SignInQuestion:
     """Read the members of a question, the user apart; unknown ones are ignored.
 
-    `{ip? | ip_chain?, user_agent?, device?: {id?, token_hash?}, app?, action?, phase?, outcome?,
-    amr?, acr?, sid?}`. What a browser sends is cut to size, what the caller builds is refused when
-    it is wrong. Raises Invalid with pointers.
+    `{ip? | ip_chain?, user_agent?, ja4?, device?: {id?, token_hash?}, app?, action?, phase?,
+    outcome?, amr?, acr?, sid?}`. What a browser sends is cut to size, what the caller builds is
+    refused when it is wrong. Raises Invalid with pointers.
     """
     phase = _member(body, "phase", Phase, Phase.BEFORE)
     outcome = _member(body, "outcome", Outcome, None)
@@ -130,6 +132,7 @@ def parse_question(body: Mapping[str, object]) -> SignInQuestion:
     return SignInQuestion(
         chain=_chain(body),
         user_agent=(user_agent or "")[:USER_AGENT_CHARS_MAX],
+        ja4=_text(body.get("ja4"), "/ja4", JA4_CHARS_MAX) or "",
         device_id=_text(device.get("id"), "/device/id", DEVICE_ID_CHARS_MAX),
         device_token_hash=_text(
             device.get("token_hash"), "/device/token_hash", TOKEN_HASH_CHARS_MAX

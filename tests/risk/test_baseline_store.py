@@ -15,6 +15,9 @@ from risk.baselines import service, store
 from risk.baselines.memory import Baselines, Recorder
 from risk.baselines.model import NOTHING, Baseline, Occurrence, record, short, values_of
 from risk.baselines.service import RecordGood, WithdrawSession, session_mark
+from risk.entities import store as entities_store
+from risk.entities.model import Entity
+from risk.model import EntityKind
 from runtime.behind import WAITING_MAX
 from runtime.changes import ChangeFeed
 from runtime.database import Database
@@ -141,6 +144,51 @@ async def test_a_place_of_three_colleagues_is_well_known_of_the_tenant(place: Pl
         assert view.familiar == (
             {"country", "region", "city", "asn", "prefix"} if count >= 3 else frozenset()
         )
+
+
+async def in_groups(place: Place, **members: tuple[str, ...]) -> None:
+    """Let users be in groups; adds those who are new."""
+    async with place.database.transaction() as connection:
+        known = await entities_store.read_entities(connection, TENANT, entity_ids=members)
+        for user_id, groups in members.items():
+            row = Entity(
+                tenant_id=TENANT,
+                entity_id=user_id,
+                kind=EntityKind.USER,
+                label=user_id,
+                external_id=None,
+                groups=groups,
+                created_at=NOW,
+            )
+            if user_id in known:
+                await entities_store.update_entity(connection, row)
+            else:
+                await entities_store.add_entities(connection, [row])
+
+
+async def test_what_three_of_a_group_are_known_for_is_well_known_of_its_members(
+    place: Place,
+) -> None:
+    """Who joins a group later is counted with all they are known for; who leaves, no more."""
+    here = values_of(seen(HOME, at(0)), None)
+    await in_groups(place, usr_1=("sales",), usr_2=("sales", "golf"), usr_3=("ops",))
+
+    async def familiar(*groups: str) -> frozenset[str]:
+        fresh = Baselines(place.database, place.feed)
+        return (await fresh.org(TENANT, here, groups=groups)).peer_familiar
+
+    for user in ("usr_1", "usr_2", "usr_3"):
+        await place.record((user, seen(HOME, at(0))))
+    assert await familiar("sales", "golf", "ops") == frozenset()
+
+    await in_groups(place, usr_3=("sales",))
+    await place.record(("usr_3", seen(HOME, at(30))))
+    assert await familiar("sales") == {"country", "region", "city", "asn", "prefix"}
+    assert await familiar("golf") == await familiar() == frozenset()
+
+    await in_groups(place, usr_1=())
+    await place.record(("usr_1", seen(HOME, at(60))))
+    assert await familiar("sales") == frozenset()
 
 
 async def test_places_where_nobody_new_comes_are_forgotten(place: Place) -> None:

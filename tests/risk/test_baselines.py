@@ -91,8 +91,8 @@ def judge(baseline: Baseline, here: Occurrence, **more: Any) -> Level:
 
 
 def test_row_16_a_a_place_is_known_after_twenty_good_sign_ins() -> None:
-    baseline = known(*(seen(HOME, NOW - days(20 - day)) for day in range(20)))
-    here = seen(HOME, NOW)
+    baseline = known(*(seen(HOME, NOW - days(20 - day), tls="a") for day in range(20)))
+    here = seen(HOME, NOW, tls="a")
 
     assert not baseline.is_learning
     assert set(behaviours(baseline, here, BUILT_IN).values()) == {NEGATIVE}
@@ -282,6 +282,14 @@ def test_a_baseline_of_an_unknown_version_is_nothing_known() -> None:
     assert decode(msgspec.msgpack.encode(body)) == NOTHING
 
 
+def test_the_first_form_is_read_too() -> None:
+    """It knew no TLS fingerprints and no peers: nobody is learned anew because of an update."""
+    baseline = known(seen(HOME, NOW))
+    version, events, words, places, recent, counts, _ = msgspec.msgpack.decode(encode(baseline))
+    body = [version - 1, events, words, places, recent[:7], counts]
+    assert decode(msgspec.msgpack.encode(body)) == decode(encode(baseline))
+
+
 @given(OCCURRENCES, st.sampled_from(("a", "b")))
 def test_after_withdrawal_nothing_of_the_session_is_left(
     occurrences: list[Occurrence], session: str
@@ -321,5 +329,5 @@ def test_a_baseline_never_grows_beyond_its_bounds() -> None:
 
 
 def test_every_dimension_is_bounded() -> None:
-    away, home = seen(AWAY, NOW), seen(HOME, NOW)
+    away, home = seen(AWAY, NOW, tls="a"), seen(HOME, NOW)
     assert set(values_of(away, home)) == set(VALUES_MAX)

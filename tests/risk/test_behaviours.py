@@ -26,7 +26,7 @@ from runtime.errors import Invalid
 from tests.risk.kit import NOW
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "behaviours.md"
-_MANY = re.compile(r"(?:(\d+) x )?(\w+)(?:/([\w-]+))?(?::(\w+))?(?: -(\d+)([mh]))?")
+_MANY = re.compile(r"(?:(\d+) x )?(\w+)(?:/([\w-]+))?(?::(\w+))?(?:#(\w+))?(?: -(\d+)([mh]))?")
 VALUES = {"POSITIVE", "NEGATIVE", "UNKNOWN", "BAD_REQUEST"}
 
 
@@ -54,7 +54,7 @@ def occurrence(text: str, *, at: datetime) -> list[Occurrence]:
     """Return what one entry of the table stands for."""
     found = _MANY.fullmatch(text)
     assert found, text
-    many, place, device, app, ago, unit = found.groups()
+    many, place, device, app, tls, ago, unit = found.groups()
     ip, asn, country, region, city, latitude, longitude, accuracy, shared = (
         None if cell == "-" else cell for cell in PLACES[place]
     )
@@ -74,6 +74,7 @@ def occurrence(text: str, *, at: datetime) -> list[Occurrence]:
         is_shared=shared == "yes",
         device=None if device == "-" else short(device or "laptop"),
         app=app,
+        tls=tls,
     )
     return [seen] * int(many or 1)
 

@@ -20,7 +20,7 @@ from risk.scoring.model import (
     Features,
     Score,
 )
-from risk.scoring.rules import BEHAVIOURS, CHANGES, HIGH_AT, SEVERE, RuleScorer, level_of
+from risk.scoring.rules import BEHAVIOURS, CHANGES, HIGH_AT, SEVERE, RuleScorer, level_of, news
 from risk.scoring.service import SCORERS, scorer_named
 
 PLACE = ("New Country", "New State", "New City", "New Geo-Location", "New ASN", "New IP")
@@ -119,6 +119,41 @@ def test_a_session_on_another_device_is_not_told_twice_that_the_device_is_new() 
     assert (told.value, told.level) == (3.5, Level.MEDIUM)
 
 
+def test_what_a_change_says_no_behaviour_says_again() -> None:
+    lost = RuleScorer().score(
+        Features(changes=("signal_loss",), behaviours={"New Device": "BAD_REQUEST"})
+    )
+    assert (lost.value, lost.level) == (3.0, Level.MEDIUM)
+    told = score("New TLS Fingerprint", changes=("user_agent",))
+    assert told.value == 3.0
+    unknown = Features(behaviours={"New TLS Fingerprint": UNKNOWN}, org_is_learning=False)
+    assert RuleScorer().score(unknown).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        (("device",), {"New Device", "New TLS Fingerprint"}),
+        (("asn", "country"), {*PLACE, "Velocity"}),
+        (("minor",), {*PLACE, "Velocity"}),
+        (("ASN", "os"), {*PLACE, "Velocity", "New Device", "New TLS Fingerprint"}),
+        (("posture",), set()),
+    ],
+)
+def test_only_what_changed_is_news_about_a_session(
+    changes: tuple[str, ...], kept: set[str]
+) -> None:
+    """A session that began in a new place, and whose device token alone changes, is no HIGH."""
+    everything = dict.fromkeys((*BEHAVIOURS, "Our own"), POSITIVE)
+    assert set(news(everything, changes)) == kept | {"New App", "Unusual Hour", "Our own"}
+
+
+def test_another_device_token_alone_is_medium_however_new_the_place() -> None:
+    behaviours = news(dict.fromkeys(BEHAVIOURS, POSITIVE), ("device",))
+    told = RuleScorer().score(Features(changes=("device",), behaviours=behaviours))
+    assert told.level is Level.MEDIUM
+
+
 def test_a_reported_address_is_as_high_as_its_report() -> None:
     told = score(ip_level=Level.HIGH, ip_reasons=("ip_reported_high:crowd", "ip_reported_high:soc"))
     assert (told.level, told.value) == (Level.HIGH, HIGH_AT)
@@ -145,6 +180,18 @@ def test_a_new_user_is_judged_by_where_colleagues_are_seen() -> None:
     assert scorer.score(replace(base, org_familiar=everywhere)).value == 0.0
     assert scorer.score(base).level is Level.MEDIUM
     assert scorer.score(replace(base, org_is_learning=True)).value == 0.0
+
+
+def test_row_16_b_where_sales_travels_is_quiet_for_sales_and_not_for_everybody() -> None:
+    trip = ("asn", "country")
+    where = frozenset({"country", "region", "city", "asn", "prefix", "trip"})
+    of_peers = score(*PLACE, changes=trip, peer_familiar=where)
+    assert of_peers.level is Level.LOW
+    assert "asn_known_to_peers" in {each.name for each in of_peers.contributions}
+    assert score(*PLACE, changes=trip, org_familiar=where).level is Level.MEDIUM
+    newcomer = dict.fromkeys(BEHAVIOURS, UNKNOWN)
+    base = Features(behaviours=newcomer, is_learning=True, org_is_learning=False)
+    assert RuleScorer().score(replace(base, peer_familiar=frozenset(DIMENSIONS))).value == 0.0
 
 
 def test_leaving_the_device_out_gains_nothing() -> None:
@@ -211,6 +258,7 @@ ANY_FEATURES = st.builds(
     user_level=LEVELS,
     device_level=LEVELS,
     familiar=st.frozensets(st.sampled_from(DIMENSIONS)),
+    peer_familiar=st.frozensets(st.sampled_from(DIMENSIONS)),
     org_familiar=st.frozensets(st.sampled_from(DIMENSIONS)),
     is_learning=st.booleans(),
     org_is_learning=st.booleans(),
@@ -268,6 +316,7 @@ def a_fact_and_a_worse_one(draw: st.DrawFn) -> tuple[Features, Features]:
         "user_level": lambda: max(seen.user_level, draw(LEVELS)),
         "device_level": lambda: max(seen.device_level, draw(LEVELS)),
         "familiar": lambda: seen.familiar - {draw(st.sampled_from(DIMENSIONS))},
+        "peer_familiar": lambda: seen.peer_familiar - {draw(st.sampled_from(DIMENSIONS))},
         "org_familiar": lambda: seen.org_familiar - {draw(st.sampled_from(DIMENSIONS))},
         "is_learning": lambda: False,
         "org_is_learning": lambda: False,
