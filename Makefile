@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST_JOBS ?= 2
 
-.PHONY: help demo serve test test-313 check test-system test-keycloak soak bench setup lock format clean
+.PHONY: help demo serve test test-313 check test-system test-foreign test-keycloak soak bench setup lock format clean
 
 help:
 	@echo "make demo         set up and play the main job against real processes (under a minute)"
@@ -17,7 +17,8 @@ help:
 	@echo "make test         set up and run the tests"
 	@echo "make check        format, lint, types, layers, requirement ids, OpenAPI"
 	@echo "make test-313     the tests without processes on Python 3.13, where it is found"
-	@echo "make test-system  tests that need Debian packages, and cargo"
+	@echo "make test-system  tests that need Debian packages"
+	@echo "make test-foreign  receivers that others wrote (needs cargo)"
 	@echo "make test-keycloak  a real Keycloak as transmitter (fetches 180 MB)"
 	@echo "make soak         the long fault runs (hours)"
 	@echo "make bench        benchmarks"
@@ -51,7 +52,7 @@ serve: $(VENV)/.runtime
 	@$(BIN)/signalhub serve $(ARGS)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadgroup --ignore tests/system $(ARGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadgroup --ignore tests/system --ignore tests/foreign $(ARGS)
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
@@ -71,11 +72,15 @@ test-313: $(UV)
 	else echo "no Python 3.13 here: not tested on it"; fi
 
 test-system: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/system --ignore tests/system/keycloak $(ARGS)
+	@$(BIN)/python -m pytest tests/system $(ARGS)
 
-# Apart from the others: it takes a minute or two, and 180 MB of download the first time.
+# Not part of the gate: they come from registries of other languages.
+test-foreign: $(VENV)/.dev
+	@$(BIN)/python -m pytest tests/foreign --ignore tests/foreign/keycloak $(ARGS)
+
+# It takes a minute or two, and 180 MB of download the first time.
 test-keycloak: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/system/keycloak $(ARGS)
+	@$(BIN)/python -m pytest tests/foreign/keycloak $(ARGS)
 
 # ARGS for all three, such as --seed; each has more of its own, see benchmarks/README.md.
 soak: $(VENV)/.dev

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 
 from runtime.clock import SystemClock, epoch_s
+from tests.foreign.keycloak.server import AUDIENCE, USER, Keycloak, keycloak
 from tests.hub.commands import Forker, Served, Shell, served
-from tests.system.keycloak.server import AUDIENCE, USER, Keycloak, keycloak
 
 CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
 SESSION_REVOKED = CAEP + "session-revoked"

@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.foreign.crates import LIMIT_S, Foreign, build, running
 from tests.hub.commands import Forker, Served, Shell, served
-from tests.system.foreign import LIMIT_S, Foreign, build, running
 
 SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 VERIFICATION = "https://schemas.openid.net/secevent/ssf/event-type/verification"
