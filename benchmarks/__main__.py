@@ -18,6 +18,7 @@ BENCHMARKS: Final = (
     "policies",
     "evaluate",
     "many_sessions",
+    "busy",
     "scoring",
     "clean_trace",
     "story",

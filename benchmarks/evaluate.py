@@ -242,11 +242,12 @@ def _over_http(sizes: Sizes, folder: Path) -> OverHTTP:
     ):
         register_sessions(hub.url, ADMIN_TOKEN, plan)
         requests = [
-            _request(hub.url, number % plan.subject_count) for number in range(sizes.requests)
+            session_question(hub.url, number % plan.subject_count)
+            for number in range(sizes.requests)
         ]
         idle_requests = build_requests(
             f"{noop.url}/events",
-            [_body(number % plan.subject_count) for number in range(sizes.requests)],
+            [session_body(number % plan.subject_count) for number in range(sizes.requests)],
             bearer_token=ADMIN_TOKEN,
         )
         warm = requests[: plan.subject_count]
@@ -283,7 +284,7 @@ def _middle(rounds: Sequence[LoadReport]) -> LoadReport:
     return sorted(rounds, key=lambda each: each.requests_per_s)[len(rounds) // 2]
 
 
-def _body(number: int) -> bytes:
+def session_body(number: int) -> bytes:
     """Return the question of a session: everybody has a device of their own."""
     question = {
         "iss": ISSUER,
@@ -295,8 +296,9 @@ def _body(number: int) -> bytes:
     return msgspec.json.encode(question)
 
 
-def _request(url: str, number: int) -> bytes:
-    body = _body(number)
+def session_question(url: str, number: int) -> bytes:
+    """Return the request that asks about the session of a subject."""
+    body = session_body(number)
     head = (
         f"POST /v1/sessions/sid-{number}/evaluate HTTP/1.1\r\n"
         f"Host: {url.removeprefix('http://')}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n"

@@ -92,8 +92,11 @@ class Warmth:
     async def _try(self, tenant_id: str) -> None:
         try:
             await self.ready(tenant_id)
+        except TimeoutError:
+            # It goes on; whoever asks meanwhile gets the fallback.
+            log.warning("config.not_warmed", tenant_id=tenant_id, reason="it takes long")
         except Exception:
-            # Whoever asks meanwhile gets the fallback; here it is tried again in a moment.
+            # Here it is tried again in a moment.
             log.warning("config.not_warmed", tenant_id=tenant_id, exc_info=True)
 
     async def _warm(self, tenant_id: str) -> None:
