@@ -1,4 +1,4 @@
-"""Promise: sessions are judged in milliseconds while SETs come in and go out, and news is seen soon.
+"""Promise: sessions are judged in milliseconds while SETs come in and go out, and news is seen.
 
 One hub with one worker. A vendor sends at a fixed rate, and what it sends is relayed: signed and
 pushed. Beside it an open loop asks about sessions. Then, under the same load, an admin raises one
