@@ -140,9 +140,10 @@ def _seen_ms(hub: HubProcess, vendor: Vendor, number: int) -> float:
     (email,) = emails(vendor, number + 1)[number:]
     with httpx2.Client(headers=headers) as client:
 
-        def decision() -> str:
+        def decision() -> tuple[str, str | None]:
             answer = client.post(path, content=session_body(number)).raise_for_status().json()
-            return str(answer["decision"])
+            # Policies are in monitor mode unless an operator enforces them.
+            return answer["decision"], answer.get("would_have")
 
         before = decision()
         set_level(hub, [email], "HIGH")
