@@ -7,7 +7,8 @@ it has not seen to its subscribers, which read the thing itself anew:
     note_changes ─▶ commit ─▶ wake ─▶ ChangeFeed.refresh ─▶ Subscriber.changed
 
 Nothing is lost: entries become visible in another order than they were made in (PostgreSQL), so
-each reading goes back 10 s behind the last one and knows entries by their id. When entries may
+each reading goes back a second behind the last one, and two seconds further back in turn, so that
+all of the last 10 s are looked at again and again; entries are known by their id. When entries may
 have been missed all the same, subscribers are told to start over. A subscriber that comes late
 loads its own state first; the feed tells it what happens from then on.
 
@@ -41,7 +42,15 @@ REREAD_S: Final = 0.25
 #: a flood of wake-ups shares its readings, and reading takes at most a fifth of a process's time
 SPACING_S: Final = 0.01
 REST_PER_READING: Final = 4
+#: what is made shows up within this time
 OVERLAP: Final = timedelta(seconds=10)
+#: what shows up later than this is heard of a few readings later, because to read all of the
+#: overlap each time costs too much when much changes
+NEWS_OVERLAP: Final = timedelta(seconds=1)
+#: seconds further back that readings look at in turn, the furthest ones first, each time two of
+#: them: what shows up late grows older meanwhile and must not slip by. They are more than the
+#: overlap has, because what shows up at its last moment has to wait for its turn.
+TURNS: Final = 16
 #: entries live a good deal longer than anybody looks back
 KEPT: Final = timedelta(minutes=10)
 #: a process that did not read for this long may have missed entries that are purged
@@ -104,7 +113,9 @@ class ChangeFeed:
         self._clock = clock
         self._entries_max = entries_max
         self._subscribers: list[tuple[str, Subscriber]] = []
-        self._seen: frozenset[str] = frozenset()
+        #: ids of entries that may be read again, and when they were made
+        self._seen: dict[str, datetime] = {}
+        self._turn = 0
         self._read_until: datetime | None = None
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
@@ -137,20 +148,43 @@ class ChangeFeed:
             started, now = time.monotonic(), self._clock.now()
             until = self._read_until
             missed = until is None or now - until > GAP_MAX
-            # A clock that was set back must not skip what others write meanwhile.
-            since = (now if until is None or missed else min(now, until)) - OVERLAP
-            async with self._database.snapshot() as connection:
-                entries = await store.system_changes_since(
-                    connection, since=since, limit=self._entries_max
-                )
+            entries, is_flood = await self._entries(now, now if missed or until is None else until)
             if missed:
                 self._start_over("gap")
-            elif len(entries) >= self._entries_max:
+            elif is_flood:
                 self._start_over("flood")
             else:
                 await self._hand_out([each for each in entries if each.change_id not in self._seen])
-            self._seen = frozenset(each.change_id for each in entries)
+            self._remember(entries, now)
             self._read_until, self._read_at = now, started
+
+    async def _entries(self, now: datetime, until: datetime) -> tuple[list[Change], bool]:
+        """Return what this reading looks at, and whether that is more than it may be."""
+        if timedelta() <= now - until <= NEWS_OVERLAP:
+            further = now - (TURNS - self._turn) * NEWS_OVERLAP
+            spans = [(until - NEWS_OVERLAP, None), (further - 2 * NEWS_OVERLAP, further)]
+        else:
+            # Late, or the clock was set back, which must not skip what others write meanwhile.
+            spans = [(min(now, until) - OVERLAP, None)]
+        entries: list[Change] = []
+        is_flood = False
+        async with self._database.snapshot() as connection:
+            for since, before in spans:
+                limits = {} if before is None else {"until": before}
+                found = await store.system_changes_since(
+                    connection, since=since, limit=self._entries_max, **limits
+                )
+                is_flood = is_flood or len(found) >= self._entries_max
+                entries += found
+        # The two spans may overlap.
+        return list({each.change_id: each for each in entries}.values()), is_flood
+
+    def _remember(self, entries: Sequence[Change], now: datetime) -> None:
+        self._seen.update((each.change_id, each.at) for each in entries)
+        self._turn = (self._turn + 1) % TURNS
+        if not self._turn:
+            oldest = now - (TURNS + 3) * NEWS_OVERLAP
+            self._seen = {change: at for change, at in self._seen.items() if at >= oldest}
 
     async def run(self) -> None:
         """Follow the feed until cancelled; a failed reading is logged and tried again."""

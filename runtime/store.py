@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -110,6 +110,9 @@ _CONFIG_VERSIONS: Final = Query(
 _ADD_CHANGES: Final = inserts(changes)
 
 
+END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
+
+
 async def add_changes(connection: AsyncConnection, entries: Collection[Change]) -> None:
     """Append to the change feed, in the transaction of the change itself."""
     await _ADD_CHANGES.run(
@@ -128,20 +131,27 @@ async def add_changes(connection: AsyncConnection, entries: Collection[Change]) 
 
 
 async def system_changes_since(
-    connection: AsyncConnection, *, since: datetime, limit: int
+    connection: AsyncConnection,
+    *,
+    since: datetime,
+    until: datetime = END_OF_TIME,
+    limit: int,
 ) -> list[Change]:
-    """Return feed entries of all tenants made at or after `since`, oldest first."""
-    rows = await _CHANGES_SINCE.rows(connection, since=since, at_most=limit)
+    """Return feed entries of all tenants made from `since` to before `until`, oldest first."""
+    rows = await _CHANGES_SINCE.rows(connection, since=since, until=until, at_most=limit)
     return [Change(**dict(zip(_CHANGE_COLUMNS, row, strict=True))) for row in rows]
 
 
 _CHANGE_COLUMNS: Final = tuple(changes.columns.keys())
 _CHANGES_SINCE: Final = Query(
     sa.select(changes)
-    .where(changes.c.at >= sa.bindparam("since", type_=UTCDateTime))
+    .where(
+        changes.c.at >= sa.bindparam("since", type_=UTCDateTime),
+        changes.c.at < sa.bindparam("until", type_=UTCDateTime),
+    )
     .order_by(changes.c.at, changes.c.change_id)
     .limit(sa.bindparam("at_most", type_=sa.Integer)),
-    scalars=["since", "at_most"],
+    scalars=["since", "until", "at_most"],
 )
 
 

@@ -18,6 +18,7 @@ from runtime.changes import (
     GAP_MAX,
     KEPT,
     OVERLAP,
+    TURNS,
     ChangeFeed,
     note_changes,
     purge_changes,
@@ -127,7 +128,38 @@ async def test_an_entry_that_shows_up_behind_newer_ones_is_told(follower: Follow
     await follower.add("newer")
     await follower.read()
     await follower.add("older", age=OVERLAP - A_MOMENT)
-    assert await follower.read() == ["newer", "older"]
+    for _ in range(TURNS):
+        await follower.read()
+    assert follower.cache.heard == ["newer", "older"]
+
+
+@pytest.mark.parametrize("every_s", [0.02, 0.26, 0.55])
+async def test_what_shows_up_at_the_last_moment_is_told_while_the_readings_go_round(
+    follower: Follower, every_s: float
+) -> None:
+    """Wherever the round is, and however long the loop takes for one reading."""
+    for number in range(2 * TURNS):
+        await follower.add(f"usr_{number}", age=OVERLAP)
+        for _ in range(TURNS):
+            follower.clock.advance(every_s)
+            await follower.read()
+        assert follower.cache.heard[-1] == f"usr_{number}"
+        await follower.read()
+    assert follower.cache.heard == [f"usr_{number}" for number in range(2 * TURNS)]
+    assert follower.cache.starts_over == 1
+
+
+async def test_a_reading_costs_what_is_new_and_a_second_more(follower: Follower) -> None:
+    for number in range(40):
+        await follower.add(f"usr_{number}", age=timedelta(seconds=2 + number / 5))
+    for _ in range(TURNS):
+        await follower.read()
+    assert len(follower.cache.heard) == 40
+    now = follower.clock.now()
+    for _ in range(TURNS):
+        entries, _ = await follower.feed._entries(now, now)
+        assert len(entries) <= 11
+        await follower.read()
 
 
 async def test_the_overlap_counts_from_the_last_reading(follower: Follower) -> None:
