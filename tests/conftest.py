@@ -43,6 +43,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
+#: two test processes with two hubs each, whose processes have pools of their own
+CONNECTIONS = "max_connections = 400"
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Run async tests on asyncio, the loop the hub runs on."""
@@ -65,7 +69,14 @@ def postgresql_server() -> Iterator[str]:
         get_server,
     )
 
-    server = get_server(directory)
+    server = get_server(directory, start=False)
+    with server._lock:
+        server.ensure_pgdata_inited()
+        configuration = directory / "postgresql.conf"
+        if CONNECTIONS not in configuration.read_text():
+            with configuration.open("a") as file:
+                file.write(f"{CONNECTIONS}\n")
+    server.start()
     # Our own server's crash safety is not what these tests are about, and it costs half of them.
     # Statistics that change in the middle of a test would change its plans.
     for statement in (

@@ -24,6 +24,7 @@ from risk.inline.memory import Key
 from risk.levels.model import LEVELS_KIND
 from risk.verdict import Decision
 from runtime.changes import Change
+from runtime.errors import Unavailable
 
 #: sessions that wait for their review; beyond, the next request is what judges them
 DUE_MAX: Final = 10_000
@@ -73,6 +74,8 @@ class IdleSessions:
         for key in dict.fromkeys(self._take()):
             try:
                 await self._review(key)
+            except Unavailable as error:
+                log.warning("session.review_failed", reason=error.detail)
             except Exception:
                 # One session that cannot be judged must not keep the others waiting.
                 log.warning("session.review_failed", exc_info=True)

@@ -68,6 +68,9 @@ class Reviews:
                 try:
                     if LEADER_BUCKET in leases.buckets():
                         await self.work_off()
+                except Unavailable as error:
+                    # What waits is judged in a moment.
+                    log.warning("session.review_failed", reason=error.detail)
                 except Exception:
                     # The outermost step of this loop: the next request judges the session anyway.
                     log.warning("session.review_failed", exc_info=True)

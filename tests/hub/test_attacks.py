@@ -303,6 +303,7 @@ OBJECTS = {body for body in BODIES if body[:1] == b"{" and body[-1:] == b"}"} - 
 }
 #: all members of a preset and of a compilation have defaults, an export has no body
 TAKES_ANYTHING = {
+    "/admin/v1/policies:sweeps",
     "/admin/v1/policies:preset",
     "/admin/v1/mappings:export",
     "/admin/v1/ingest-errors:summary",

@@ -399,11 +399,13 @@ def test_the_hot_writes_are_named() -> None:
         "risk.settle_stand",
         "risk.settle_step_up",
         "risk.note_session_app",
+        "risk.share_trail",
         "risk.prove_session",
         "risk.record_context",
         "risk.record_good",
         "risk.withdraw_session",
         "risk.record_sign_in",
+        "risk.count_failures",
         "risk.finish_review",
     ]
 
