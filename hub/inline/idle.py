@@ -19,6 +19,7 @@ from prometheus_client import Counter
 
 from hub.inline.asking import last_seen, question_of
 from hub.inline.evaluator import Evaluator
+from hub.inline.turns import rest_since, turn_began
 from hub.node import Node
 from risk.inline.memory import Key
 from risk.levels.model import LEVELS_KIND
@@ -72,6 +73,7 @@ class IdleSessions:
         """Judge every session that is due now."""
         self._arrived.clear()
         for key in dict.fromkeys(self._take()):
+            began = turn_began()
             try:
                 await self._review(key)
             except Unavailable as error:
@@ -79,6 +81,7 @@ class IdleSessions:
             except Exception:
                 # One session that cannot be judged must not keep the others waiting.
                 log.warning("session.review_failed", exc_info=True)
+            await rest_since(began)
 
     def _take(self) -> list[Key]:
         taken = list(self._due)

@@ -20,6 +20,7 @@ from prometheus_client import Counter
 from hub.inline.asking import last_seen, question_of
 from hub.inline.evaluator import Evaluator
 from hub.inline.model import Answer
+from hub.inline.turns import rest_since, turn_began
 from hub.node import Node
 from risk.contexts.model import Context
 from risk.contexts.stored import restore_context
@@ -89,7 +90,7 @@ class Reviews:
                     await self._node.feed.refresh()
                 judged = _once(due)
                 made = [
-                    await self._review(review) if review.review_id in judged else _done(review)
+                    await self._in_turn(review) if review.review_id in judged else _done(review)
                     for review in due
                 ]
                 await self._evaluator.behind.flush()
@@ -103,10 +104,14 @@ class Reviews:
         async with self._node.database.snapshot() as connection:
             return await store.system_due_reviews(connection, limit=BATCH_MAX)
 
+    async def _in_turn(self, review: Review) -> ReviewDone:
+        began = turn_began()
+        done = await self._review(review)
+        await rest_since(began)
+        return done
+
     async def _review(self, review: Review) -> ReviewDone:
         done = _done(review)
-        # Who asks about a session goes first.
-        await asyncio.sleep(0)
         try:
             answers = await self._judge(review)
         except Unavailable:
