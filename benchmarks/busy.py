@@ -74,8 +74,7 @@ class BusyResult(msgspec.Struct, frozen=True, kw_only=True):
 def measure(sizes: Sizes, folder: Path, *, command: str) -> BusyResult:
     """Run one hub, one vendor and one receiver; every file lies in `folder`."""
     machine = machine_facts(folder)
-    environment = {"SIGNALHUB_CLIENT_REQUESTS_PER_S": "1000000"}
-    with running_hub(folder, environment=environment) as hub, receiving() as receiver:
+    with running_hub(folder) as hub, receiving() as receiver:
         sets = int(sizes.sets_per_s * sizes.seconds)
         vendor = add_vendor(hub, label="busy", subjects=max(2 * sets, sizes.sessions))
         add_streams(hub, add_app(hub, "busy"), [push_to(receiver, 0)])

@@ -235,9 +235,8 @@ def _over_http(sizes: Sizes, folder: Path) -> OverHTTP:
         label="evaluate",
         subject_count=min(sizes.sessions, 2_000),
     )
-    environment = {"SIGNALHUB_CLIENT_REQUESTS_PER_S": "1000000"}
     with (
-        running_hub(folder, environment=environment) as hub,
+        running_hub(folder) as hub,
         running(["benchmarks.noop_app"]) as noop,
     ):
         register_sessions(hub.url, ADMIN_TOKEN, plan)
