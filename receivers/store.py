@@ -133,6 +133,7 @@ ACCEPT: Final = Operation(
     result=bool,
     handle=add_to_inbox,
     wakes=("signals",),
+    is_urgent=True,
 )
 
 

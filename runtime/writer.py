@@ -57,7 +57,8 @@ class Operation(Generic[ItemT, ResultT]):
     """A named write. `handle` runs inside the transaction; one result per item, in order.
 
     `item` and `result` are msgspec Structs or builtins: they travel between processes.
-    `wakes`: topics to wake after the commit.
+    `wakes`: topics to wake after the commit. `is_urgent`: somebody outside waits for the answer, so
+    that work of the hub's own holds back while many come.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Operation(Generic[ItemT, ResultT]):
     result: type[ResultT]
     handle: Callable[[AsyncConnection, Sequence[ItemT]], Awaitable[Sequence[ResultT]]]
     wakes: tuple[str, ...] = ()
+    is_urgent: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown topic here, not after the commit. Raises ValueError."""
@@ -111,7 +113,7 @@ class LocalWriter:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether batches have been coming full of late: then other writers hold back."""
+        """Whether many callers have been waiting of late: then the hub's own work holds back."""
         return time.monotonic() - self._crowded_at < CROWDED_FOR_S
 
     @property
@@ -165,7 +167,7 @@ class LocalWriter:
 
     async def _commit(self, batch: list[_Entry]) -> None:
         _batches.observe(len(batch))
-        self._note_load(len(batch))
+        self._note_load(batch)
         try:
             with _commit_seconds.time():
                 results = await self._write(batch)
@@ -174,10 +176,12 @@ class LocalWriter:
             return
         self._answer(results)
 
-    def _note_load(self, items: int) -> None:
+    def _note_load(self, batch: list[_Entry]) -> None:
         now = time.monotonic()
-        if items >= CROWDED_ITEMS:
-            self._crowded_at = self._busy_at = now
+        if len(batch) >= CROWDED_ITEMS:
+            self._busy_at = now
+            if sum(entry.operation.is_urgent for entry in batch) >= CROWDED_ITEMS:
+                self._crowded_at = now
         elif now - self._committed_at < BUSY_GAP_S:
             self._busy_at = now
         self._committed_at = now
