@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Literal, Protocol
 
@@ -35,6 +36,8 @@ POOL_SIZE: Final = 5
 WRITERS: Final = 1
 POOL_WAIT_S: Final = 10.0
 STATEMENT_TIMEOUT_MS: Final = 30_000
+#: rows of one deletion of what is too old; the next one goes on
+DELETED_AT_ONCE_MAX: Final = 1_000
 #: tenant of rows that belong to the installation: leases and the like
 SYSTEM_TENANT: Final = "*"
 
@@ -259,6 +262,24 @@ async def serialize(connection: AsyncConnection, *names: str) -> None:
         digest = hashlib.blake2b("\0".join(names).encode(), digest_size=8).digest()
         key = int.from_bytes(digest, signed=True)
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
+async def delete_before(
+    connection: AsyncConnection,
+    column: sa.Column[Any],
+    before: datetime,
+    *,
+    limit: int = DELETED_AT_ONCE_MAX,
+) -> int:
+    """Delete rows whose `column` holds a time before a moment, at most `limit`; return how many.
+
+    Of all tenants, so that only system queries may call it.
+    """
+    table = column.table
+    key: tuple[Any, ...] = tuple(table.primary_key.columns)
+    old = sa.select(*key).where(column < before).limit(limit)
+    result = await connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))
+    return int(result.rowcount)
 
 
 def chunks(values: Iterable[Any], size: int) -> Iterable[list[Any]]:

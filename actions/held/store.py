@@ -14,6 +14,7 @@ from runtime.database import (
     JSONDocument,
     UTCDateTime,
     chunks,
+    delete_before,
     id_column,
     insert_new,
     metadata,
@@ -21,7 +22,6 @@ from runtime.database import (
 )
 
 IN_LIST_MAX: Final = 500
-PURGED_AT_ONCE_MAX: Final = 1_000
 
 held_logouts: Final = sa.Table(
     "held_session_logouts",
@@ -117,10 +117,7 @@ async def settle(connection: AsyncConnection, settled: HeldLogout) -> None:
 
 async def system_purge_held(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget what was held before a moment, a bounded number; return how many."""
-    key: tuple[Any, ...] = tuple(held_logouts.primary_key.columns)
-    old = sa.select(*key).where(held_logouts.c.held_at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(held_logouts).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, held_logouts.c.held_at, before)
 
 
 def _held(row: Sequence[Any]) -> HeldLogout:

@@ -12,13 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
+    delete_before,
     dialect_insert,
     id_column,
     metadata,
     tenant_column,
 )
-
-PURGED_AT_ONCE_MAX: Final = 1_000
 
 revoked_tokens: Final = sa.Table(
     "revoked_tokens",
@@ -138,18 +137,7 @@ async def use_assertion(
 
 async def system_purge_assertions(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget assertions that expired before a moment, a bounded number; return how many."""
-    table = client_assertions
-    old = (
-        sa.select(table.c.tenant_id, table.c.client_id, table.c.jti_hash)
-        .where(table.c.expires_at < before)
-        .limit(PURGED_AT_ONCE_MAX)
-    )
-    result = await connection.execute(
-        sa.delete(table).where(
-            sa.tuple_(table.c.tenant_id, table.c.client_id, table.c.jti_hash).in_(old)
-        )
-    )
-    return int(result.rowcount)
+    return await delete_before(connection, client_assertions.c.expires_at, before)
 
 
 async def add_revoked(
@@ -178,13 +166,4 @@ async def list_revoked(connection: AsyncConnection, tenant_id: str) -> frozenset
 
 async def system_purge_revoked(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget tokens that expired before a moment, a bounded number; return how many."""
-    table = revoked_tokens
-    old = (
-        sa.select(table.c.tenant_id, table.c.jti)
-        .where(table.c.expires_at < before)
-        .limit(PURGED_AT_ONCE_MAX)
-    )
-    result = await connection.execute(
-        sa.delete(table).where(sa.tuple_(table.c.tenant_id, table.c.jti).in_(old))
-    )
-    return int(result.rowcount)
+    return await delete_before(connection, revoked_tokens.c.expires_at, before)

@@ -23,6 +23,7 @@ from receivers.refusals.model import (
 )
 from runtime.database import (
     UTCDateTime,
+    delete_before,
     dialect_insert,
     id_column,
     insert_new,
@@ -196,20 +197,11 @@ async def list_counts(connection: AsyncConnection, tenant_id: str) -> list[dict[
 
 async def system_purge_errors(connection: AsyncConnection, *, before: datetime) -> int:
     """Delete refused SETs that are too old, a few at once; return how many."""
-    old = (
-        sa.select(ingest_errors.c.tenant_id, ingest_errors.c.error_id)
-        .where(ingest_errors.c.at < before)
-        .limit(PURGE_ROWS)
-    )
-    result = await connection.execute(
-        ingest_errors.delete().where(
-            sa.tuple_(ingest_errors.c.tenant_id, ingest_errors.c.error_id).in_(old)
-        )
-    )
+    deleted = await delete_before(connection, ingest_errors.c.at, before, limit=PURGE_ROWS)
     await connection.execute(
         ingest_error_counts.delete().where(ingest_error_counts.c.last_at < before)
     )
-    return int(result.rowcount)
+    return deleted
 
 
 _COLUMNS: Final = tuple(ingest_errors.c[each.name] for each in fields(IngestError))

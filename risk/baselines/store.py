@@ -9,12 +9,19 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runtime.database import UTCDateTime, chunks, dialect_insert, id_column, metadata, tenant_column
+from runtime.database import (
+    UTCDateTime,
+    chunks,
+    delete_before,
+    dialect_insert,
+    id_column,
+    metadata,
+    tenant_column,
+)
 from runtime.statements import LIST_MAX, Query, upserts
 
 VALUE_CHARS_MAX: Final = 200
 DIMENSION_CHARS_MAX: Final = 16
-PURGED_AT_ONCE_MAX: Final = 1_000
 
 baselines: Final = sa.Table(
     "baselines",
@@ -165,8 +172,4 @@ async def org_users(
 
 async def system_purge_org_values(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget values where nobody new was seen since a moment, a bounded number; return how many."""
-    table = org_values
-    key: tuple[Any, ...] = (table.c.tenant_id, table.c.dimension, table.c.value)
-    old = sa.select(*key).where(table.c.last_at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, org_values.c.last_at, before)

@@ -12,10 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from risk.policies.recorded import RecordedContext
 from risk.sql.store import TENANT
 from risk.verdict import Decision
-from runtime.database import UTCDateTime, id_column, metadata, tenant_column
+from runtime.database import UTCDateTime, delete_before, id_column, metadata, tenant_column
 from runtime.statements import Query, inserts
-
-PURGED_AT_ONCE_MAX: Final = 1_000
 
 session_contexts: Final = sa.Table(
     "session_contexts",
@@ -82,10 +80,7 @@ async def read_recorded(
 
 async def system_purge_contexts(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget records from before a moment, a bounded number; return how many."""
-    key: tuple[Any, ...] = (session_contexts.c.tenant_id, session_contexts.c.context_id)
-    old = sa.select(*key).where(session_contexts.c.at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(session_contexts).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, session_contexts.c.at, before)
 
 
 def _recorded(row: Sequence[Any]) -> RecordedContext:

@@ -17,6 +17,7 @@ from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
+    delete_before,
     id_column,
     insert_new,
     metadata,
@@ -28,7 +29,6 @@ from runtime.statements import Query, inserts, upserts
 STANDS_MAX: Final = 64
 #: apps of one session that are known
 APPS_MAX: Final = 64
-PURGED_AT_ONCE_MAX: Final = 1_000
 
 stands: Final = sa.Table(
     "session_stands",
@@ -164,10 +164,7 @@ async def write_stands(connection: AsyncConnection, written: Iterable[Stand]) ->
 
 async def system_purge_stands(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget stands that were settled before a moment, a bounded number; return how many."""
-    key: tuple[Any, ...] = tuple(stands.c[name] for name in _KEY)
-    old = sa.select(*key).where(stands.c.at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(stands).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, stands.c.at, before)
 
 
 async def add_apps(connection: AsyncConnection, used: Sequence[UsedApp]) -> None:
@@ -183,10 +180,7 @@ async def apps_of(connection: AsyncConnection, tenant_id: str, *, session_id: st
 
 async def system_purge_apps(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget apps that were noted before a moment, a bounded number; return how many."""
-    key: tuple[Any, ...] = tuple(session_apps.primary_key.columns)
-    old = sa.select(*key).where(session_apps.c.at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(session_apps).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, session_apps.c.at, before)
 
 
 async def add_proofs(connection: AsyncConnection, shown: Sequence[Proof]) -> set[str]:
@@ -205,10 +199,7 @@ async def proven_at(
 
 async def system_purge_proofs(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget proofs from before a moment, a bounded number; return how many."""
-    key: tuple[Any, ...] = (proofs.c.tenant_id, proofs.c.session_id, proofs.c.proof_id)
-    old = sa.select(*key).where(proofs.c.at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(proofs).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, proofs.c.at, before)
 
 
 async def trails_of(
@@ -246,10 +237,7 @@ async def write_trails(connection: AsyncConnection, written: Iterable[TrailNote]
 
 async def system_purge_trails(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget how sessions were used before a moment, a bounded number; return how many."""
-    key: tuple[Any, ...] = (trails.c.tenant_id, trails.c.session_id)
-    old = sa.select(*key).where(trails.c.at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(trails).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, trails.c.at, before)
 
 
 def _stand(row: Sequence[Any]) -> Stand:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.ips.model import IP_CHARS_MAX, MESSAGE_CHARS_MAX, IPClaim
-from runtime.database import UTCDateTime, dialect_insert, id_column, metadata, tenant_column
+from runtime.database import (
+    UTCDateTime,
+    delete_before,
+    dialect_insert,
+    id_column,
+    metadata,
+    tenant_column,
+)
 from runtime.statements import Query
 
 #: sources whose claims about one address are looked at
 CLAIMS_PER_IP_MAX: Final = 100
-PURGED_AT_ONCE_MAX: Final = 1_000
 
 ip_claims: Final = sa.Table(
     "ip_claims",
@@ -129,8 +135,4 @@ async def write_window(
 
 async def system_purge_claims(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget claims that expired before a moment, a bounded number; return how many."""
-    table = ip_claims
-    key: tuple[Any, ...] = (table.c.tenant_id, table.c.ip, table.c.source)
-    old = sa.select(*key).where(table.c.expires_at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, ip_claims.c.expires_at, before)

@@ -11,10 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.reviews.model import Review, ReviewCause
 from risk.sql.store import IN_LIST_MAX
-from runtime.database import JSONDocument, UTCDateTime, chunks, id_column, metadata, tenant_column
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    chunks,
+    delete_before,
+    id_column,
+    metadata,
+    tenant_column,
+)
 from runtime.statements import Query, inserts
-
-PURGED_AT_ONCE_MAX: Final = 1_000
 
 session_reviews: Final = sa.Table(
     "session_reviews",
@@ -36,7 +42,6 @@ session_reviews: Final = sa.Table(
 )
 
 _COLUMNS: Final = tuple(column.name for column in session_reviews.columns)
-_KEY: Final = (session_reviews.c.tenant_id, session_reviews.c.review_id)
 _ADD: Final = inserts(session_reviews)
 _DUE: Final = Query(
     sa.select(session_reviews)
@@ -98,9 +103,7 @@ async def delete_reviews(
 
 async def system_purge_reviews(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget reviews nobody made in time, a bounded number; return how many."""
-    old = sa.select(*_KEY).where(session_reviews.c.at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(session_reviews).where(sa.tuple_(*_KEY).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, session_reviews.c.at, before)
 
 
 def _review(row: Sequence[Any]) -> Review:

@@ -15,6 +15,7 @@ from runtime.database import (
     JSONDocument,
     UTCDateTime,
     chunks,
+    delete_before,
     dialect_insert,
     id_column,
     metadata,
@@ -23,7 +24,6 @@ from runtime.database import (
 from runtime.statements import LIST_MAX, inserts, upserts
 
 PAGE_MAX: Final = 200
-PURGED_AT_ONCE_MAX: Final = 1_000
 
 sign_ins: Final = sa.Table(
     "sign_ins",
@@ -102,11 +102,7 @@ def _members(row: Any) -> dict[str, Any]:
 
 async def system_purge_sign_ins(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget sign-ins before a moment, a bounded number; return how many."""
-    table = sign_ins
-    key: tuple[Any, ...] = (table.c.tenant_id, table.c.sign_in_id)
-    old = sa.select(*key).where(table.c.at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, sign_ins.c.at, before)
 
 
 async def tallies_of(
@@ -156,8 +152,4 @@ async def write_tallies(
 
 async def system_purge_tallies(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget counts that did not move since a moment, a bounded number; return how many."""
-    table = failures
-    key: tuple[Any, ...] = (table.c.tenant_id, table.c.name)
-    old = sa.select(*key).where(table.c.at < before).limit(PURGED_AT_ONCE_MAX)
-    result = await connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))
-    return int(result.rowcount)
+    return await delete_before(connection, failures.c.at, before)
