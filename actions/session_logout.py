@@ -179,16 +179,26 @@ async def get_held(connection: Connection, tenant_id: str, held_id: str) -> Held
 
 
 async def settle_held(
-    connection: Connection, held: HeldLogout, state: HeldState, *, by: str, now: datetime
-) -> None:
-    """Note what a person decided. Raises NotFound; Conflict when somebody decided before."""
-    found = await held_store.get_held(connection, held.tenant_id, held.held_id, lock=True)
+    connection: Connection,
+    tenant_id: str,
+    held_id: str,
+    state: HeldState,
+    *,
+    by: str,
+    now: datetime,
+) -> HeldLogout:
+    """Note what a person decided; return the logout.
+
+    Raises NotFound; Conflict when somebody decided before.
+    """
+    found = await held_store.get_held(connection, tenant_id, held_id, lock=True)
     if found is None:
         raise NotFound("No such logout.")
     if found.state is not HeldState.HELD:
         raise Conflict(f"The logout is {found.state.value}, not held.")
     settled = replace(found, state=state, settled_at=now, settled_by=by[:SETTLED_BY_CHARS_MAX])
     await held_store.settle(connection, settled)
+    return settled
 
 
 async def carry_out(connection: Connection, order: SessionOrder, *, now: datetime) -> list[Task]:

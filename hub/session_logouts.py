@@ -57,31 +57,23 @@ async def log_out_sessions(connection: AsyncConnection, items: Sequence[SessionL
     ]
     made = await session_logout.log_out(connection, orders, user_counts=counts, now=now)
     await _publish(connection, made, now=now)
-    for item in items:
+    for order in orders:
         tasks = [
             task
-            for order, task in made
-            if (order.session_id, order.app_ids) == (item.session_id, item.app_ids)
+            for each, task in made
+            if (each.session_id, each.app_ids) == (order.session_id, order.app_ids)
         ]
         if tasks:
-            log.info(
-                "session.logged_out",
-                tenant_id=item.tenant_id,
-                session_id=item.session_id,
-                user_id=item.user_id,
-                apps="all" if item.app_ids is None else list(item.app_ids),
-                tasks=len(tasks),
-                order_id=tasks[0].containment_id,
-                trace_id=item.trace_id,
-            )
+            _tell(order, order_id=tasks[0].containment_id, tasks=len(tasks))
 
 
 async def approve(
     connection: AsyncConnection, tenant_id: str, held_id: str, *, by: str, now: datetime
 ) -> None:
     """Carry out a logout that the guard held. Raises NotFound, Conflict. Wakes nobody."""
-    held = await session_logout.get_held(connection, tenant_id, held_id)
-    await session_logout.settle_held(connection, held, HeldState.APPROVED, by=by, now=now)
+    held = await session_logout.settle_held(
+        connection, tenant_id, held_id, HeldState.APPROVED, by=by, now=now
+    )
     found = await entities_store.identifiers_of(connection, tenant_id, entity_ids={held.user_id})
     order = SessionOrder(
         tenant_id=tenant_id,
@@ -97,24 +89,29 @@ async def approve(
     )
     made = await session_logout.carry_out(connection, order, now=now)
     await _publish(connection, [(order, task) for task in made], now=now)
-    log.info(
-        "session.logged_out",
-        tenant_id=tenant_id,
-        session_id=held.session_id,
-        user_id=held.user_id,
-        apps="all" if held.app_ids is None else list(held.app_ids),
-        tasks=len(made),
-        order_id=order.order_id,
-        trace_id=held.trace_id,
-    )
+    _tell(order, order_id=order.order_id, tasks=len(made))
 
 
 async def refuse(
     connection: AsyncConnection, tenant_id: str, held_id: str, *, by: str, now: datetime
 ) -> None:
     """Let a logout that the guard held never happen. Raises NotFound, Conflict."""
-    held = await session_logout.get_held(connection, tenant_id, held_id)
-    await session_logout.settle_held(connection, held, HeldState.REFUSED, by=by, now=now)
+    await session_logout.settle_held(
+        connection, tenant_id, held_id, HeldState.REFUSED, by=by, now=now
+    )
+
+
+def _tell(order: SessionOrder, *, order_id: str, tasks: int) -> None:
+    log.info(
+        "session.logged_out",
+        tenant_id=order.tenant_id,
+        session_id=order.session_id,
+        user_id=order.user_id,
+        apps="all" if order.app_ids is None else list(order.app_ids),
+        tasks=tasks,
+        order_id=order_id,
+        trace_id=order.trace_id,
+    )
 
 
 async def _publish(
