@@ -163,21 +163,8 @@ async def live_of_entities(
 
     The newest ones.
     """
-    found: list[Session] = []
-    for ids in chunks(entity_ids, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(sessions)
-            .where(
-                sessions.c.tenant_id == tenant_id,
-                sa.or_(sessions.c.user_id.in_(ids), sessions.c.device_id.in_(ids)),
-                sessions.c.ended_at.is_(None),
-                sa.or_(sessions.c.expires_at.is_(None), sessions.c.expires_at > now),
-            )
-            .order_by(sessions.c.session_id.desc())
-            .limit(limit - len(found))
-        )
-        found.extend(map(_session, rows))
-    return found
+    columns = (sessions.c.user_id, sessions.c.device_id)
+    return await _live(connection, tenant_id, columns, entity_ids, now=now, limit=limit)
 
 
 async def live_on_devices(
@@ -189,13 +176,27 @@ async def live_on_devices(
     limit: int,
 ) -> list[Session]:
     """Return up to `limit` sessions on devices that are neither ended nor expired."""
+    columns = (sessions.c.device_id,)
+    return await _live(connection, tenant_id, columns, device_ids, now=now, limit=limit)
+
+
+async def _live(
+    connection: AsyncConnection,
+    tenant_id: str,
+    columns: Sequence[sa.Column[Any]],
+    ids: Collection[str],
+    *,
+    now: datetime,
+    limit: int,
+) -> list[Session]:
+    """Return live sessions that have one of the ids in one of the columns."""
     found: list[Session] = []
-    for ids in chunks(device_ids, IN_LIST_MAX):
+    for some in chunks(ids, IN_LIST_MAX):
         rows = await connection.execute(
             sa.select(sessions)
             .where(
                 sessions.c.tenant_id == tenant_id,
-                sessions.c.device_id.in_(ids),
+                sa.or_(*(column.in_(some) for column in columns)),
                 sessions.c.ended_at.is_(None),
                 sa.or_(sessions.c.expires_at.is_(None), sessions.c.expires_at > now),
             )
