@@ -15,6 +15,7 @@ from hub.pipeline import caps_of
 from risk import standing
 from risk.entities.model import ID_PREFIX
 from risk.levels import store
+from risk.levels.model import caps_of_tenant
 from risk.lookups.service import Subject
 from risk.model import EntityKind, Level
 from risk.standing import Weights
@@ -37,7 +38,7 @@ def level_reader(clock: Clock) -> ReadLevels:
         )
         if not devices:
             return found
-        caps = {iss: cap for (_, iss), cap in (await caps_of(connection, {tenant_id})).items()}
+        caps = caps_of_tenant(await caps_of(connection, {tenant_id}), tenant_id)
         weights = Weights(caps=caps, reliability={}, now=clock.now())
         subjects = [Subject(kind=EntityKind.DEVICE, entity_id=each) for each in devices]
         known = await standing.known_of(connection, tenant_id, subjects, now=weights.now)

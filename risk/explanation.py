@@ -14,7 +14,7 @@ from risk.entities import service as entities
 from risk.entities.model import Link
 from risk.levels import service as levels_service
 from risk.levels import store as levels_store
-from risk.levels.model import LevelChange, LevelRecord
+from risk.levels.model import LevelChange, LevelRecord, caps_of_tenant
 from risk.model import Clearance, Detection, DetectionState, Level, Pin, SignalMode
 from risk.sql.store import Connection
 
@@ -111,7 +111,7 @@ async def explain(
     """
     user_id = await entities.resolve(connection, tenant_id, user)
     facts = await levels_service.read_facts(connection, tenant_id, user_ids=frozenset({user_id}))
-    of_tenant = {issuer: cap for (tenant, issuer), cap in caps.items() if tenant == tenant_id}
+    of_tenant = caps_of_tenant(caps, tenant_id)
     standing, _ = assessment.record(
         facts.detections, (), assessment.by_entity(facts.clearances), now=now
     )

@@ -10,7 +10,7 @@ from risk.entities import store as entities_store
 from risk.findings import store as findings_store
 from risk.levels import service as levels
 from risk.levels import store as levels_store
-from risk.levels.model import BY_TIME, LINKED
+from risk.levels.model import BY_TIME, LINKED, caps_of_tenant
 from risk.levels.service import Change
 from risk.model import Assessment, DetectionState, EntityKind, Level
 from risk.sql.store import Connection
@@ -26,7 +26,7 @@ async def reassess(
 ) -> list[Assessment]:
     """Assess users once more in the same transaction, under other caps; return who moved."""
     change = Change(user_ids=frozenset(user_ids))
-    of_tenant = {issuer: cap for (tenant, issuer), cap in caps.items() if tenant == tenant_id}
+    of_tenant = caps_of_tenant(caps, tenant_id)
     return await levels.recompute(connection, tenant_id, change, caps=of_tenant, now=now)
 
 
@@ -40,8 +40,8 @@ async def ask_policy(
 ) -> list[Assessment]:
     """Assess users, and ask policy even where nothing changed; one result per user."""
     users = frozenset(user_ids)
-    of_tenant = {issuer: cap for (tenant, issuer), cap in caps.items() if tenant == tenant_id}
     change = Change(user_ids=users, insist=users)
+    of_tenant = caps_of_tenant(caps, tenant_id)
     return await levels.recompute(connection, tenant_id, change, caps=of_tenant, now=now)
 
 

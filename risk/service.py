@@ -24,7 +24,7 @@ from risk.feedback import service as feedback
 from risk.findings import store as findings_store
 from risk.levels import service as levels
 from risk.levels import store as levels_store
-from risk.levels.model import LINKED
+from risk.levels.model import LINKED, caps_of_tenant
 from risk.levels.service import Change, Trigger
 from risk.mappings.service import MappingCache
 from risk.model import (
@@ -369,7 +369,7 @@ def _caps_of(
     tenant_id: str, caps: Mapping[tuple[str, str], Level | None], signals: Iterable[Signal] = ()
 ) -> dict[str, Level | None]:
     """Return the caps of one tenant by issuer; a signal's own cap can only lower."""
-    of_tenant = {issuer: cap for (tenant, issuer), cap in caps.items() if tenant == tenant_id}
+    of_tenant = caps_of_tenant(caps, tenant_id)
     for signal in signals:
         before = of_tenant.get(signal.iss, Level.HIGH)
         if signal.level_cap is not None and before is not None:

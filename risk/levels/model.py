@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -14,6 +15,13 @@ BY_TIME: Final = "time"
 LINKED: Final = "linked"
 #: what the change feed calls levels; refs are entities
 LEVELS_KIND: Final = "levels"
+
+
+def caps_of_tenant(
+    caps: Mapping[tuple[str, str], Level | None], tenant_id: str
+) -> dict[str, Level | None]:
+    """Return of caps by (tenant, issuer) those of one tenant, by issuer. Raises nothing."""
+    return {issuer: cap for (tenant, issuer), cap in caps.items() if tenant == tenant_id}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
