@@ -51,6 +51,8 @@ NEWS_OVERLAP: Final = timedelta(seconds=1)
 #: them: what shows up late grows older meanwhile and must not slip by. They are more than the
 #: overlap has, because what shows up at its last moment has to wait for its turn.
 TURNS: Final = 16
+#: all that a round looks at
+LOOKED_BACK: Final = (TURNS + 2) * NEWS_OVERLAP
 #: entries live a good deal longer than anybody looks back
 KEPT: Final = timedelta(minutes=10)
 #: a process that did not read for this long may have missed entries that are purged
@@ -148,7 +150,7 @@ class ChangeFeed:
             started, now = time.monotonic(), self._clock.now()
             until = self._read_until
             missed = until is None or now - until > GAP_MAX
-            entries, is_flood = await self._entries(now, now if missed or until is None else until)
+            entries, is_flood = await self._entries(now, None if missed else until)
             if missed:
                 self._start_over("gap")
             elif is_flood:
@@ -158,9 +160,15 @@ class ChangeFeed:
             self._remember(entries, now)
             self._read_until, self._read_at = now, started
 
-    async def _entries(self, now: datetime, until: datetime) -> tuple[list[Change], bool]:
-        """Return what this reading looks at, and whether that is more than it may be."""
-        if timedelta() <= now - until <= NEWS_OVERLAP:
+    async def _entries(self, now: datetime, until: datetime | None) -> tuple[list[Change], bool]:
+        """Return what this reading looks at, and whether that is more than it may be.
+
+        until: when the last reading was; None: whatever is there already is to be known, not told.
+        """
+        spans: list[tuple[datetime, datetime | None]]
+        if until is None:
+            spans = [(now - LOOKED_BACK, None)]
+        elif timedelta() <= now - until <= NEWS_OVERLAP:
             further = now - (TURNS - self._turn) * NEWS_OVERLAP
             spans = [(until - NEWS_OVERLAP, None), (further - 2 * NEWS_OVERLAP, further)]
         else:
@@ -183,7 +191,7 @@ class ChangeFeed:
         self._seen.update((each.change_id, each.at) for each in entries)
         self._turn = (self._turn + 1) % TURNS
         if not self._turn:
-            oldest = now - (TURNS + 3) * NEWS_OVERLAP
+            oldest = now - LOOKED_BACK - NEWS_OVERLAP
             self._seen = {change: at for change, at in self._seen.items() if at >= oldest}
 
     async def run(self) -> None:

@@ -234,6 +234,18 @@ async def test_the_first_reading_starts_over(database: Database) -> None:
     assert not math.isinf(follower.feed.age_s)
 
 
+async def test_what_was_there_before_the_first_reading_is_not_told_later(
+    database: Database,
+) -> None:
+    follower = Follower(database)
+    for age in range(2 * TURNS):
+        await follower.add(f"usr_{age}", age=timedelta(seconds=age))
+    for _ in range(2 * TURNS):
+        follower.clock.advance(0.25)
+        await follower.read()
+    assert (follower.cache.starts_over, follower.cache.heard) == (1, [])
+
+
 async def test_a_process_that_slept_too_long_starts_over_and_follows_on(
     follower: Follower,
 ) -> None:
