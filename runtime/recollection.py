@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.changes import BELIEVED_S, RENEWED_AFTER_S, Change, ChangeFeed
-from runtime.database import Database
+from runtime.database import Database, chunks
 
 #: a feed that was not read for longer is not believed
 FEED_AGE_MAX_S: Final = 2.0
@@ -135,8 +135,8 @@ class Recollection(Generic[FactT]):
         for tenant_id, entity_id in due:
             by_tenant[tenant_id].append(entity_id)
         for tenant_id, entity_ids in by_tenant.items():
-            for first in range(0, len(entity_ids), RENEWED_AT_ONCE):
-                await self._renew(tenant_id, entity_ids[first : first + RENEWED_AT_ONCE])
+            for some in chunks(entity_ids, RENEWED_AT_ONCE):
+                await self._renew(tenant_id, some)
 
     async def _renew(self, tenant_id: str, entity_ids: Sequence[str]) -> None:
         now = time.monotonic()

@@ -45,13 +45,12 @@ class SigningKeys:
         self,
         keyring: Keyring,
         *,
-        threads: int = SIGNING_THREADS,
         on_the_spot: bool = False,
     ) -> None:
         """on_the_spot: signs on the event loop, but still encrypts in threads."""
         self._keyring = keyring
         self._on_the_spot = on_the_spot
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sign")
+        self._threads = ThreadPoolExecutor(SIGNING_THREADS, thread_name_prefix="sign")
         self._parsed: dict[tuple[str, str], SigningKey] = {}
         self._parsing: dict[tuple[str, str], asyncio.Task[SigningKey]] = {}
         self._waiting: list[tuple[_Job, asyncio.Future[SignedSET | SharedSignalsError]]] = []
