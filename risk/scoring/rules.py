@@ -223,39 +223,32 @@ def _is_negative(features: Features, behaviour: str) -> bool:
 
 
 def _of_behaviours(features: Features) -> Iterator[_Part]:
+    # The nearer they are who know it, the more is taken off again.
+    known = (
+        (features.familiar, FAMILIAR, 1, "from earlier"),
+        (features.peer_familiar, "_familiar_to_peers", PEER_SHARE, "of peers"),
+        (features.org_familiar, "_familiar_to_org", ORG_SHARE, "of colleagues"),
+    )
+    changes = {each.lower() for each in features.changes}
     for name, novelty in BEHAVIOURS.items():
         value = features.behaviours.get(name)
-        if _is_told(name, value, {each.lower() for each in features.changes}):
+        if _is_told(name, value, changes):
             continue
         points = _points_of(novelty, value, features, counts_as_new=name in _MISSING_COUNTS_AS_NEW)
         if not points:
             continue
         told = "not known yet" if value == UNKNOWN else "new for the user"
         yield _part(novelty.code, points, f"{name}: {told}.", novelty.group, is_novelty=True)
-        if novelty.dimension in features.familiar:
-            yield _part(
-                novelty.code + FAMILIAR,
-                -points,
-                f"{name}: well known from earlier.",
-                novelty.group,
-                is_novelty=True,
-            )
-        elif novelty.dimension in features.peer_familiar:
-            yield _part(
-                f"{novelty.code}_familiar_to_peers",
-                -points * PEER_SHARE,
-                f"{name}: well known of peers.",
-                novelty.group,
-                is_novelty=True,
-            )
-        elif novelty.dimension in features.org_familiar:
-            yield _part(
-                f"{novelty.code}_familiar_to_org",
-                -points * ORG_SHARE,
-                f"{name}: well known of colleagues.",
-                novelty.group,
-                is_novelty=True,
-            )
+        for dimensions, suffix, share, whence in known:
+            if novelty.dimension in dimensions:
+                yield _part(
+                    novelty.code + suffix,
+                    -points * share,
+                    f"{name}: well known {whence}.",
+                    novelty.group,
+                    is_novelty=True,
+                )
+                break
 
 
 def news(behaviours: Mapping[str, str], changes: Collection[str]) -> dict[str, str]:
