@@ -6,14 +6,13 @@ it has not seen to its subscribers, which read the thing itself anew:
 
     note_changes ─▶ commit ─▶ wake ─▶ ChangeFeed.refresh ─▶ Subscriber.changed
 
-Nothing is lost: entries become visible in another order than they were made in (PostgreSQL), so
-each reading goes back a second behind the last one, and two seconds further back in turn, so that
-all of the last 10 s are looked at again and again; entries are known by their id. When entries may
-have been missed all the same, subscribers are told to start over. A subscriber that comes late
-loads its own state first; the feed tells it what happens from then on.
+Nothing is lost, and nothing told twice, in whatever order transactions end: a reading asks for what
+was committed after the one before (`runtime.store.system_changes_after`, ADR 0033). When entries
+may have been purged meanwhile, or are too many, subscribers are told to start over. A subscriber
+that comes late loads its own state first; the feed tells it what happens from then on.
 
-A transaction may take longer than anybody looks back, so nothing is believed for good: what is in
-use is read anew in time, many things at once and behind the answers, and what is not in use ages.
+Nothing is believed for good all the same: what is in use is read anew in time, many things at once
+and behind the answers, and what is not in use ages.
 """
 
 from __future__ import annotations
@@ -42,18 +41,7 @@ REREAD_S: Final = 0.25
 #: a flood of wake-ups shares its readings, and reading takes at most a fifth of a process's time
 SPACING_S: Final = 0.01
 REST_PER_READING: Final = 4
-#: what is made shows up within this time
-OVERLAP: Final = timedelta(seconds=10)
-#: what shows up later than this is heard of a few readings later, because to read all of the
-#: overlap each time costs too much when much changes
-NEWS_OVERLAP: Final = timedelta(seconds=1)
-#: seconds further back that readings look at in turn, the furthest ones first, each time two of
-#: them: what shows up late grows older meanwhile and must not slip by. They are more than the
-#: overlap has, because what shows up at its last moment has to wait for its turn.
-TURNS: Final = 16
-#: all that a round looks at
-LOOKED_BACK: Final = (TURNS + 2) * NEWS_OVERLAP
-#: entries live a good deal longer than anybody looks back
+#: how long entries live
 KEPT: Final = timedelta(minutes=10)
 #: a process that did not read for this long may have missed entries that are purged
 GAP_MAX: Final = KEPT / 2
@@ -115,9 +103,8 @@ class ChangeFeed:
         self._clock = clock
         self._entries_max = entries_max
         self._subscribers: list[tuple[str, Subscriber]] = []
-        #: ids of entries that may be read again, and when they were made
-        self._seen: dict[str, datetime] = {}
-        self._turn = 0
+        #: parts what was read from what is to come; None before the first reading
+        self._mark: str | None = None
         self._read_until: datetime | None = None
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
@@ -150,49 +137,29 @@ class ChangeFeed:
             started, now = time.monotonic(), self._clock.now()
             until = self._read_until
             missed = until is None or now - until > GAP_MAX
-            entries, is_flood = await self._entries(now, None if missed else until)
+            entries, following = await self._entries(None if missed else self._mark)
             if missed:
                 self._start_over("gap")
-            elif is_flood:
+            elif len(entries) >= self._entries_max:
                 self._start_over("flood")
             else:
-                await self._hand_out([each for each in entries if each.change_id not in self._seen])
-            self._remember(entries, now)
-            self._read_until, self._read_at = now, started
+                await self._hand_out(entries)
+            self._mark, self._read_until, self._read_at = following, now, started
 
-    async def _entries(self, now: datetime, until: datetime | None) -> tuple[list[Change], bool]:
-        """Return what this reading looks at, and whether that is more than it may be.
+    async def _entries(self, mark: str | None) -> tuple[list[Change], str]:
+        """Return what was committed after `mark`, at most `entries_max`, and the next mark.
 
-        until: when the last reading was; None: whatever is there already is to be known, not told.
+        None: whatever is there already is to be known, not told.
         """
-        spans: list[tuple[datetime, datetime | None]]
-        if until is None:
-            spans = [(now - LOOKED_BACK, None)]
-        elif timedelta() <= now - until <= NEWS_OVERLAP:
-            further = now - (TURNS - self._turn) * NEWS_OVERLAP
-            spans = [(until - NEWS_OVERLAP, None), (further - 2 * NEWS_OVERLAP, further)]
-        else:
-            # Late, or the clock was set back, which must not skip what others write meanwhile.
-            spans = [(min(now, until) - OVERLAP, None)]
-        entries: list[Change] = []
-        is_flood = False
         async with self._database.snapshot() as connection:
-            for since, before in spans:
-                limits = {} if before is None else {"until": before}
-                found = await store.system_changes_since(
-                    connection, since=since, limit=self._entries_max, **limits
-                )
-                is_flood = is_flood or len(found) >= self._entries_max
-                entries += found
-        # The two spans may overlap.
-        return list({each.change_id: each for each in entries}.values()), is_flood
-
-    def _remember(self, entries: Sequence[Change], now: datetime) -> None:
-        self._seen.update((each.change_id, each.at) for each in entries)
-        self._turn = (self._turn + 1) % TURNS
-        if not self._turn:
-            oldest = now - LOOKED_BACK - NEWS_OVERLAP
-            self._seen = {change: at for change, at in self._seen.items() if at >= oldest}
+            if mark is None:
+                return [], await store.system_feed_end(connection)
+            entries, following = await store.system_changes_after(
+                connection, mark, limit=self._entries_max
+            )
+            if len(entries) >= self._entries_max:
+                following = await store.system_feed_end(connection)
+        return entries, following
 
     async def run(self) -> None:
         """Follow the feed until cancelled; a failed reading is logged and tried again."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
 
 from runtime.database import (
     JSONDocument,
@@ -21,7 +22,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
-from runtime.statements import Query, inserts
+from runtime.statements import Query, Write
 
 config_versions: Final = sa.Table(
     "config_versions",
@@ -31,6 +32,23 @@ config_versions: Final = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
 )
 
+
+class _PresentTransaction(sa.sql.functions.FunctionElement[int]):
+    """The number of the running transaction on PostgreSQL; 0 on SQLite, whose INSERT says it."""
+
+    inherit_cache = True
+
+
+@compiles(_PresentTransaction, "postgresql")
+def _on_postgresql(*_: Any, **__: Any) -> str:
+    return "((pg_current_xact_id())::text)::bigint"
+
+
+@compiles(_PresentTransaction, "sqlite")
+def _on_sqlite(*_: Any, **__: Any) -> str:
+    return "0"
+
+
 changes: Final = sa.Table(
     "changes",
     metadata,
@@ -39,8 +57,12 @@ changes: Final = sa.Table(
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("ref", sa.String(255), nullable=False),
     sa.Column("at", UTCDateTime, nullable=False),
-    # Read and purged for all tenants at once, by time.
+    # Where it stands in the order of commits: on SQLite, where writers take turns, one more than
+    # the one before; on PostgreSQL its transaction, which a reader's snapshot knows or not.
+    sa.Column("position", sa.BigInteger, nullable=False, server_default=_PresentTransaction()),
+    # Read and purged for all tenants at once.
     sa.Index("ix_changes_at", "at", "change_id"),
+    sa.Index("ix_changes_position", "position"),
 )
 
 signing_keys: Final = sa.Table(
@@ -107,58 +129,97 @@ _CONFIG_VERSIONS: Final = Query(
 )
 
 
-_ADD_CHANGES: Final = inserts(changes)
-
-
-END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
+_CHANGE_COLUMNS: Final = ("tenant_id", "change_id", "kind", "ref", "at")
+_ADD_CHANGES: Final = Write(sa.insert(changes), _CHANGE_COLUMNS)
+_ADD_CHANGES_AT: Final = Write(sa.insert(changes), (*_CHANGE_COLUMNS, "position"))
 
 
 async def add_changes(connection: AsyncConnection, entries: Collection[Change]) -> None:
     """Append to the change feed, in the transaction of the change itself."""
-    await _ADD_CHANGES.run(
-        connection,
-        [
-            {
-                "tenant_id": entry.tenant_id,
-                "change_id": entry.change_id,
-                "kind": entry.kind,
-                "ref": entry.ref,
-                "at": entry.at,
-            }
-            for entry in entries
-        ],
-    )
+    rows: list[dict[str, Any]] = [
+        {
+            "tenant_id": entry.tenant_id,
+            "change_id": entry.change_id,
+            "kind": entry.kind,
+            "ref": entry.ref,
+            "at": entry.at,
+        }
+        for entry in entries
+    ]
+    if connection.dialect.name == "postgresql":
+        await _ADD_CHANGES.run(connection, rows)
+    elif rows:
+        position = int(await system_feed_end(connection)) + 1
+        await _ADD_CHANGES_AT.run(connection, [row | {"position": position} for row in rows])
 
 
-async def system_changes_since(
-    connection: AsyncConnection,
-    *,
-    since: datetime,
-    until: datetime = END_OF_TIME,
-    limit: int,
-) -> list[Change]:
-    """Return feed entries of all tenants made from `since` to before `until`, oldest first."""
-    rows = await _CHANGES_SINCE.rows(connection, since=since, until=until, at_most=limit)
-    return [Change(**dict(zip(_CHANGE_COLUMNS, row, strict=True))) for row in rows]
+async def system_feed_end(connection: AsyncConnection) -> str:
+    """Return a mark that parts what the feed holds now from what will be committed later."""
+    if connection.dialect.name == "postgresql":
+        return str((await _SNAPSHOT.rows(connection))[0][0])
+    return str((await _LAST_POSITION.rows(connection))[0][0])
 
 
-_CHANGE_COLUMNS: Final = tuple(changes.columns.keys())
-_CHANGES_SINCE: Final = Query(
-    sa.select(changes)
-    .where(
-        changes.c.at >= sa.bindparam("since", type_=UTCDateTime),
-        changes.c.at < sa.bindparam("until", type_=UTCDateTime),
-    )
+async def system_changes_after(
+    connection: AsyncConnection, mark: str, *, limit: int
+) -> tuple[list[Change], str]:
+    """Return feed entries of all tenants committed after `mark`, and the mark that follows them.
+
+    mark: of `system_feed_end` or of an earlier call. At most `limit` entries; when there are so
+    many, begin again at the feed's end. No entry comes twice, and none is left out, in whatever
+    order transactions end.
+    """
+    if connection.dialect.name == "postgresql":
+        following = await system_feed_end(connection)
+        rows = await _CHANGES_UNSEEN.rows(connection, seen=mark, following=following, at_most=limit)
+    else:
+        rows = await _CHANGES_BEHIND.rows(connection, position=int(mark), at_most=limit)
+        following = str(rows[-1][-1]) if rows else mark
+    return [Change(**dict(zip(_CHANGE_COLUMNS, row, strict=False))) for row in rows], following
+
+
+_last_position = sa.func.coalesce(sa.func.max(changes.c.position), 0)
+_LAST_POSITION: Final = Query(sa.select(_last_position))
+_SNAPSHOT: Final = Query(sa.select(sa.cast(sa.func.pg_current_snapshot(), sa.Text)))
+_readable = tuple(changes.c[name] for name in _CHANGE_COLUMNS)
+_CHANGES_BEHIND: Final = Query(
+    sa.select(*_readable, changes.c.position)
+    .where(changes.c.position > sa.bindparam("position", type_=sa.BigInteger))
+    .order_by(changes.c.position)
+    .limit(sa.bindparam("at_most", type_=sa.Integer)),
+    scalars=["position", "at_most"],
+)
+
+
+#: PostgreSQL knows of a snapshot which transactions had ended when it was taken.
+_UNSEEN: Final = sa.text(
+    "position >= CAST(CAST(pg_snapshot_xmin(CAST(:seen AS pg_snapshot)) AS text) AS bigint)"
+    " AND NOT pg_visible_in_snapshot("
+    "CAST(CAST(position AS text) AS xid8), CAST(:seen AS pg_snapshot))"
+    " AND pg_visible_in_snapshot("
+    "CAST(CAST(position AS text) AS xid8), CAST(:following AS pg_snapshot))"
+).bindparams(
+    sa.bindparam("seen", type_=sa.Text),
+    sa.bindparam("following", type_=sa.Text),
+)
+_CHANGES_UNSEEN: Final = Query(
+    sa.select(*_readable)
+    .where(_UNSEEN)
     .order_by(changes.c.at, changes.c.change_id)
     .limit(sa.bindparam("at_most", type_=sa.Integer)),
-    scalars=["since", "until", "at_most"],
+    scalars=["seen", "following", "at_most"],
 )
 
 
 async def system_purge_changes(connection: AsyncConnection, *, before: datetime) -> int:
-    """Delete feed entries nobody re-reads any more; return how many."""
-    result = await connection.execute(sa.delete(changes).where(changes.c.at < before))
-    return int(result.rowcount)
+    """Delete feed entries nobody reads any more; return how many.
+
+    On SQLite the last one stays: the next one's position follows it.
+    """
+    old = sa.delete(changes).where(changes.c.at < before)
+    if connection.dialect.name == "sqlite":
+        old = old.where(changes.c.position < int(await system_feed_end(connection)))
+    return int((await connection.execute(old)).rowcount)
 
 
 async def add_key(connection: AsyncConnection, key: StoredKey) -> None:

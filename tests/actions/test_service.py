@@ -19,10 +19,9 @@ from actions.model import (
     TaskState,
 )
 from actions.registry import service as registry
-from runtime.clock import from_epoch_s
 from runtime.database import Database
 from runtime.errors import Conflict, NotFound
-from runtime.store import system_changes_since
+from runtime.store import system_changes_after, system_feed_end
 from tests.actions import kit
 from tests.actions.conftest import Hub, contained, pick
 from tests.actions.services import Services
@@ -114,10 +113,12 @@ async def test_an_open_containment_denies_its_user_and_nobody_else(hub: Hub) -> 
 
 
 async def test_every_change_of_a_containment_reaches_the_change_feed(hub: Hub) -> None:
+    async with hub.database.snapshot() as connection:
+        mark = await system_feed_end(connection)
     await hub.plan(kit.order())
 
     async with hub.database.snapshot() as connection:
-        changes = await system_changes_since(connection, since=from_epoch_s(0), limit=10)
+        changes, _ = await system_changes_after(connection, mark, limit=10)
     assert [(one.kind, one.ref) for one in changes] == [("containments", kit.USER)]
 
 

@@ -34,7 +34,8 @@ SYSTEM_FUNCTIONS = {
     "hub.guard.store.system_untold",
     "runtime.leases.store.system_lock_leases",
     "runtime.store.system_config_versions",
-    "runtime.store.system_changes_since",
+    "runtime.store.system_changes_after",
+    "runtime.store.system_feed_end",
     "runtime.store.system_purge_changes",
     "receivers.store._system_waiting_tenants",
     "receivers.refusals.store.system_purge_errors",
@@ -64,6 +65,7 @@ SYSTEM_FUNCTIONS = {
 #: The only indexes that do not begin with the tenant: what system functions alone read by.
 SYSTEM_INDEXES = {
     "ix_changes_at",
+    "ix_changes_position",
     "ix_ip_claims_expires_at",
     "ix_org_values_last_at",
     "ix_session_contexts_at",
