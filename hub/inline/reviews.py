@@ -10,6 +10,7 @@ reviews off; should two overlap, a context is settled once all the same.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
@@ -89,6 +90,7 @@ class Reviews:
                 if any(each.cause is ReviewCause.POLICY for each in due):
                     await self._node.feed.refresh()
                 judged = _once(due)
+                await self._load([each for each in due if each.review_id in judged])
                 made = [
                     await self._in_turn(review) if review.review_id in judged else _done(review)
                     for review in due
@@ -103,6 +105,14 @@ class Reviews:
     async def _due(self) -> list[Review]:
         async with self._node.database.snapshot() as connection:
             return await store.system_due_reviews(connection, limit=BATCH_MAX)
+
+    async def _load(self, due: Sequence[Review]) -> None:
+        """Read the sessions together: one by one costs more than judging them."""
+        named: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        for review in due:
+            named[review.tenant_id].append((review.iss, review.sid))
+        for tenant_id, names in named.items():
+            await self._evaluator.live.load(tenant_id, names)
 
     async def _in_turn(self, review: Review) -> ReviewDone:
         began = turn_began()

@@ -8,6 +8,7 @@ A session that is not held costs four queries; the one asked about longest ago m
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -28,7 +29,7 @@ from risk.sessions.model import SESSIONS_KIND, Session
 from risk.sessions.store import find_sessions
 from risk.sql.store import Connection
 from runtime.changes import BELIEVED_S, RENEWED_AFTER_S, Change, ChangeFeed
-from runtime.database import Database
+from runtime.database import Database, chunks
 
 #: a feed that was not read for longer is not believed
 FEED_AGE_MAX_S: Final = 2.0
@@ -201,6 +202,24 @@ class LiveSessions:
             if iss is None or sid is None:
                 self._note_alias(_alias(tenant_id, sid, cookie_sha256), key)
         return live
+
+    async def load(self, tenant_id: str, names: Collection[tuple[str, str]]) -> None:
+        """Read sessions that are about to be asked about, several at once, where that is needed.
+
+        names: (issuer, sid). Raises database errors.
+        """
+        wanted = {name for name in names if self.peek(tenant_id, *name, None) is None}
+        for some in chunks(sorted(wanted), RENEWED_AT_ONCE):
+            told, now = self._told, time.monotonic()
+            async with self._database.snapshot() as connection:
+                found = await find_sessions(connection, tenant_id, keys=set(some))
+                lives = await self._read(connection, tenant_id, list(found.values()))
+            if told != self._told or self._changes.age_s > FEED_AGE_MAX_S:
+                return
+            for live in lives:
+                live.read_at = now
+                self._hold((tenant_id, live.session.iss, live.session.sid), live)
+            await asyncio.sleep(0)
 
     async def _read(
         self, connection: Connection, tenant_id: str, found: Sequence[Session]

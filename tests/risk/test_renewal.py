@@ -203,3 +203,35 @@ async def test_a_session_whose_end_nobody_told_is_found_ended(database: Database
     found = await live.find(TENANT, ISSUER, "sid-1", None)
     assert found is not None
     assert found.session.ended_at == NOW
+
+
+async def test_sessions_that_will_be_asked_about_are_read_together(database: Database) -> None:
+    live = await live_sessions(database)
+    names = [(ISSUER, f"sid-{number}") for number in range(40)]
+    await live.load(TENANT, [*names, (ISSUER, "nobody")])
+    held = [live.peek(TENANT, *name, None) for name in names]
+    assert all(each is not None for each in held)
+    assert live.peek(TENANT, ISSUER, "nobody", None) is None
+    changed = held[3]
+    assert changed is not None
+    async with database.transaction() as connection:
+        await connection.execute(
+            sa.update(sessions).where(sessions.c.sid == "sid-3").values(ended_at=NOW)
+        )
+    await live.changed(
+        [
+            Change(
+                tenant_id=TENANT,
+                change_id="chg_1",
+                kind="sessions",
+                ref=changed.session.session_id,
+                at=NOW,
+            )
+        ]
+    )
+    await live.load(TENANT, names)
+    read = live.peek(TENANT, ISSUER, "sid-3", None)
+    assert read is not None
+    assert read.session.ended_at == NOW
+    # The others were not read again.
+    assert live.peek(TENANT, ISSUER, "sid-4", None) is held[4]
