@@ -166,6 +166,18 @@ class Evaluator:
             _HELD_SECONDS.observe(time.perf_counter() - started)
         return answer
 
+    async def prepare(self, tenant_id: str, names: Collection[tuple[str, str]]) -> None:
+        """Read what judging these sessions, as (issuer, sid), needs: together, not one by one.
+
+        Raises database errors.
+        """
+        await self.live.load(tenant_id, names)
+        held = [self.live.peek(tenant_id, *name, None) for name in names]
+        sessions = [each.session for each in held if each is not None]
+        users = {each.user_id for each in sessions}
+        await self.levels.of(tenant_id, users | {e.device_id for e in sessions if e.device_id})
+        await self.groups.of(tenant_id, users)
+
     async def review(self, caller: Caller, question: SessionQuestion) -> Answer:
         """Judge a session nobody asks about, as long as it takes. Raises database errors."""
         pace = _Pace(0.0, is_review=True)

@@ -90,7 +90,7 @@ class Reviews:
                 if any(each.cause is ReviewCause.POLICY for each in due):
                     await self._node.feed.refresh()
                 judged = _once(due)
-                await self._load([each for each in due if each.review_id in judged])
+                await self._prepare([each for each in due if each.review_id in judged])
                 made = [
                     await self._in_turn(review) if review.review_id in judged else _done(review)
                     for review in due
@@ -106,13 +106,13 @@ class Reviews:
         async with self._node.database.snapshot() as connection:
             return await store.system_due_reviews(connection, limit=BATCH_MAX)
 
-    async def _load(self, due: Sequence[Review]) -> None:
-        """Read the sessions together: one by one costs more than judging them."""
+    async def _prepare(self, due: Sequence[Review]) -> None:
+        """Read what they need together: one by one costs more than judging them."""
         named: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         for review in due:
             named[review.tenant_id].append((review.iss, review.sid))
         for tenant_id, names in named.items():
-            await self._evaluator.live.load(tenant_id, names)
+            await self._evaluator.prepare(tenant_id, names)
 
     async def _in_turn(self, review: Review) -> ReviewDone:
         began = turn_began()
