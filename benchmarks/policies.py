@@ -188,9 +188,10 @@ async def replayed(contexts: int, folder: Path) -> Replayed:
     since = until - timedelta(days=DAYS)
     await _record(url, contexts, since, until)
     before, spent = time.perf_counter(), _children_s()
-    report = await Replays(url).run(
-        TENANT, policies(with_expressions=True), since=since, until=until, contexts_max=contexts
-    )
+    async with open_database(url) as database:
+        report = await Replays(database, url).run(
+            TENANT, policies(with_expressions=True), since=since, until=until, contexts_max=contexts
+        )
     seconds = time.perf_counter() - before
     cpu_s = (_children_s() - spent) / SHARES
     assert report["contexts"] == contexts

@@ -273,7 +273,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
     )
     app.state.policy_modes = ConfigCache(node.feed, "policies", partial(_load_policy_mode, node))
     app.state.session_policies = policies_cache(node.feed, node.database)
-    app.state.replays = Replays(node.config.database_url)
+    app.state.replays = Replays(node.database, node.config.database_url)
     app.state.transmitters = TransmitterDeps(
         db=node.database,
         writer=node.writer,

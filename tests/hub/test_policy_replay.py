@@ -13,6 +13,7 @@ from hub.replays import Replays
 from risk.contexts.store import add_contexts
 from risk.model import Level
 from risk.policies.recorded import RecordedContext, encode
+from risk.policy import parse_policy
 from risk.verdict import Decision
 from runtime.errors import Conflict, Unavailable
 from runtime.ids import new_id
@@ -138,23 +139,40 @@ async def test_whoever_may_read_may_ask_and_nobody_else(hub: Hub) -> None:
 async def test_one_replay_at_a_time_and_a_failed_one_leaves_room(hub: Hub) -> None:
     now = hub.clock.now()
     policies = [everywhere(rule("out", "TERMINATE"))]
-    span: dict[str, Any] = {"since": now - timedelta(days=1), "until": now}
-    replays = Replays(hub.node.config.database_url)
+    span: dict[str, Any] = {"since": now - timedelta(days=7), "until": now}
+    await record(hub)
+    replays = Replays(hub.database, hub.node.config.database_url)
     first = asyncio.create_task(replays.run("default", policies, **span))
     await asyncio.sleep(0)
     with pytest.raises(Conflict):
         await replays.run("default", policies, **span)
-    assert (await first)["contexts"] == 0
-    broken = Replays("sqlite:////nowhere/at/all.db")
+    assert (await first)["contexts"] == 5
+    broken = Replays(hub.database, "sqlite:////nowhere/at/all.db")
     for _ in range(2):
         with pytest.raises(Unavailable):
             await broken.run("default", policies, **span)
 
 
+async def test_where_nothing_was_recorded_no_process_is_needed(hub: Hub) -> None:
+    now = hub.clock.now()
+    span: dict[str, Any] = {"since": now - timedelta(days=7), "until": now}
+    replays = Replays(hub.database, "sqlite:////nowhere/at/all.db")
+    policies = [everywhere(rule("out", "TERMINATE"))]
+    told = await replays.run("default", policies, **span)
+    assert (told["contexts"], told["days"], told["is_cut"]) == (0, [], False)
+    policy = parse_policy({"rules": LOGOUT_AT_MEDIUM})
+    told = await replays.run_levels("default", policy, exempt=(), contained_max=5, **span)
+    assert (told["changes"], told["days"]) == (0, [])
+    # What others recorded, or what is too old, does not count.
+    await record(hub)
+    told = await replays.run("green", policies, **span)
+    assert told["contexts"] == 0
+
+
 async def test_more_contexts_than_a_replay_looks_at_are_told(hub: Hub) -> None:
     await record(hub)
     now = hub.clock.now()
-    report = await Replays(hub.node.config.database_url).run(
+    report = await Replays(hub.database, hub.node.config.database_url).run(
         "default",
         [everywhere(rule("out", "TERMINATE"))],
         since=now - timedelta(days=7),
