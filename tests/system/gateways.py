@@ -31,12 +31,11 @@ class Places:
     token: str
 
 
-def block(language: str) -> str:
-    """Return the first block of the guide in a language."""
-    found: list[str] = [
-        text for name, text in _BLOCK.findall(GUIDE.read_text()) if name == language
-    ]
-    return found[0]
+def block(language: str, section: str = "", at: int = 0) -> str:
+    """Return a block of the guide in a language: the first one, or one of a section's."""
+    guide = GUIDE.read_text().partition(f"\n## {section}\n")[2] if section else GUIDE.read_text()
+    found: list[str] = [text for name, text in _BLOCK.findall(guide) if name == language]
+    return found[at]
 
 
 def put_in(text: str, places: Places, listen: str) -> str:
@@ -85,7 +84,7 @@ def nginx(folder: Path, places: Places, behind: str | None = None) -> Iterator[s
         f"{proxy}\n{put_in(block('nginx'), places, listen)}\n}}\n"
     )
     command = [program("nginx", "nginx-light"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    with _running(command, listen, folder):
+    with running(command, listen, folder):
         yield f"http://{listen}"
 
 
@@ -104,7 +103,7 @@ def caddy(folder: Path, places: Places) -> Iterator[str]:
         str(folder / "Caddyfile"),
     ]
     home = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}
-    with _running(command, listen, folder, home):
+    with running(command, listen, folder, home):
         yield f"http://{listen}"
 
 
@@ -117,7 +116,7 @@ def haproxy(folder: Path, places: Places) -> Iterator[str]:
     text = text.replace("/etc/haproxy/signalhub.lua", str(folder / "signalhub.lua"))
     (folder / "haproxy.cfg").write_text(text)
     command = [program("haproxy", "haproxy"), "-db", "-f", str(folder / "haproxy.cfg")]
-    with _running(command, listen, folder):
+    with running(command, listen, folder):
         yield f"http://{listen}"
 
 
@@ -125,7 +124,7 @@ GATEWAYS = {"nginx": nginx, "caddy": caddy, "haproxy": haproxy}
 
 
 @contextmanager
-def _running(
+def running(
     command: list[str], listen: str, folder: Path, variables: Mapping[str, str] | None = None
 ) -> Iterator[None]:
     """Run a server until the block is left; fails with its words when it does not come up."""

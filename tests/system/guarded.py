@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -89,7 +90,8 @@ class GuardedHub:
     idp_id: str
     token: str
     idp_token: str
-    users: dict[str, str] = field(default_factory=dict)
+    #: whose certificates the hub's is one of, if it serves https
+    trust: ssl.SSLContext | bool = True
 
     def guard(self, **setting: Any) -> None:
         """Say how the app is guarded."""
@@ -109,6 +111,7 @@ class GuardedHub:
             f"{self.hub.issuer}/v1/sessions/{sid}",
             json=body,
             headers={"authorization": f"Bearer {self.idp_token}"},
+            verify=self.trust,
         )
         assert answer.is_success, answer.text
 
@@ -117,15 +120,30 @@ class GuardedHub:
         answer = httpx2.delete(
             f"{self.hub.issuer}/v1/sessions/{sid}",
             headers={"authorization": f"Bearer {self.idp_token}"},
+            verify=self.trust,
+        )
+        assert answer.is_success, answer.text
+
+    def step_up(self, sid: str, step_up_id: str) -> None:
+        """Say that somebody proved to be who they are."""
+        answer = httpx2.post(
+            f"{self.hub.issuer}/v1/sessions/{sid}/step-ups/{step_up_id}",
+            json={"outcome": "passed"},
+            headers={"authorization": f"Bearer {self.idp_token}"},
+            verify=self.trust,
         )
         assert answer.is_success, answer.text
 
 
 @contextmanager
-def guarded(hub: Served, issuer: str = ISSUER) -> Iterator[GuardedHub]:
-    """Register an app, an IdP and a gateway at a hub."""
+def guarded(
+    hub: Served, issuer: str = ISSUER, *, trust: ssl.SSLContext | bool = True
+) -> Iterator[GuardedHub]:
+    """Register an app, an IdP and a gateway at a hub. trust: as of GuardedHub."""
     headers = {"authorization": f"Bearer {hub.token}"}
-    with httpx2.Client(base_url=hub.issuer, headers=headers, timeout=LIMIT_S) as admin:
+    with httpx2.Client(
+        base_url=hub.issuer, headers=headers, timeout=LIMIT_S, verify=trust
+    ) as admin:
 
         def made(kind: str, body: dict[str, Any]) -> dict[str, Any]:
             answer = admin.post(f"/admin/v1/{kind}", json=body)
@@ -145,4 +163,5 @@ def guarded(hub: Served, issuer: str = ISSUER) -> Iterator[GuardedHub]:
             idp_id=idp["id"],
             token=made("clients", asking)["token"],
             idp_token=made("clients", telling)["token"],
+            trust=trust,
         )
