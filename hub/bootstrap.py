@@ -24,6 +24,7 @@ from hub.tenancy import DEFAULT_TENANT
 from runtime import ids
 from runtime.audit import AuditNote
 from runtime.clock import system_clock
+from runtime.crowd import Crowd
 from runtime.database import Database
 from runtime.feed import bump
 from runtime.keyring import make_keys
@@ -186,6 +187,7 @@ def process_configs(
     elif settings.role == "worker":
         counts.pop("api")
     socket_path = str(run_dir / "core.sock") if settings.embedded else None
+    crowd = Crowd()
     return [
         ProcessConfig(
             role=role,
@@ -212,6 +214,7 @@ def process_configs(
             data_dir=str(settings.data_dir),
             scorer=settings.scorer,
             evaluate_deadline_ms=settings.evaluate_deadline_ms,
+            crowd=crowd,
         )
         for role, count in counts.items()
         for index in range(count)

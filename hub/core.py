@@ -52,7 +52,6 @@ from risk.mappings.service import MappingCache
 from risk.networks.administration import read_all
 from risk.networks.keeper import Keeper
 from runtime.queue import Fence, LeaseKeeper, fences_valid
-from runtime.writer import LocalWriter
 from transmitters.upkeep.model import Limits
 from transmitters.upkeep.service import Upkeep
 
@@ -163,12 +162,7 @@ class Core:
         """Return how many signals to take: one after a failed batch, few while others write."""
         if self._one_by_one:
             return 1
-        writer = self._node.writer
-        return self._pace.size(is_busy=isinstance(writer, LocalWriter) and writer.is_busy)
-
-    def _is_crowded(self) -> bool:
-        writer = self._node.writer
-        return isinstance(writer, LocalWriter) and writer.is_crowded
+        return self._pace.size(is_busy=self._node.config.crowd.is_busy)
 
     async def _let_intake_pass(self, took_s: float) -> None:
         """Hold the pipeline back while intake queues: what is accepted first can wait to be read.
@@ -179,7 +173,7 @@ class Core:
         for _ in range(TURNS_UNTIL_COMMITTED):
             # On SQLite nothing in a batch waits for anything, so that others get no turn in it.
             await asyncio.sleep(0)
-        if self._is_crowded():
+        if self._node.config.crowd.is_crowded:
             await asyncio.sleep(min(INTAKE_SHARE * took_s, INTAKE_TURN_MAX_S))
 
     async def _handle(self, fence: Fence, limit: int) -> int:

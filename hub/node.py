@@ -15,6 +15,7 @@ from hub.tls import CertificateFiles
 from risk.networks.service import FOLDER, Networks
 from runtime.changes import ChangeFeed
 from runtime.clock import Clock, system_clock
+from runtime.crowd import Crowd
 from runtime.database import Database
 from runtime.egress import EgressRules
 from runtime.feed import ConfigFeed
@@ -31,7 +32,10 @@ NETWORKS_ROLES: Final = frozenset({"api", "all", "cli"})
 
 
 class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor tells a process; read from its standard input, never from a file."""
+    """What the supervisor tells a process that it forks; it lies in no file.
+
+    crowd: what the processes of a node share.
+    """
 
     role: str
     index: int
@@ -57,6 +61,7 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str | None = None
     scorer: str = "rules"
     evaluate_deadline_ms: float = 20.0
+    crowd: Crowd = msgspec.field(default_factory=Crowd)
 
     @property
     def name(self) -> str:
@@ -189,7 +194,7 @@ async def _open_writer(
         client = CoreClient(Path(config.core_socket), notifier)
         spawn(client.run())
         return client
-    writer = LocalWriter(database, notifier)
+    writer = LocalWriter(database, notifier, crowd=config.crowd)
     spawn(writer.run())
     if config.core_socket is not None:
         server = CoreServer(writer, notifier, index_operations(operations))

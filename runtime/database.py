@@ -352,6 +352,9 @@ def _postgresql_engine(url: sa.URL, pool_size: int) -> AsyncEngine:
                 "statement_timeout": str(STATEMENT_TIMEOUT_MS),
                 "timezone": "UTC",
                 "application_name": "signalhub",
+                # A plan that was made when a table was empty, and kept, reads all of a tenant's
+                # rows to find one, until the table's first ANALYZE.
+                "plan_cache_mode": "force_custom_plan",
             }
         },
         json_serializer=_json_dumps,

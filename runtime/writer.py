@@ -27,6 +27,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runtime.crowd import Crowd
 from runtime.database import Database
 from runtime.errors import Overloaded, Refused, Unavailable
 from runtime.notify import TOPICS, Notifier
@@ -35,7 +36,6 @@ QUEUE_ITEMS_MAX: Final = 10_000
 BATCH_ITEMS_MAX: Final = 256
 #: a batch of this many says that callers are queueing
 CROWDED_ITEMS: Final = 8
-CROWDED_FOR_S: Final = 0.1
 #: so soon after the last one a batch says that callers keep coming
 BUSY_GAP_S: Final = 0.02
 
@@ -101,25 +101,22 @@ class LocalWriter:
     """Commits the items of this process (and of those that send to it) in batches."""
 
     def __init__(
-        self, database: Database, notifier: Notifier, *, queue_items_max: int = QUEUE_ITEMS_MAX
+        self,
+        database: Database,
+        notifier: Notifier,
+        *,
+        crowd: Crowd | None = None,
+        queue_items_max: int = QUEUE_ITEMS_MAX,
     ) -> None:
+        """crowd: where to say that callers queue."""
+        self._crowd = crowd or Crowd()
         self._database = database
         self._notifier = notifier
         self._queue: deque[_Entry] = deque()
         self._queue_items_max = queue_items_max
         self._arrived = asyncio.Event()
         self._stopped = False
-        self._crowded_at = self._busy_at = self._committed_at = float("-inf")
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether many callers have been waiting of late: then the hub's own work holds back."""
-        return time.monotonic() - self._crowded_at < CROWDED_FOR_S
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether callers keep coming: then other writers take short turns."""
-        return time.monotonic() - self._busy_at < CROWDED_FOR_S
+        self._committed_at = float("-inf")
 
     async def submit(self, operation: Operation[ItemT, ResultT], item: ItemT) -> ResultT:
         """Write one item; return after COMMIT. Errors as in `Writer`."""
@@ -178,12 +175,10 @@ class LocalWriter:
 
     def _note_load(self, batch: list[_Entry]) -> None:
         now = time.monotonic()
-        if len(batch) >= CROWDED_ITEMS:
-            self._busy_at = now
-            if sum(entry.operation.is_urgent for entry in batch) >= CROWDED_ITEMS:
-                self._crowded_at = now
-        elif now - self._committed_at < BUSY_GAP_S:
-            self._busy_at = now
+        if sum(entry.operation.is_urgent for entry in batch) >= CROWDED_ITEMS:
+            self._crowd.note_crowded()
+        elif len(batch) >= CROWDED_ITEMS or now - self._committed_at < BUSY_GAP_S:
+            self._crowd.note_busy()
         self._committed_at = now
 
     async def _commit_parts(self, batch: list[_Entry], error: Exception) -> None:
