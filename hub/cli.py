@@ -56,13 +56,15 @@ def serve(
 ) -> None:
     """Start the hub. With nothing configured it serves loopback and prints what it made up."""
     from hub.migrate import SchemaMismatch  # noqa: PLC0415
+    from hub.serve import run_folder  # noqa: PLC0415
     from hub.serve import serve as run  # noqa: PLC0415
 
-    settings = load_settings(host=host, port=port, role=role, workers=workers)
-    try:
-        run(settings)
-    except SchemaMismatch as error:
-        fail(str(error))
+    with run_folder() as folder:
+        settings = load_settings(host=host, port=port, role=role, workers=workers)
+        try:
+            run(settings, folder)
+        except SchemaMismatch as error:
+            fail(str(error))
 
 
 @app.command()

@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,24 +22,38 @@ if TYPE_CHECKING:
 METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def serve(settings: Settings) -> None:
-    """Run the hub until SIGTERM or SIGINT. Raises SettingsError, SchemaMismatch."""
-    configure_logs(settings.log_level, process="supervisor")
-    run_dir = Path(tempfile.mkdtemp(prefix="signalhub-"))
+@contextmanager
+def run_folder() -> Iterator[Path]:
+    """Make a folder for what lives as long as the hub does, and have metrics kept in it.
+
+    Enter it before settings are read: whatever imports prometheus_client first decides whether
+    processes share their metrics.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="signalhub-"))
     try:
-        metrics_dir = run_dir / "metrics"
+        metrics_dir = folder / "metrics"
         metrics_dir.mkdir()
-        # Before anything imports prometheus_client, which reads it then.
         os.environ[METRICS_DIR_VARIABLE] = str(metrics_dir)
-        _serve(settings, run_dir, metrics_dir)
+        yield folder
     finally:
-        shutil.rmtree(run_dir, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def serve(settings: Settings, run_dir: Path) -> None:
+    """Run the hub until SIGTERM or SIGINT; run_dir: see `run_folder`.
+
+    Raises SettingsError, SchemaMismatch, and RuntimeError when metrics would not be shared.
+    """
+    configure_logs(settings.log_level, process="supervisor")
+    # What imports make stays: looking for garbage in it takes a sixth of the start.
+    gc.disable()
+    _serve(settings, run_dir, run_dir / "metrics")
 
 
 def _serve(settings: Settings, run_dir: Path, metrics_dir: Path) -> None:
-    # What imports make stays: looking for garbage in it takes a sixth of the start.
-    gc.disable()
     import asyncio  # noqa: PLC0415
+
+    from prometheus_client import values  # noqa: PLC0415
 
     from hub.bootstrap import (  # noqa: PLC0415
         MadeUp,
@@ -50,6 +66,10 @@ def _serve(settings: Settings, run_dir: Path, metrics_dir: Path) -> None:
     from hub.process import load_roles, run_process, settle_memory  # noqa: PLC0415
     from hub.supervisor import Supervisor  # noqa: PLC0415
 
+    if values.ValueClass is values.MutexValue:
+        raise RuntimeError(
+            "prometheus_client was imported too early: each process would count alone"
+        )
     check_certificate(settings)
     made_up = MadeUp()
     key = secret_key(settings, made_up)
