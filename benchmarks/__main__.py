@@ -17,6 +17,8 @@ BENCHMARKS: Final = (
     "memory",
     "policies",
     "evaluate",
+    "session_memory",
+    "renewal",
     "many_sessions",
     "busy",
     "scoring",

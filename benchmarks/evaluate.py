@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +30,10 @@ from benchmarks.engine import (
     FLUSHED_EVERY,
     ISSUER,
     TENANT,
+    Judging,
     engine_config,
-    open_evaluator,
+    open_judging,
+    register,
 )
 from benchmarks.figures import Percentiles, percentiles, table
 from benchmarks.history import migrate
@@ -41,18 +42,14 @@ from benchmarks.loadgen import LoadReport, build_requests, generate_load
 from benchmarks.machine import Machine, machine_facts
 from benchmarks.serving import cpu_s, pss_bytes, running
 from benchmarks.tokens import TokenPlan
-from hub.inline.evaluator import Evaluator
 from hub.inline.model import SessionQuestion
 from hub.node import Node, open_node
 from hub.operations import all_operations
-from risk.sessions.model import PutSession
-from risk.sessions.service import PUT_SESSION
 
 UNCHANGED_P50_MS, UNCHANGED_P99_MS = 0.2, 1.0
 CHANGED_P50_MS, CHANGED_P99_MS = 1.0, 5.0
 OPEN_P99_MS: Final = 3.0
 OF_NOOP: Final = 0.5
-REGISTERED_AT_ONCE: Final = 256
 MEMORY_MB: Final = 1_000
 #: sessions that are asked about again and again: what is in memory is believed for a minute
 ASKED: Final = 5_000
@@ -142,17 +139,17 @@ async def _engine(sizes: Sizes, folder: Path) -> Engine:
     url = f"sqlite:///{folder / 'engine.db'}"
     migrate({"SIGNALHUB_DATABASE_URL": url})
     async with open_node(engine_config(url), all_operations()) as node:
-        evaluator = open_evaluator(node)
-        await _register(node, sizes.sessions)
+        judging = open_judging(node)
+        await register(node, sizes.sessions)
         before = _memory_mb()
-        cold = await _timed(evaluator, _questions(node, range(sizes.sessions)), flushing=True)
+        cold = await _timed(judging, questions(node, range(sizes.sessions)), flushing=True)
         memory_mb = _memory_mb()
         await node.changes.refresh()
         asked = min(sizes.sessions, ASKED)
-        await _timed(evaluator, _questions(node, range(asked)))
+        await _timed(judging, questions(node, range(asked)))
         places = [number % asked for number in range(sizes.questions)]
-        unchanged = await _timed(evaluator, _questions(node, places))
-        changed = await _timed(evaluator, _questions(node, places, moving=True), flushing=True)
+        unchanged = await _timed(judging, questions(node, places))
+        changed = await _timed(judging, questions(node, places, moving=True), flushing=True)
     return Engine(
         unchanged=percentiles(unchanged),
         changed=percentiles(changed),
@@ -162,32 +159,10 @@ async def _engine(sizes: Sizes, folder: Path) -> Engine:
     )
 
 
-async def _register(node: Node, count: int) -> None:
-    now = node.clock.now()
-    for first in range(0, count, REGISTERED_AT_ONCE):
-        await asyncio.gather(
-            *(
-                node.writer.submit(
-                    PUT_SESSION,
-                    PutSession(
-                        tenant_id=TENANT,
-                        iss=ISSUER,
-                        sid=f"sid-{number}",
-                        user=[{"format": "email", "email": f"user{number}@customer.example"}],
-                        device=None,
-                        started_at=now,
-                        now=now,
-                        expires_at=now + timedelta(days=1),
-                    ),
-                )
-                for number in range(first, min(first + REGISTERED_AT_ONCE, count))
-            )
-        )
-
-
-def _questions(
+def questions(
     node: Node, numbers: Sequence[int], *, moving: bool = False
 ) -> Iterator[SessionQuestion]:
+    """Yield a question about each session. moving: from a new address each time."""
     for place, number in enumerate(numbers):
         ip = f"203.{place % 200}.{place // 200 % 250}.{place % 250}" if moving else "198.51.100.7"
         yield SessionQuestion(
@@ -202,20 +177,20 @@ def _questions(
 
 
 async def _timed(
-    evaluator: Evaluator, questions: Iterator[SessionQuestion], *, flushing: bool = False
+    judging: Judging, questions: Iterator[SessionQuestion], *, flushing: bool = False
 ) -> list[float]:
     """Return how long each question took, milliseconds. flushing: what is written behind, too."""
     samples = []
     for place, question in enumerate(questions):
         started = time.perf_counter()
-        await evaluator.evaluate(CALLER, question)
+        await judging.evaluator.evaluate(CALLER, question)
         samples.append((time.perf_counter() - started) * 1000)
         # The feeds and what is written behind answers get their turn, outside the samples.
         await asyncio.sleep(0)
         if flushing and place % FLUSHED_EVERY == 0:
-            await evaluator.behind.flush()
+            await judging.flush()
     if flushing:
-        await evaluator.behind.flush()
+        await judging.flush()
     return samples
 
 
@@ -283,7 +258,7 @@ def _middle(rounds: Sequence[LoadReport]) -> LoadReport:
     return sorted(rounds, key=lambda each: each.requests_per_s)[len(rounds) // 2]
 
 
-def session_body(number: int) -> bytes:
+def session_body(number: int, *, app: str | None = None) -> bytes:
     """Return the question of a session: everybody has a device of their own."""
     question = {
         "iss": ISSUER,
@@ -292,12 +267,12 @@ def session_body(number: int) -> bytes:
         "device": {"token_hash": f"{number:064x}"},
         "method": "GET",
     }
-    return msgspec.json.encode(question)
+    return msgspec.json.encode(question if app is None else question | {"app_id": app})
 
 
-def session_question(url: str, number: int) -> bytes:
+def session_question(url: str, number: int, *, app: str | None = None) -> bytes:
     """Return the request that asks about the session of a subject."""
-    body = session_body(number)
+    body = session_body(number, app=app)
     head = (
         f"POST /v1/sessions/sid-{number}/evaluate HTTP/1.1\r\n"
         f"Host: {url.removeprefix('http://')}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n"

@@ -22,6 +22,7 @@ import msgspec
 from benchmarks.command import run
 from benchmarks.figures import Percentiles, percentiles, table
 from benchmarks.machine import Machine, machine_facts
+from hub.process import settle_memory
 from risk.networks.categories import SERVICES
 from risk.networks.compiler import Row, compile_feed, merge_tables
 from risk.networks.model import Said, Source, unpacked
@@ -83,6 +84,7 @@ def measure(sizes: Sizes, folder: Path, *, command: str) -> IPLookupResult:
     chance = random.Random(SEED)
     machine = machine_facts(folder)
     compile_s, merge_s = _build(sizes, folder, chance)
+    settle_memory()
     networks = Networks(folder, SystemClock())
     started = time.perf_counter()
     asyncio.run(networks.refresh())

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import gc
 import os
+import random
 import sys
 import time
 from collections import Counter
@@ -29,20 +30,21 @@ from benchmarks.engine import (
     FLUSHED_EVERY,
     ISSUER,
     TENANT,
+    Judging,
     engine_config,
-    open_evaluator,
+    open_judging,
 )
 from benchmarks.figures import Percentiles, percentiles, table
 from benchmarks.history import migrate
 from benchmarks.machine import Machine, machine_facts
 from benchmarks.serving import pss_bytes
-from hub.inline.evaluator import Evaluator
 from hub.inline.model import SessionQuestion
 from hub.node import Node, open_node
 from hub.operations import all_operations
 from risk.sessions.model import Session
 from risk.sessions.store import write_sessions
 
+SEED: Final = 4
 STORED_AT_ONCE: Final = 5_000
 ENDED_EVERY: Final = 10
 AGAIN: Final = 2_000
@@ -86,10 +88,9 @@ async def _measure(
         started = time.perf_counter()
         await _store(node, sizes.stored)
         store_s = time.perf_counter() - started
-        evaluator = open_evaluator(node, held_max=sizes.held)
-        asking = _Asking(evaluator, node)
-        # Spread over all that are stored.
-        numbers = [place * sizes.stored // sizes.asked for place in range(sizes.asked)]
+        judging = open_judging(node, held_max=sizes.held)
+        asking = _Asking(judging, node)
+        numbers = random.Random(SEED).sample(range(sizes.stored), sizes.asked)
         await asking.ask(numbers)
         first = numbers[: min(AGAIN, len(numbers))]
         await asking.ask(first)
@@ -103,7 +104,7 @@ async def _measure(
         store_s=round(store_s, 1),
         answers=dict(asking.answers),
         wrong=asking.wrong,
-        held=len(evaluator.live),
+        held=len(judging.evaluator.live),
         cold_ms=percentiles(asking.samples_ms),
         memory_mb=round(memory_mb, 1),
     )
@@ -112,8 +113,8 @@ async def _measure(
 class _Asking:
     """Asks, and compares each answer with what it has to be."""
 
-    def __init__(self, evaluator: Evaluator, node: Node) -> None:
-        self._evaluator = evaluator
+    def __init__(self, judging: Judging, node: Node) -> None:
+        self._judging = judging
         self._node = node
         self.answers: Counter[str] = Counter()
         self.wrong = 0
@@ -124,7 +125,7 @@ class _Asking:
         for place, number in enumerate(numbers):
             question = self._question(number, stolen=stolen)
             started = time.perf_counter()
-            answer = await self._evaluator.evaluate(CALLER, question)
+            answer = await self._judging.evaluator.evaluate(CALLER, question)
             self.samples_ms.append((time.perf_counter() - started) * 1000)
             verdict = answer.verdict
             told = (verdict.would_have or verdict.decision).name
@@ -132,8 +133,8 @@ class _Asking:
             self.wrong += not _is_right(number, told, answer.changed, stolen=stolen)
             await asyncio.sleep(0)
             if place % FLUSHED_EVERY == 0:
-                await self._evaluator.behind.flush()
-        await self._evaluator.behind.flush()
+                await self._judging.flush()
+        await self._judging.flush()
         await self._node.changes.refresh()
 
     def _question(self, number: int, *, stolen: bool) -> SessionQuestion:

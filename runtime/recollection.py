@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.changes import BELIEVED_S, RENEWED_AFTER_S, Change, ChangeFeed
 from runtime.database import Database, chunks
+from runtime.turns import rest_since, turn_began
 
 #: a feed that was not read for longer is not believed
 FEED_AGE_MAX_S: Final = 2.0
@@ -136,7 +137,9 @@ class Recollection(Generic[FactT]):
             by_tenant[tenant_id].append(entity_id)
         for tenant_id, entity_ids in by_tenant.items():
             for some in chunks(entity_ids, RENEWED_AT_ONCE):
+                began = turn_began()
                 await self._renew(tenant_id, some)
+                await rest_since(began)
 
     async def _renew(self, tenant_id: str, entity_ids: Sequence[str]) -> None:
         now = time.monotonic()

@@ -34,6 +34,7 @@ from risk.sessions.model import check_key
 from risk.verdict import Decision, Scope, Verdict, strongest
 from runtime.caller import Caller
 from runtime.errors import Forbidden, Invalid
+from runtime.sharing import shared_text
 from ssf.errors import SubjectError
 from ssf.subject import email, opaque
 
@@ -115,7 +116,7 @@ async def _judge_session(
         sid=_known_form(sid),
         user_id=user_id,
         chain=read.chain,
-        user_agent=read.texts.get("ua"),
+        user_agent=shared_text(read.texts.get("ua")),
         ja4=read.texts.get("ja4"),
         accept_language=read.texts.get("accept_lang"),
         device_id=read.device_id,

@@ -53,6 +53,7 @@ from risk.sessions.model import SID_BYTES_MAX
 from risk.verdict import Decision
 from runtime.caller import Caller
 from runtime.errors import Refused
+from runtime.sharing import shared_text
 
 PATH: Final = "/v1/forward-auth"
 #: a gateway waits no longer, and neither do people
@@ -212,7 +213,7 @@ async def _decided(
             sid=sid,
             cookie_sha256=cookie_sha256,
             chain=original.chain,
-            user_agent=original.user_agent,
+            user_agent=shared_text(original.user_agent),
             accept_language=original.accept_language,
             ja4=original.ja4,
             app=asked.app.app_id,

@@ -28,6 +28,7 @@ from risk.routes import parse_json, session_issuer
 from risk.sessions.model import check_key, parse_moment
 from runtime.caller import Caller
 from runtime.errors import Invalid
+from runtime.sharing import shared, shared_text
 
 #: a signed proof with a sealed challenge in it
 PROOF_CHARACTERS_MAX: Final = 8_192
@@ -64,7 +65,7 @@ async def decide(state: State, caller: Caller, sid: str, raw: bytes) -> bytes:
         heard.keep(name, question, asked_of(caller, question))
     # An answer that is held is rendered once.
     if not answer.rendered:
-        answer.rendered.append(render_answer(answer))
+        answer.rendered.append(shared(render_answer(answer)))
     return answer.rendered[0]
 
 
@@ -80,7 +81,7 @@ async def _read(state: State, caller: Caller, sid: str, raw: bytes) -> SessionQu
         iss=iss,
         sid=sid,
         chain=_chain(body),
-        user_agent=_text(body, "ua"),
+        user_agent=shared_text(_text(body, "ua")),
         ja4=_text(body, "ja4"),
         accept_language=_text(body, "accept_lang"),
         device_id=_text(device, "id", "/device"),

@@ -9,14 +9,14 @@ import msgspec
 
 from hub.inline.model import SessionQuestion
 from risk.contexts.model import REPORTED_PREFIX, Context
-from risk.inline.memory import Live
+from risk.inline.live import Live
 from risk.sessions.model import Session
 from runtime.caller import Caller
 
 
 def last_seen(live: Live) -> Context | None:
     """Return the context that a session was accepted in last; None: in none yet."""
-    return next(reversed(live.contexts.values()), None)
+    return next(reversed(live.contexts), None)
 
 
 def question_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -23,7 +23,7 @@ from risk.contexts.model import (
 from risk.contexts.parsing import bounded, bounded_chain
 from risk.contexts.stored import render_context
 from risk.inline.forks import Spot, Trail
-from risk.inline.memory import Live, is_proven
+from risk.inline.live import Live
 from risk.inline.model import (
     Judged,
     SessionLogout,
@@ -42,8 +42,10 @@ from risk.verdict import Decision, Scope, Verdict, strongest
 from risk.zones.origin import Origin
 from runtime.caller import Caller
 from runtime.ids import new_id
+from runtime.sharing import shared
 
 USER_MISMATCH: Final = "session_user_mismatch"
+_NO_VALUES: Final[Mapping[str, str]] = {}
 
 
 class Asked(NamedTuple):
@@ -98,15 +100,11 @@ class Held:
     key: str
     until: datetime | None = None
 
-    def is_proven(self, live: Live, now: datetime) -> bool:
-        """Return whether the context still holds the session's key."""
-        return is_proven(live, self.key, now)
-
 
 def recorded_of(case: Case) -> RecordedContext:
     """Return a judged case as it is kept for trying policies on it. Raises nothing."""
     session, situation = case.live.session, case.situation
-    case.live.noted.add((case.key, situation.facts.app_id))
+    case.live.note(case.key, situation.facts.app_id)
     return RecordedContext(
         tenant_id=session.tenant_id,
         context_id=new_id("ctx"),
@@ -262,10 +260,12 @@ def answer_of(case: Case, trace_id: str | None) -> Answer:
     old, new = (
         changed_values(judged.before, here)
         if judged.changes and judged.before is not None and here is not None
-        else ({}, {})
+        else (_NO_VALUES, _NO_VALUES)
     )
-    verdict, score = judged.verdict, judged.score
-    risk = Risk(level=judged.level, score=score.value, reasons=score.reasons) if here else None
+    verdict, score = shared(judged.verdict), judged.score
+    risk = (
+        shared(Risk(level=judged.level, score=score.value, reasons=score.reasons)) if here else None
+    )
     return replace(
         plain_answer(verdict, case.live),
         risk=risk,

@@ -47,7 +47,8 @@ from risk.behaviours.history import History
 from risk.contexts.parsing import believed_at, bounded_chain
 from risk.entities.memory import Groups
 from risk.inline.forks import Spot, spot_of
-from risk.inline.memory import HELD_MAX, Live, LiveSessions, is_proven
+from risk.inline.live import Live
+from risk.inline.memory import HELD_MAX, LiveSessions
 from risk.inline.model import Situation, UsedApp, judge
 from risk.inline.proofs import Proof
 from risk.inline.service import PROVE
@@ -203,7 +204,9 @@ class Evaluator:
         tenant_id = session.tenant_id
         if not self._denied.holds(tenant_id) or self._denied.last_known(tenant_id, session.user_id):
             return None
-        if session.binding is not None and (question.dbsc_proof or not held.is_proven(live, now)):
+        if session.binding is not None and (
+            question.dbsc_proof or not live.is_proven(held.key, now)
+        ):
             return None
         if held.spot is not None and live.asked_last != asked.context:
             live.asked_last = asked.context
@@ -336,7 +339,7 @@ class Evaluator:
             other_apps=tuple(sorted(live.apps - {app_id})),
             here=here,
             accepted=live.accepted,
-            stand=live.stands.get(key),
+            stand=live.stand_at(key),
             fork=trail_of(live).level,
             binding=await self._binding(question, live, (key, now), pace),
             blocked_by=place.blocked_by,
@@ -384,7 +387,7 @@ class Evaluator:
         if jwk is None:
             return Level.LOW
         if question.dbsc_proof is None:
-            is_well = pace.is_review or is_proven(live, key, now)
+            is_well = pace.is_review or live.is_proven(key, now)
             return Level.LOW if is_well else Level.MEDIUM
         proof = read_proof(
             question.dbsc_proof, jwk, live.session.session_id, self._node.box, now=now
@@ -402,5 +405,5 @@ class Evaluator:
         if not await self._node.writer.submit(PROVE, item):
             # Somebody showed this very proof before: one of the two has copied it.
             return Level.HIGH
-        live.proven[key] = now
+        live.prove(key, now)
         return Level.LOW

@@ -19,13 +19,13 @@ from prometheus_client import Counter
 
 from hub.inline.asking import last_seen, question_of
 from hub.inline.evaluator import Evaluator
-from hub.inline.turns import rest_since, turn_began
 from hub.node import Node
-from risk.inline.memory import Key
+from risk.inline.index import Key
 from risk.levels.model import LEVELS_KIND
 from risk.verdict import Decision
 from runtime.changes import Change
 from runtime.errors import Unavailable
+from runtime.turns import rest_since, turn_began
 
 #: sessions that wait for their review; beyond, the next request is what judges them
 DUE_MAX: Final = 10_000

@@ -19,7 +19,7 @@ TEXT_CHARACTERS_MAX: Final = 1_024
 SIGNALS_MAX: Final = 64
 
 
-class SessionQuestion(msgspec.Struct, frozen=True, kw_only=True):
+class SessionQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether a session may do what it is about to do. Everything but the tenant may be unknown.
 
     iss, sid: which session; without iss the sid must be the only one of its name in the tenant.

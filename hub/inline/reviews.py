@@ -21,17 +21,17 @@ from prometheus_client import Counter
 from hub.inline.asking import last_seen, question_of
 from hub.inline.evaluator import Evaluator
 from hub.inline.model import Answer
-from hub.inline.turns import rest_since, turn_began
 from hub.node import Node
 from risk.contexts.model import Context
 from risk.contexts.stored import restore_context
-from risk.inline.memory import Live
+from risk.inline.live import Live
 from risk.reviews import store
 from risk.reviews.model import Review, ReviewCause, ReviewDone
 from risk.reviews.service import FINISH_REVIEW, TOPIC
 from risk.verdict import Decision, Scope
 from runtime.errors import Unavailable
 from runtime.queue import LeaseKeeper
+from runtime.turns import rest_since, turn_began
 
 LEASE_KIND: Final = "reviews"
 #: the one bucket that stands for "works reviews off"

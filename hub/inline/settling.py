@@ -16,20 +16,30 @@ from prometheus_client import Counter
 from hub.alerting import About, Alerts
 from hub.inline.behind import Behind
 from hub.inline.bound import new_challenge
-from hub.inline.case import Case, Held, answer_of, logout_of, nowhere, recorded_of, stand_of
+from hub.inline.case import (
+    Case,
+    Held,
+    answer_of,
+    logout_of,
+    nowhere,
+    recorded_of,
+    stand_of,
+    trail_of,
+)
 from hub.inline.fallback import DATABASE_TROUBLE
 from hub.inline.finding import finding_of
 from hub.inline.model import Answer
 from hub.operations import LOG_OUT_SESSION, SETTLE
 from risk.baselines.memory import Recorder
 from risk.inline.forks import spot_of
-from risk.inline.memory import Live
+from risk.inline.live import Live
 from risk.inline.model import STATE_OF, STEP_UP_LIFE, SessionLogout, StandState, outdoes
 from risk.model import Level
 from risk.verdict import Decision
 from runtime.errors import Unavailable
 from runtime.ids import new_id
 from runtime.secrets import SecretBox
+from runtime.sharing import shared
 from runtime.writer import Writer
 
 #: for the write before an answer that is no ALLOW
@@ -91,8 +101,7 @@ class Settling:
         if case.judged.accepts and case.situation.stand is None and case.situation.here:
             state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED
             stand = stand_of(case, state, answer.trace_id)
-            case.live.stand(stand, case.situation.here)
-            case.live.pending.add(stand.context_key)
+            case.live.stand(stand, case.situation.here, is_pending=True)
             self._behind.note(stand)
             self._learn(case)
         elif case.is_newly_proven:
@@ -100,14 +109,12 @@ class Settling:
 
     def _log_out(self, case: Case, wanted: SessionLogout | None) -> None:
         """Log out, behind the answer, where policies end the session at other apps; once."""
-        mark = None if wanted is None else (wanted.context_key, wanted.app_ids)
-        if wanted is not None and mark is not None and mark not in case.live.logged_out:
-            case.live.logged_out.add(mark)
+        if wanted is not None and case.live.log_out(wanted.context_key, wanted.app_ids):
             self._behind.note(wanted)
 
     def _learn(self, case: Case) -> None:
         """Let what is good of the user enter the baseline: let pass at LOW, or proven."""
-        case.live.learned.add(case.key)
+        case.live.learn(case.key)
         if case.seen is not None:
             session = case.live.session
             self._recorder.note(session.tenant_id, session.user_id, case.seen)
@@ -134,7 +141,7 @@ class Settling:
                 return answer
             settled, is_new = result.stand, result.is_new
             if wanted.logout is not None:
-                case.live.logged_out.add((wanted.context_key, wanted.logout.app_ids))
+                case.live.log_out(wanted.context_key, wanted.logout.app_ids)
                 self._wake(LOG_OUT_SESSION.wakes)
             case.live.stand(settled, case.situation.here or nowhere(case))
         if settled.state == StandState.PASSED and verdict.decision is Decision.STEP_UP:
@@ -154,8 +161,9 @@ class Settling:
         return answer
 
     def _keep(self, case: Case, answer: Answer, until: datetime | None = None) -> None:
-        spot = spot_of(case.situation.here) if case.situation.here else None
-        case.live.keep(case.asked, Held(answer, self._stamp(case.live), spot, case.key, until))
+        here, live = case.situation.here, case.live
+        spot = trail_of(live).known(spot_of(here)) if here else None
+        live.keep(case.asked, Held(answer, shared(self._stamp(live)), spot, case.key, until))
 
 
 def _about(case: Case, trace_id: str | None) -> About:

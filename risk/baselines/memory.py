@@ -24,7 +24,6 @@ from risk.baselines.service import (
     org_pair,
     peer_pair,
 )
-from risk.sql.store import Connection
 from runtime.behind import WriteBehind
 from runtime.changes import ChangeFeed
 from runtime.database import Database
@@ -70,7 +69,7 @@ class Baselines:
     ) -> None:
         self._database = database
         self._bodies = Recollection[bytes](
-            database, changes, BASELINES_KIND, _read, nothing=b"", held_max=held_max
+            database, changes, BASELINES_KIND, store.read_baselines, nothing=b"", held_max=held_max
         )
         self._org: OrderedDict[tuple[str, str, str], tuple[int, float]] = OrderedDict()
 
@@ -149,12 +148,6 @@ class Baselines:
 def _is_known_of_peers(seen: int, members: int) -> bool:
     """Return whether what so many members of a group are known for is usual in it."""
     return seen >= PEER_USERS_MIN and seen >= members * PEER_SHARE_MIN
-
-
-async def _read(
-    connection: Connection, tenant_id: str, user_ids: Collection[str]
-) -> dict[str, bytes]:
-    return {each: await store.read_baseline(connection, tenant_id, each) for each in user_ids}
 
 
 class Recorder:

@@ -51,7 +51,7 @@ VALUES_MAX: Final[Mapping[str, int]] = MappingProxyType(
 )
 
 
-class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
+class Occurrence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One sign-in or context of a user, as far as a baseline is concerned with it.
 
     region: ISO 3166-2. is_shared: the address is a relay, a VPN or a data centre, so that its
@@ -76,7 +76,7 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
     tls: str | None = None
 
 
-class Count(msgspec.Struct, frozen=True, array_like=True):
+class Count(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How often a value was seen. weight: see the module; day: of the last time; days: in all."""
 
     weight: float

@@ -18,7 +18,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
-from runtime.statements import LIST_MAX, Query, upserts
+from runtime.statements import LIST_MAX, Query, among, upserts
 
 VALUE_CHARS_MAX: Final = 200
 DIMENSION_CHARS_MAX: Final = 16
@@ -46,12 +46,8 @@ org_values: Final = sa.Table(
     sa.Index("ix_org_values_last_at", "last_at"),
 )
 
-_READ: Final = Query(
-    sa.select(baselines.c.body).where(
-        baselines.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
-        baselines.c.user_id == sa.bindparam("user_id", type_=sa.String),
-    ),
-    scalars=["tenant_id", "user_id"],
+_READ: Final = among(
+    sa.select(baselines.c.user_id, baselines.c.body), baselines, baselines.c.user_id
 )
 _ORG: Final = Query(
     sa.select(org_values.c.dimension, org_values.c.value, org_values.c.users).where(
@@ -67,10 +63,15 @@ _WRITE: Final = upserts(
 )
 
 
-async def read_baseline(connection: AsyncConnection, tenant_id: str, user_id: str) -> bytes:
-    """Return a user's baseline as bytes, empty without one."""
-    rows = await _READ.rows(connection, tenant_id=tenant_id, user_id=user_id)
-    return bytes(rows[0][0]) if rows else b""
+async def read_baselines(
+    connection: AsyncConnection, tenant_id: str, user_ids: Collection[str]
+) -> dict[str, bytes]:
+    """Return the baselines of users as bytes; a user without one is left out."""
+    found: dict[str, bytes] = {}
+    for some in chunks(user_ids, LIST_MAX):
+        rows = await _READ.rows(connection, tenant_id=tenant_id, ids=some)
+        found |= {user_id: bytes(body) for user_id, body in rows}
+    return found
 
 
 async def lock_baselines(

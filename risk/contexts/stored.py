@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from sys import intern
+from types import MappingProxyType
+from typing import Any, Final
 
 from risk.contexts.model import Context, NetworkRecord, StoredRecord
 from risk.contexts.parsing import bounded
+from runtime.sharing import shared
+
+_NO_SIGNALS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _TEXTS = (
     "ip",
@@ -50,4 +56,23 @@ def restore_context(
             at=at,
             record=record or known,
         )
+    )
+
+
+def kept_context(context: Context) -> Context:
+    """Return a context as it is held in memory: what is equal in many is shared. Raises nothing.
+
+    Of its record only what is compared is kept.
+    """
+    return replace(
+        context,
+        user_agent=intern(context.user_agent),
+        ja4=intern(context.ja4),
+        accept_language=intern(context.accept_language),
+        app_id=intern(context.app_id),
+        method=intern(context.method),
+        path_class=intern(context.path_class),
+        told_by=intern(context.told_by),
+        signals=context.signals or _NO_SIGNALS,
+        record=shared(StoredRecord(asn=context.record.asn, country=context.record.country)),
     )

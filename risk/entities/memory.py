@@ -10,6 +10,7 @@ from risk.sql.store import Connection
 from runtime.changes import ChangeFeed
 from runtime.database import Database
 from runtime.recollection import HELD_MAX, Recollection
+from runtime.sharing import shared
 
 _NONE: frozenset[str] = frozenset()
 
@@ -26,5 +27,5 @@ class Groups(Recollection[frozenset[str]]):
 async def _read(
     connection: Connection, tenant_id: str, entity_ids: Collection[str]
 ) -> dict[str, frozenset[str]]:
-    found = await store.read_entities(connection, tenant_id, entity_ids=entity_ids)
-    return {entity_id: frozenset(each.groups) for entity_id, each in found.items()}
+    found = await store.groups_of(connection, tenant_id, entity_ids=entity_ids)
+    return {entity_id: shared(groups) for entity_id, groups in found.items()}

@@ -95,6 +95,9 @@ _LINK_COLUMNS: Final = (
 _READ_ENTITIES: Final = sa.select(*ENTITY_COLUMNS).where(
     entities.c.tenant_id == TENANT, entities.c.entity_id.in_(IDS)
 )
+_GROUPS: Final = sa.select(entities.c.entity_id, entities.c.attributes).where(
+    entities.c.tenant_id == TENANT, entities.c.entity_id.in_(IDS)
+)
 #: an assessment does not change the entity, so readers of it need not wait
 _LOCK: Final = (
     sa.select(entities.c.entity_id)
@@ -251,6 +254,14 @@ async def read_entities(
     """Return entities by id."""
     rows = await rows_of(connection, _READ_ENTITIES, tenant_id, entity_ids)
     return {row[0]: entity(row, tenant_id) for row in rows}
+
+
+async def groups_of(
+    connection: AsyncConnection, tenant_id: str, *, entity_ids: Collection[str]
+) -> dict[str, frozenset[str]]:
+    """Return the groups of entities by id; an entity that does not exist is left out."""
+    rows = await rows_of(connection, _GROUPS, tenant_id, entity_ids)
+    return {entity_id: frozenset(attributes.get("groups", ())) for entity_id, attributes in rows}
 
 
 async def find_external(

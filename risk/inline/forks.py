@@ -7,9 +7,8 @@ A cookie that somebody copied is seen by its being used in turns, whichever proc
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -94,7 +93,7 @@ class Trail:
     is_news: whether the other processes are to hear of it. told_at: when they last did.
     """
 
-    switches: deque[tuple[Spot, datetime]] = field(default_factory=lambda: deque(maxlen=TRAIL_MAX))
+    switches: tuple[tuple[Spot, datetime], ...] = ()
     level: Level = Level.LOW
     is_news: bool = False
     told_at: datetime | None = None
@@ -104,8 +103,8 @@ class Trail:
         if self.switches and self.switches[-1][0] == spot:
             return False
         self.is_news = bool(self.switches)
-        self.switches.append((spot, at))
-        found = fork_level(list(self.switches))
+        self.switches = (*self.switches, (spot, at))[-TRAIL_MAX:]
+        found = fork_level(self.switches)
         if found <= self.level:
             return False
         self.level = found
@@ -120,33 +119,36 @@ class Trail:
             tenant_id=tenant_id,
             session_id=session_id,
             level=self.level.name,
-            switches=tuple(self.switches),
+            switches=self.switches,
         )
 
     def hear(self, note: TrailNote) -> None:
         """Take in what other processes saw. Raises nothing."""
-        merged = joined([*self.switches, *note.switches])
-        self.switches = deque(merged, maxlen=TRAIL_MAX)
-        self.level = max(self.level, Level[note.level], fork_level(merged))
+        self.switches = joined([*self.switches, *note.switches])
+        self.level = max(self.level, Level[note.level], fork_level(self.switches))
+
+    def known(self, spot: Spot) -> Spot:
+        """Return the spot as it is kept here, where it is the last one. Raises nothing."""
+        last = self.switches[-1][0] if self.switches else spot
+        return last if last == spot else spot
 
 
-def joined(switches: Iterable[tuple[Spot, datetime]]) -> list[tuple[Spot, datetime]]:
+def joined(switches: Iterable[tuple[Spot, datetime]]) -> tuple[tuple[Spot, datetime], ...]:
     """Return the last switches of several processes as those of one. Raises nothing."""
     found: list[tuple[Spot, datetime]] = []
     for spot, at in sorted(switches, key=lambda each: each[1]):
         if not found or found[-1][0] != spot:
             found.append((spot, at))
-    return found[-TRAIL_MAX:]
+    return tuple(found[-TRAIL_MAX:])
 
 
 def both(known: TrailNote | None, told: TrailNote) -> TrailNote:
     """Return what is stored of a session's use with what one process tells. Raises nothing."""
     if known is None:
         return told
-    trail = Trail(level=Level[told.level])
-    trail.switches.extend(told.switches)
+    trail = Trail(told.switches, Level[told.level])
     trail.hear(known)
-    return msgspec.structs.replace(told, level=trail.level.name, switches=tuple(trail.switches))
+    return msgspec.structs.replace(told, level=trail.level.name, switches=trail.switches)
 
 
 def render_switches(switches: Sequence[tuple[Spot, datetime]]) -> Any:

@@ -11,107 +11,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import Collection, Sequence
+from typing import Final
 
-from risk.contexts.model import Context
-from risk.contexts.stored import restore_context
 from risk.inline import store
-from risk.inline.forks import Trail, TrailNote, spot_of
-from risk.inline.model import Settled, Stand, StandState, UsedApp
-from risk.inline.proofs import PROOF_LIFE
-from risk.posture.model import Reported, as_accepted
+from risk.inline.index import Index, Key
+from risk.inline.live import Live, made
+from risk.inline.model import Settled, Stand, UsedApp
 from risk.posture.store import postures_of
 from risk.sessions import service as sessions
 from risk.sessions.model import SESSIONS_KIND, Session
-from risk.sessions.store import find_sessions
+from risk.sessions.store import find_sessions, marks_of
 from risk.sql.store import Connection
 from runtime.changes import BELIEVED_S, RENEWED_AFTER_S, Change, ChangeFeed
 from runtime.database import Database, chunks
+from runtime.turns import rest_since, turn_began
 
 #: a feed that was not read for longer is not believed
 FEED_AGE_MAX_S: Final = 2.0
 #: sessions held by one process
 HELD_MAX: Final = 100_000
-#: answers held of one session: contexts and apps take turns
-ANSWERS_MAX: Final = 8
-#: contexts of one session that are known to be recorded
-NOTED_MAX: Final = 256
 #: a session that was found by its cookie or its bare id is looked up anew after a while: another
 #: one may have the same name by then
 ALIAS_LIFE_S: Final = 30.0
 #: sessions that are renewed together: others get the event loop in between
-RENEWED_AT_ONCE: Final = 16
-
-Key = tuple[str, str, str]
-
-
-@dataclass(slots=True)
-class Live:
-    """One session. stands: by context key. answers: the last ones, by what was asked.
-
-    pending: keys of stands that are being written behind their answers. noted: (context, app) that
-    were recorded. learned: context keys that entered the user's baseline. proven: when the key of
-    the session was last shown, by context key. posture: what providers report of its device.
-    apps: that it is used for, in whatever process. logged_out: (context key, apps) whose logouts
-    were ordered. read_at: when this was read, by `time.monotonic`.
-    """
-
-    session: Session
-    stands: dict[str, Stand]
-    contexts: dict[str, Context]
-    answers: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
-    trail: Trail | None = None
-    apps: frozenset[str] = frozenset()
-    pending: set[str] = field(default_factory=set)
-    proven: dict[str, datetime] = field(default_factory=dict)
-    learned: set[str] = field(default_factory=set)
-    noted: set[tuple[str, str | None]] = field(default_factory=set)
-    posture: tuple[Reported, ...] = ()
-    logged_out: set[tuple[str, tuple[str, ...] | None]] = field(default_factory=set)
-    asked_last: Hashable = None
-    is_stale: bool = False
-    read_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def accepted(self) -> list[Context]:
-        """The contexts the session was accepted in, with what was reported of its device then."""
-        if not self.posture:
-            return list(self.contexts.values())
-        return [as_accepted(each, self.posture) for each in self.contexts.values()]
-
-    def says(self) -> tuple[object, ...]:
-        """Return what is stored of it, in a form that compares."""
-        stands = {key: (each.state, each.level, each.at) for key, each in self.stands.items()}
-        return self.session, stands, self.posture, self.proven
-
-    def keep(self, asked: Hashable, answer: Any) -> None:
-        """Keep an answer; the one kept longest makes room."""
-        self.answers[asked] = answer
-        if len(self.answers) > ANSWERS_MAX:
-            self.answers.popitem(last=False)
-
-    def use(self, app_id: str) -> bool:
-        """Note an app that the session is used for; return whether nobody knew that yet."""
-        if app_id in self.apps or len(self.apps) >= store.APPS_MAX:
-            return False
-        self.apps |= {app_id}
-        return True
-
-    def stand(self, stand: Stand, context: Context) -> None:
-        """Note what was settled about a context; other answers may differ from now on."""
-        self.stands[stand.context_key] = stand
-        if stand.is_known:
-            self.contexts[stand.context_key] = context
-        else:
-            self.contexts.pop(stand.context_key, None)
-        while len(self.stands) > store.STANDS_MAX:
-            oldest = next(iter(self.stands))
-            del self.stands[oldest]
-            self.contexts.pop(oldest, None)
-        self.answers.clear()
+RENEWED_AT_ONCE: Final = 64
+#: sessions that are read together, which is more work
+READ_AT_ONCE: Final = 16
 
 
 class LiveSessions:
@@ -136,8 +62,7 @@ class LiveSessions:
         self._renewed_after_s = renewed_after_s
         self._believed_s = believed_s
         self._held: OrderedDict[Key, Live] = OrderedDict()
-        self._by_id: dict[tuple[str, str], Key] = {}
-        self._by_entity: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
+        self._index = Index()
         self._aliases: OrderedDict[Key, tuple[Key, float]] = OrderedDict()
         #: asked about, and old enough to be read anew
         self._due: set[Key] = set()
@@ -209,7 +134,7 @@ class LiveSessions:
         names: (issuer, sid). Raises database errors.
         """
         wanted = {name for name in names if self.peek(tenant_id, *name, None) is None}
-        for some in chunks(sorted(wanted), RENEWED_AT_ONCE):
+        for some in chunks(sorted(wanted), READ_AT_ONCE):
             told, now = self._told, time.monotonic()
             async with self._database.snapshot() as connection:
                 found = await find_sessions(connection, tenant_id, keys=set(some))
@@ -225,28 +150,26 @@ class LiveSessions:
         self, connection: Connection, tenant_id: str, found: Sequence[Session]
     ) -> list[Live]:
         """Return sessions with what was settled about each, and what this process saw of it."""
-        stands = await store.newest_stands(
-            connection, tenant_id, session_ids=[each.session_id for each in found]
-        )
+        ids = [each.session_id for each in found]
+        stands = await store.newest_stands(connection, tenant_id, session_ids=ids)
+        apps = await store.apps_of(connection, tenant_id, session_ids=ids)
+        trails = await store.trails_of(connection, tenant_id, session_ids=ids)
         postures = await postures_of(
             connection,
             tenant_id,
             device_ids={each.device_id for each in found if each.device_id},
         )
-        trails = await store.trails_of(
-            connection, tenant_id, session_ids=[each.session_id for each in found]
-        )
         lives = []
         for session in found:
-            apps = await store.apps_of(connection, tenant_id, session_id=session.session_id)
+            session_id = session.session_id
+            live = made(session, stands.get(session_id, ()), apps.get(session_id, ()))
             before = self._held.get((tenant_id, session.iss, session.sid))
-            live = _made(session, stands.get(session.session_id, ()), apps, before)
-            live.trail = _trail(live, trails.get(session.session_id))
+            if before is not None and before.session.session_id == session_id:
+                live.follow(before)
+            live.hear(trails.get(session_id))
             live.posture = tuple(postures.get(session.device_id or "", ()))
             if session.binding:
-                live.proven = await store.proven_at(
-                    connection, tenant_id, session_id=session.session_id
-                )
+                live.proven = await store.proven_at(connection, tenant_id, session_id=session_id)
             lives.append(live)
         return lives
 
@@ -254,7 +177,7 @@ class LiveSessions:
         """Read these sessions again when they are asked about."""
         self._told += 1
         for entry in entries:
-            key = self._by_id.get((entry.tenant_id, entry.ref))
+            key = self._index.of_id(entry.tenant_id, entry.ref)
             if key is not None and key in self._held:
                 self._held[key].is_stale = True
 
@@ -273,42 +196,64 @@ class LiveSessions:
         for key in due:
             by_tenant[key[0]].append(key)
         for tenant_id, keys in by_tenant.items():
-            for first in range(0, len(keys), RENEWED_AT_ONCE):
-                await self._renew(tenant_id, keys[first : first + RENEWED_AT_ONCE])
+            for some in chunks(keys, RENEWED_AT_ONCE):
+                began = turn_began()
+                await self._renew(tenant_id, some)
+                await rest_since(began)
 
     async def _renew(self, tenant_id: str, keys: Sequence[Key]) -> None:
         now = time.monotonic()
-        held = {key: live for key in keys if (live := self._held.get(key)) is not None}
-        async with self._database.snapshot() as connection:
-            found = await find_sessions(connection, tenant_id, keys={key[1:] for key in held})
-            lives = await self._read(connection, tenant_id, list(found.values()))
-        read = {(tenant_id, each.session.iss, each.session.sid): each for each in lives}
-        for key, live in held.items():
-            fresh = read.get(key)
-            if fresh is None or fresh.says() != live.says():
+        lives = [live for key in keys if (live := self._held.get(key)) is not None]
+        said = await self._said(tenant_id, lives)
+        for live in lives:
+            if said[live.session.session_id] != live.says():
                 # The feed missed something: read it when it is asked about, as a change is.
                 live.is_stale = True
             else:
                 live.read_at = now
 
+    async def _said(self, tenant_id: str, lives: Sequence[Live]) -> dict[str, tuple[object, ...]]:
+        """Return what sessions have to say if they are as they are stored, by session id."""
+        ids = [each.session.session_id for each in lives]
+        devices = {each.session.device_id for each in lives if each.session.device_id}
+        async with self._database.snapshot() as connection:
+            marks = await marks_of(connection, tenant_id, session_ids=ids)
+            stands = await store.stand_marks_of(connection, tenant_id, session_ids=ids)
+            postures = await postures_of(connection, tenant_id, device_ids=devices)
+            bound = [each.session.session_id for each in lives if each.session.binding]
+            proven = {
+                each: await store.proven_at(connection, tenant_id, session_id=each)
+                for each in bound
+            }
+        said: dict[str, tuple[object, ...]] = {}
+        for live in lives:
+            session_id = live.session.session_id
+            said[session_id] = (
+                marks.get(session_id),
+                live.waiting() | stands.get(session_id, {}),
+                tuple(postures.get(live.session.device_id or "", ())),
+                proven.get(session_id, {}),
+            )
+        return said
+
     def of_entity(self, tenant_id: str, entity_id: str) -> list[Key]:
         """Return which sessions of a user, or on a device, are held. Raises nothing."""
-        return sorted(self._by_entity.get((tenant_id, entity_id), ()))
+        return self._index.of_entity(tenant_id, entity_id)
 
     def written(self, stand: Stand, settled: Settled | None) -> None:
         """Hear that a stand was written behind its answer; settled: None when it was not."""
-        key = self._by_id.get((stand.tenant_id, stand.session_id))
+        key = self._index.of_id(stand.tenant_id, stand.session_id)
         live = None if key is None else self._held.get(key)
         if live is None:
             return
-        live.pending.discard(stand.context_key)
+        live.written(stand.context_key)
         if settled is None or not settled.is_new:
             # It is not what the database says: judge this context again.
             live.is_stale = True
 
     def unused(self, used: UsedApp) -> None:
         """Hear that an app could not be written: who is asked for it next tries again."""
-        key = self._by_id.get((used.tenant_id, used.session_id))
+        key = self._index.of_id(used.tenant_id, used.session_id)
         live = None if key is None else self._held.get(key)
         if live is not None:
             live.apps -= {used.app_id}
@@ -316,22 +261,13 @@ class LiveSessions:
 
     def _hold(self, key: Key, live: Live) -> None:
         if (before := self._held.get(key)) is not None:
-            self._forget(key, before)
+            self._index.drop(key, before.session)
         self._held[key] = live
         self._held.move_to_end(key)
-        self._by_id[key[0], live.session.session_id] = key
-        for entity_id in _entities(live):
-            self._by_entity[key[0], entity_id].add(key)
+        self._index.add(key, live.session)
         while len(self._held) > self._held_max:
-            self._forget(*self._held.popitem(last=False))
-
-    def _forget(self, key: Key, live: Live) -> None:
-        self._by_id.pop((key[0], live.session.session_id), None)
-        for entity_id in _entities(live):
-            keys = self._by_entity[key[0], entity_id]
-            keys.discard(key)
-            if not keys:
-                del self._by_entity[key[0], entity_id]
+            oldest, gone = self._held.popitem(last=False)
+            self._index.drop(oldest, gone.session)
 
     def _key(
         self, tenant_id: str, iss: str | None, sid: str | None, cookie_sha256: str | None
@@ -350,70 +286,7 @@ class LiveSessions:
             self._aliases.popitem(last=False)
 
 
-def _entities(live: Live) -> list[str]:
-    session = live.session
-    return [session.user_id, *([session.device_id] if session.device_id else [])]
-
-
-def is_proven(live: Live, key: str, now: datetime) -> bool:
-    """Return whether a context of a key-bound session is believed to hold the key.
-
-    Where the session began the key was just made, so that counts as a proof.
-    """
-    stand = live.stands.get(key)
-    shown = live.proven.get(key)
-    if shown is None and (not live.stands or (stand and stand.state == StandState.ANCHOR)):
-        shown = live.session.created_at
-    return shown is not None and now - shown <= PROOF_LIFE
-
-
 def _alias(tenant_id: str, sid: str | None, cookie_sha256: str | None) -> Key:
     return (
         (tenant_id, "sid", sid) if sid is not None else (tenant_id, "cookie", cookie_sha256 or "")
     )
-
-
-def _made(
-    session: Session, found: Sequence[Stand], used: Collection[str], before: Live | None
-) -> Live:
-    stands: Mapping[str, Stand] = {each.context_key: each for each in reversed(found)}
-    apps = {*used, *(each.app_id for each in found if each.app_id)}
-    apps |= {session.app_id} if session.app_id else set()
-    made = Live(
-        session=session,
-        stands=dict(stands),
-        contexts={
-            key: restore_context(each.context, each.since)
-            for key, each in stands.items()
-            if each.is_known and each.context
-        },
-        apps=frozenset(apps),
-    )
-    if before is None or before.session.session_id != session.session_id:
-        return made
-    # What was seen of its use is in this process only, and what is being written is not read yet.
-    made.trail, made.apps = before.trail, made.apps | before.apps
-    made.learned = before.learned
-    made.logged_out = before.logged_out if len(before.logged_out) < NOTED_MAX else set()
-    made.noted = before.noted if len(before.noted) < NOTED_MAX else set()
-    for key in before.pending - made.stands.keys():
-        made.pending.add(key)
-        made.stands[key] = before.stands[key]
-        made.contexts[key] = before.contexts[key]
-    return made
-
-
-def _trail(live: Live, told: TrailNote | None) -> Trail | None:
-    """Return what is known of a session's use, here and elsewhere; None as long as nothing is.
-
-    It begins where the session was accepted last, whichever process that was asked.
-    """
-    trail = live.trail
-    if trail is None and live.contexts:
-        key, context = next(reversed(live.contexts.items()))
-        trail = Trail()
-        trail.switches.append((spot_of(context), live.stands[key].at))
-    if told is not None:
-        trail = trail or Trail()
-        trail.hear(told)
-    return trail

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from sys import intern
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -26,6 +27,7 @@ STEPPED_UP: Final = "stepped_up"
 KEPT_TO_SESSION: Final = "kept_to_session"
 #: a step-up that is not finished by then is given up: the next request of the context asks anew
 STEP_UP_LIFE: Final = timedelta(seconds=120)
+_NOT_KEPT: Final[dict[str, Any]] = {}
 _UNCHANGED: Final = Score(
     value=0.0, level=Level.LOW, contributions=(), reasons=(), scorer="unchanged"
 )
@@ -80,7 +82,11 @@ class SessionLogout(msgspec.Struct, frozen=True, kw_only=True):
     of_user: bool = False
 
 
-class Stand(msgspec.Struct, frozen=True, kw_only=True):
+#: state, level, and when it was settled so
+StandMark: TypeAlias = tuple[str, str, datetime]
+
+
+class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was settled about one context of one session, as it is stored and travels to the writer.
 
     level: of the risk it was settled at. context: as rendered by `render_context`. step_up_id: of
@@ -110,6 +116,25 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     auth_time: datetime | None = None
     ends: tuple[str, str] | None = None
     logout: SessionLogout | None = None
+
+    @property
+    def mark(self) -> StandMark:
+        """What differs from the stand that was there before."""
+        return self.state, self.level, self.at
+
+    def without_context(self) -> Stand:
+        """Return it for memory, where contexts are held apart, and texts are shared."""
+        return msgspec.structs.replace(
+            self,
+            context=_NOT_KEPT,
+            tenant_id=intern(self.tenant_id),
+            state=intern(self.state),
+            level=intern(self.level),
+            decision=intern(self.decision),
+            scope=intern(self.scope),
+            acr=intern(self.acr),
+            app_id=intern(self.app_id),
+        )
 
     @property
     def is_accepted(self) -> bool:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.inline.forks import TrailNote, render_switches, restore_switches
-from risk.inline.model import Stand, UsedApp
+from risk.inline.model import Stand, StandMark, UsedApp
 from risk.inline.proofs import Proof
 from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (
@@ -76,15 +76,22 @@ session_apps: Final = sa.Table(
     sa.Index("ix_session_apps_at", "at"),
 )
 _ADD_APPS: Final = inserts(session_apps, or_nothing=True)
-_APPS: Final = Query(
-    sa.select(session_apps.c.app_id)
-    .where(
-        session_apps.c.tenant_id == TENANT,
-        session_apps.c.session_id == sa.bindparam("session_id", type_=sa.String),
+_FIRST_APPS: Final = (
+    sa.select(
+        session_apps.c.session_id,
+        session_apps.c.app_id,
+        sa.func.row_number()
+        .over(
+            partition_by=session_apps.c.session_id,
+            order_by=(session_apps.c.at, session_apps.c.app_id),
+        )
+        .label("place"),
     )
-    .order_by(session_apps.c.at, session_apps.c.app_id)
-    .limit(APPS_MAX),
-    scalars=["tenant_id", "session_id"],
+    .where(session_apps.c.tenant_id == TENANT, session_apps.c.session_id.in_(IDS))
+    .subquery()
+)
+_APPS: Final = sa.select(_FIRST_APPS.c.session_id, _FIRST_APPS.c.app_id).where(
+    _FIRST_APPS.c.place <= APPS_MAX
 )
 trails: Final = sa.Table(
     "session_trails",
@@ -132,6 +139,9 @@ _NEWEST: Final = (
     .where(_RANKED.c.place <= STANDS_MAX)
     .order_by(_RANKED.c.session_id, _RANKED.c.place)
 )
+_MARKS: Final = sa.select(
+    *(_RANKED.c[name] for name in ("session_id", "context_key", "state", "level", "at"))
+).where(_RANKED.c.place <= STANDS_MAX)
 _WRITE: Final = upserts(
     stands, _KEY, [column.name for column in stands.columns if not column.primary_key]
 )
@@ -145,6 +155,21 @@ async def newest_stands(
     for row in await rows_of(connection, _NEWEST, tenant_id, session_ids):
         stand = _stand(row)
         found.setdefault(stand.session_id, []).append(stand)
+    return found
+
+
+async def stand_marks_of(
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[str, dict[str, StandMark]]:
+    """Return what tells whether the newest stands of sessions are others now.
+
+    By session id and context key; without any: left out.
+    """
+    found: dict[str, dict[str, StandMark]] = {}
+    for session_id, key, state, level, at in await rows_of(
+        connection, _MARKS, tenant_id, session_ids
+    ):
+        found.setdefault(session_id, {})[key] = (state, level, at)
     return found
 
 
@@ -172,10 +197,14 @@ async def add_apps(connection: AsyncConnection, used: Sequence[UsedApp]) -> None
     await _ADD_APPS.run(connection, [msgspec.structs.asdict(each) for each in used])
 
 
-async def apps_of(connection: AsyncConnection, tenant_id: str, *, session_id: str) -> set[str]:
-    """Return the apps that a session is used for; the first APPS_MAX."""
-    rows = await _APPS.rows(connection, tenant_id=tenant_id, session_id=session_id)
-    return {app_id for (app_id,) in rows}
+async def apps_of(
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[str, set[str]]:
+    """Return the apps that sessions are used for, the first APPS_MAX of each; none: left out."""
+    found: dict[str, set[str]] = {}
+    for session_id, app_id in await rows_of(connection, _APPS, tenant_id, session_ids):
+        found.setdefault(session_id, set()).add(app_id)
+    return found
 
 
 async def system_purge_apps(connection: AsyncConnection, *, before: datetime) -> int:

@@ -119,10 +119,10 @@ async def get_risk(request: Request, kind: EntityKind) -> Response:
         if not is_user:
             return json_answer(shapes.render_standing(now))
         kept_risk = await explanation.user_risk(connection, caller.tenant_id, subject.entity_id)
-        body = await baselines.read_baseline(connection, caller.tenant_id, subject.entity_id)
+        found = await baselines.read_baselines(connection, caller.tenant_id, [subject.entity_id])
     shown = rendering.render_user(kept_risk) | {
         "score": now.ranking.score,
-        "baseline": shapes.render_baseline(decode(body)),
+        "baseline": shapes.render_baseline(decode(found.get(subject.entity_id, b""))),
     }
     return json_answer(shown)
 

@@ -81,7 +81,7 @@ class Provenance(Mapping[str, Claim]):
 _NO_CLAIMS: Final = Provenance({}, ())
 
 
-class IPRecord(msgspec.Struct, frozen=True, kw_only=True):
+class IPRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the feeds say of an address. Unknown fields are None; `known` False: no feed covers it.
 
     ip: in normal form, or as it was given when it is no address. prefix: the widest network around
@@ -110,7 +110,9 @@ class IPRecord(msgspec.Struct, frozen=True, kw_only=True):
 NO_RECORD: Final = IPRecord(ip="", known=False)
 
 
-class Said(msgspec.Struct, frozen=True, array_like=True, kw_only=True, omit_defaults=True):
+class Said(
+    msgspec.Struct, frozen=True, array_like=True, kw_only=True, omit_defaults=True, gc=False
+):
     """What one feed says of a range, as it is kept: None is silence.
 
     categories: without implied groups, sorted. seen_at: when the feed itself saw it so.

@@ -55,6 +55,18 @@ class Session:
     binding: dict[str, str] | None = None
 
     @property
+    def mark(self) -> tuple[datetime | str | None, ...]:
+        """What differs after each writing of the session: see `risk.sessions.store.marks_of`."""
+        return (
+            self.updated_at,
+            self.started_at,
+            self.expires_at,
+            self.ended_at,
+            self.user_id,
+            self.device_id,
+        )
+
+    @property
     def ends_at(self) -> datetime | None:
         """When it is over, None if that is not known."""
         return self.ended_at or self.expires_at

@@ -11,15 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.sessions.model import Session
+from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
     chunks,
-    dialect_insert,
     id_column,
     metadata,
     tenant_column,
 )
+from runtime.sharing import shared, shared_text
+from runtime.statements import Query, upserts
 
 IN_LIST_MAX: Final = 500
 
@@ -53,6 +55,27 @@ sa.Index("ix_sessions_cookie_sha256", sessions.c.tenant_id, sessions.c.cookie_sh
 
 _KEY: Final = ("tenant_id", "iss", "sid")
 _COLUMNS: Final = tuple(column.name for column in sessions.columns)
+#: texts that many sessions have in common, of which memory needs to hold one
+_IN_MANY: Final = ("tenant_id", "iss", "app_id", "client", "acr")
+_MARKS: Final = sa.select(
+    sessions.c.session_id,
+    sessions.c.updated_at,
+    sessions.c.started_at,
+    sessions.c.expires_at,
+    sessions.c.ended_at,
+    sessions.c.user_id,
+    sessions.c.device_id,
+).where(sessions.c.tenant_id == TENANT, sessions.c.session_id.in_(IDS))
+_WRITE: Final = upserts(sessions, _KEY, [name for name in _COLUMNS if name not in _KEY])
+_OF_KEYS: Final = Query(
+    sa.select(sessions).where(
+        sessions.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        sessions.c.iss.in_(sa.bindparam("issuers", expanding=True, type_=sa.String)),
+        sessions.c.sid.in_(sa.bindparam("sids", expanding=True, type_=sa.String)),
+    ),
+    scalars=["tenant_id"],
+    lists=["issuers", "sids"],
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +93,12 @@ async def find_sessions(
 ) -> dict[tuple[str, str], Session]:
     """Return sessions by (iss, sid)."""
     found: dict[tuple[str, str], Session] = {}
-    issuers = {iss for iss, _ in keys}
-    for sids in chunks({sid for _, sid in keys}, IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(sessions).where(
-                sessions.c.tenant_id == tenant_id,
-                sessions.c.iss.in_(issuers),
-                sessions.c.sid.in_(sids),
-            )
+    for some in chunks(keys, IN_LIST_MAX):
+        rows = await _OF_KEYS.rows(
+            connection,
+            tenant_id=tenant_id,
+            issuers={iss for iss, _ in some},
+            sids={sid for _, sid in some},
         )
         found |= {
             (session.iss, session.sid): session
@@ -85,6 +106,14 @@ async def find_sessions(
             if (session.iss, session.sid) in keys
         }
     return found
+
+
+async def marks_of(
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[str, tuple[datetime | str | None, ...]]:
+    """Return what tells whether sessions were written since: `Session.mark`, by session id."""
+    rows = await rows_of(connection, _MARKS, tenant_id, session_ids)
+    return {session_id: tuple(mark) for session_id, *mark in rows}
 
 
 async def find_by_sid(connection: AsyncConnection, tenant_id: str, *, sid: str) -> Session | None:
@@ -235,16 +264,7 @@ async def sessions_after(
 
 async def write_sessions(connection: AsyncConnection, written: Sequence[Session]) -> None:
     """Insert sessions, or replace the known ones."""
-    if not written:
-        return
-    statement = dialect_insert(connection, sessions)
-    await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(_KEY),
-            set_={name: statement.excluded[name] for name in _COLUMNS if name not in _KEY},
-        ),
-        [_row(session) for session in written],
-    )
+    await _WRITE.run(connection, map(_row, written))
 
 
 async def spans(
@@ -284,7 +304,9 @@ async def spans(
 
 def _session(row: Sequence[Any]) -> Session:
     values = dict(zip(_COLUMNS, row, strict=True))
-    values["amr"] = tuple(values["amr"])
+    values["amr"] = shared(tuple(values["amr"]))
+    for name in _IN_MANY:
+        values[name] = shared_text(values[name])
     return Session(**values)
 
 

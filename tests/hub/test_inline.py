@@ -624,7 +624,7 @@ async def test_row_17_monitor_changes_nothing_and_says_what_it_would_have_done(
 async def stands_of(gateway: Gateway) -> list[Any]:
     live = await gateway.inline.live.find("default", IDP, SID, None)
     assert live is not None
-    return list(live.stands.values())
+    return [each.stand for each in live.met.values()]
 
 
 # --- memory -------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ async def test_a_batch_of_several_users_is_recorded_in_order_of_time(place: Plac
 async def test_a_user_without_a_baseline_has_an_empty_one_and_none_is_made(place: Place) -> None:
     assert await place.here.of(TENANT, "usr_nobody") == NOTHING
     async with place.database.snapshot() as connection:
-        assert await store.read_baseline(connection, TENANT, "usr_nobody") == b""
+        assert await store.read_baselines(connection, TENANT, ["usr_nobody"]) == {}
 
 
 async def test_the_same_user_of_another_tenant_is_another_one(place: Place) -> None:

@@ -7,7 +7,10 @@ from collections.abc import Awaitable, Callable, Collection
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from risk.contexts.model import Context
 from risk.inline.memory import LiveSessions
+from risk.inline.model import Settled, Stand, StandState
+from risk.inline.store import write_stands
 from risk.levels import store
 from risk.levels.model import LEVELS_KIND
 from risk.model import Level
@@ -235,3 +238,53 @@ async def test_sessions_that_will_be_asked_about_are_read_together(database: Dat
     assert read.session.ended_at == NOW
     # The others were not read again.
     assert live.peek(TENANT, ISSUER, "sid-4", None) is held[4]
+
+
+def stand_of(session_id: str, state: StandState) -> Stand:
+    """Return what is settled about a context of a session."""
+    return Stand(
+        tenant_id=TENANT,
+        session_id=session_id,
+        context_key="key-1",
+        state=state.value,
+        level="LOW",
+        decision="ALLOW",
+        scope="session",
+        at=NOW,
+        since=NOW,
+    )
+
+
+async def test_what_nobody_told_of_a_context_is_found(database: Database) -> None:
+    live = await live_sessions(database)
+    found = await live.find(TENANT, ISSUER, "sid-1", None)
+    assert found is not None
+    session_id = found.session.session_id
+    async with database.transaction() as connection:
+        await write_stands(connection, [stand_of(session_id, StandState.TERMINATED)])
+    assert live.peek(TENANT, ISSUER, "sid-1", None) is found
+    await live.renew()
+    assert live.peek(TENANT, ISSUER, "sid-1", None) is None
+    found = await live.find(TENANT, ISSUER, "sid-1", None)
+    assert found is not None
+    stand = found.stand_at("key-1")
+    assert stand is not None
+    assert stand.state == StandState.TERMINATED
+
+
+async def test_what_is_still_to_be_written_is_no_news(database: Database) -> None:
+    live = await live_sessions(database)
+    found = await live.find(TENANT, ISSUER, "sid-1", None)
+    assert found is not None
+    stand = stand_of(found.session.session_id, StandState.ANCHOR)
+    found.stand(stand, Context(ip="198.51.100.7", at=NOW), is_pending=True)
+    for _ in range(2):
+        assert live.peek(TENANT, ISSUER, "sid-1", None) is found
+        await live.renew()
+    async with database.transaction() as connection:
+        await write_stands(connection, [stand])
+    live.written(stand, Settled(stand=stand, is_new=True))
+    assert live.peek(TENANT, ISSUER, "sid-1", None) is found
+    await live.renew()
+    assert live.peek(TENANT, ISSUER, "sid-1", None) is found
+    assert found.pending == ()

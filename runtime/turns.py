@@ -1,7 +1,7 @@
 """Work behind the answers takes its turns: what nobody waits for leaves most of a process alone.
 
-On SQLite nothing in a review waits for anything, so that without a rest a thousand of them would
-hold up every request of the process for a second.
+On SQLite nothing that reads waits for anything, so that without a rest a thousand sessions that are
+judged or read anew would hold up every request of the process for a second.
 """
 
 from __future__ import annotations

@@ -1,0 +1,201 @@
+"""One live session in memory: what was settled about its contexts, and the answers given.
+
+A process holds a hundred thousand of them. So what most sessions have none or one of is a tuple,
+and what is equal in many is shared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from risk.contexts.model import Context
+from risk.contexts.stored import kept_context, restore_context
+from risk.inline import store
+from risk.inline.forks import Trail, TrailNote, spot_of
+from risk.inline.model import Stand, StandMark, StandState
+from risk.inline.proofs import PROOF_LIFE
+from risk.posture.model import Reported, as_accepted
+from risk.sessions.model import Session
+from runtime.sharing import shared
+
+#: answers held of one session: contexts and apps take turns
+ANSWERS_MAX: Final = 8
+#: contexts of one session of which the same is remembered: recorded, learned, logged out
+NOTED_MAX: Final = 256
+_NO_APPS: Final[frozenset[str]] = frozenset()
+_NEVER: Final[Mapping[str, datetime]] = MappingProxyType({})
+
+
+class Met(NamedTuple):
+    """What was settled about a context. context: where it is one that others are compared with.
+
+    The stand comes without the context as it is stored.
+    """
+
+    stand: Stand
+    context: Context | None
+
+
+@dataclass(slots=True)
+class Live:
+    """One session. met: its contexts, by their keys. answers: the last ones, by what was asked.
+
+    pending: keys of stands that are being written behind their answers. noted: (context, app) that
+    were recorded. learned: context keys that entered the user's baseline. proven: when the key of
+    the session was last shown, by context key. posture: what providers report of its device.
+    apps: that it is used for, in whatever process. logged_out: (context key, apps) whose logouts
+    were ordered. read_at: when this was read, by `time.monotonic`.
+    """
+
+    session: Session
+    met: dict[str, Met]
+    answers: dict[Hashable, Any] = field(default_factory=dict)
+    trail: Trail | None = None
+    apps: frozenset[str] = _NO_APPS
+    pending: tuple[str, ...] = ()
+    proven: Mapping[str, datetime] = field(default_factory=lambda: _NEVER)
+    learned: tuple[str, ...] = ()
+    noted: tuple[tuple[str, str | None], ...] = ()
+    posture: tuple[Reported, ...] = ()
+    logged_out: tuple[tuple[str, tuple[str, ...] | None], ...] = ()
+    asked_last: Hashable = None
+    is_stale: bool = False
+    read_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def contexts(self) -> list[Context]:
+        """The contexts that others are compared with, in the order they were first settled in."""
+        return [each.context for each in self.met.values() if each.context is not None]
+
+    @property
+    def accepted(self) -> list[Context]:
+        """The contexts the session was accepted in, with what was reported of its device then."""
+        if not self.posture:
+            return self.contexts
+        return [as_accepted(each, self.posture) for each in self.contexts]
+
+    def stand_at(self, key: str) -> Stand | None:
+        """Return what was settled about a context; None: nothing yet."""
+        met = self.met.get(key)
+        return None if met is None else met.stand
+
+    def says(self) -> tuple[object, ...]:
+        """Return what tells whether something else is stored of it by now."""
+        stands = {key: each.mark for key, (each, _) in self.met.items()}
+        return self.session.mark, stands, self.posture, self.proven
+
+    def waiting(self) -> dict[str, StandMark]:
+        """Return the marks of the stands that are not written yet, by context key."""
+        return {key: self.met[key].stand.mark for key in self.pending if key in self.met}
+
+    def keep(self, asked: Hashable, answer: Any) -> None:
+        """Keep an answer; the one kept longest makes room."""
+        self.answers[asked] = answer
+        if len(self.answers) > ANSWERS_MAX:
+            del self.answers[next(iter(self.answers))]
+
+    def use(self, app_id: str) -> bool:
+        """Note an app that the session is used for; return whether nobody knew that yet."""
+        if app_id in self.apps or len(self.apps) >= store.APPS_MAX:
+            return False
+        self.apps = shared(self.apps | {app_id})
+        return True
+
+    def note(self, key: str, app_id: str | None) -> None:
+        """Remember that a context is recorded for an app."""
+        self.noted = (*self.noted, (key, app_id))[-NOTED_MAX:]
+
+    def learn(self, key: str) -> None:
+        """Remember that a context entered the user's baseline."""
+        if key not in self.learned:
+            self.learned = (*self.learned, key)[-NOTED_MAX:]
+
+    def log_out(self, key: str, app_ids: tuple[str, ...] | None) -> bool:
+        """Remember that logouts are ordered; return whether they were not yet."""
+        if (key, app_ids) in self.logged_out:
+            return False
+        self.logged_out = (*self.logged_out, (key, app_ids))[-NOTED_MAX:]
+        return True
+
+    def prove(self, key: str, at: datetime) -> None:
+        """Note that a context has shown the key of the session."""
+        self.proven = {**self.proven, key: at}
+
+    def is_proven(self, key: str, now: datetime) -> bool:
+        """Return whether a context of a key-bound session is believed to hold the key.
+
+        Where the session began the key was just made, so that counts as a proof.
+        """
+        stand = self.stand_at(key)
+        shown = self.proven.get(key)
+        if shown is None and (not self.met or (stand and stand.state == StandState.ANCHOR)):
+            shown = self.session.created_at
+        return shown is not None and now - shown <= PROOF_LIFE
+
+    def stand(self, stand: Stand, context: Context, *, is_pending: bool = False) -> None:
+        """Note what was settled about a context; other answers may differ from now on.
+
+        is_pending: it is still to be written.
+        """
+        key = stand.context_key
+        self.met[key] = _met(stand, context if stand.is_known else None)
+        if is_pending and key not in self.pending:
+            self.pending += (key,)
+        if len(self.met) > store.STANDS_MAX:
+            del self.met[next(iter(self.met))]
+        self.answers.clear()
+
+    def written(self, key: str) -> None:
+        """Note that a stand was written, or never will be."""
+        self.pending = tuple(each for each in self.pending if each != key)
+
+    def follow(self, before: Live) -> None:
+        """Take over what only this process saw of the session, and what is still to be written."""
+        self.trail, self.apps = before.trail, shared(self.apps | before.apps)
+        self.learned, self.noted = before.learned, before.noted
+        self.logged_out = before.logged_out
+        self.pending = tuple(key for key in before.pending if key not in self.met)
+        for key in self.pending:
+            self.met[key] = before.met[key]
+
+    def hear(self, told: TrailNote | None) -> None:
+        """Take in how the session was used elsewhere.
+
+        Its trail begins where it was accepted last, whichever process that was asked.
+        """
+        if self.trail is None:
+            for stand, context in reversed(self.met.values()):
+                if context is not None:
+                    self.trail = Trail(((spot_of(context), stand.at),))
+                    break
+        if told is not None:
+            self.trail = self.trail or Trail()
+            self.trail.hear(told)
+
+
+def made(session: Session, found: Sequence[Stand], used: Collection[str]) -> Live:
+    """Return a session as it is stored. found: its stands, the newest first; used: its apps."""
+    apps = {*used, *(each.app_id for each in found if each.app_id)}
+    apps |= {session.app_id} if session.app_id else set()
+    return Live(
+        session=session,
+        met={
+            each.context_key: _met(
+                each,
+                restore_context(each.context, each.since)
+                if each.is_known and each.context
+                else None,
+            )
+            for each in reversed(found)
+        },
+        apps=shared(frozenset(apps)),
+    )
+
+
+def _met(stand: Stand, context: Context | None) -> Met:
+    return Met(stand.without_context(), None if context is None else kept_context(context))
