@@ -18,7 +18,6 @@ BENCHMARKS: Final = (
     "policies",
     "evaluate",
     "session_memory",
-    "renewal",
     "many_sessions",
     "busy",
     "scoring",
