@@ -24,6 +24,7 @@ import risk.store  # noqa: F401
 import runtime.store  # noqa: F401
 import transmitters.store  # noqa: F401
 from runtime.database import Database, metadata
+from tests.hub.commands import Forker
 from tests.postgresql import TidyDatabase, administer
 
 # Tracebacks with the values of all variables take a second each.
@@ -41,6 +42,24 @@ MEMORY_BYTES_MIN = 1024**3
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin the long tests first: a process that begins one last works on alone."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+#: session fixtures that are hubs of real processes
+HUBS = ("world", "any_hub_process", "hub_process")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the hubs of a folder with its last test here: idle, each costs all others 7 % of a core.
+
+    pytest would end them with the session. Whoever wants one again later gets a new one.
+    """
+    if nextitem is not None and nextitem.path.parent == item.path.parent:
+        return
+    manager = item.session._fixturemanager
+    for name in HUBS:
+        for definition in manager.getfixturedefs(name, item) or ():
+            definition.finish(item._request)  # type: ignore[attr-defined]  # of functions
 
 
 #: two test processes with two hubs each, whose processes have pools of their own
@@ -105,6 +124,14 @@ def postgresql_database(postgresql_server: str) -> Iterator[TidyDatabase]:
     database = TidyDatabase(postgresql_server)
     yield database
     _in_a_thread(database.drop())
+
+
+@pytest.fixture(scope="session")
+def forker() -> Iterator[Forker]:
+    """Yield what runs commands quickly, each in a process of its own."""
+    opened = Forker()
+    yield opened
+    opened.close()
 
 
 def _quick_place() -> str | None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ class Hub:
     outside: Outside
     core: Core
     clock: FixedClock
+    opened_at: datetime
     leases: dict[str, LeaseKeeper] = field(default_factory=dict)
 
     @property
@@ -240,6 +242,7 @@ async def opened_hub(
             outside=outside,
             core=Core(node),
             clock=clock,
+            opened_at=clock.now(),
         )
         for tenant in tenants:
             await hub.add_tenant(tenant)
@@ -264,14 +267,6 @@ async def admin(hub: Hub) -> AsyncIterator[httpx2.AsyncClient]:
     """Yield an HTTP client that may do everything in tenant `default`."""
     async with hub.client(await hub.token()) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def forker() -> Iterator[Forker]:
-    """Yield what runs commands quickly, each in a process of its own."""
-    opened = Forker()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
