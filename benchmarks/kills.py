@@ -24,12 +24,17 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from benchmarks.hub_process import register_sessions
-from benchmarks.tokens import TokenPlan
 from hub.demo.incident import Incident, Phase
 from hub.demo.judge import Faults, judge
 from hub.demo.processes import SUPERVISOR, HubProcess, StepFailed
 from hub.demo.world import PLACES, QUARANTINE, RAVI, RAVI_PATEL, Person, World
+from hub.tenancy import DEFAULT_TENANT
+from risk.entities.model import Entity
+from risk.entities.store import add_entities
+from risk.model import EntityKind
+from runtime.clock import SystemClock
+from runtime.database import Database
+from runtime.ids import new_id
 
 ALL: Final = "all"
 VICTIMS: Final = ("core", "delivery", "api", SUPERVISOR, ALL)
@@ -231,9 +236,29 @@ class _Moment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def enrol_crowd(world: World) -> None:
-    """Make so many users known that the guard against mass containment lets ours pass."""
-    crowd = TokenPlan(issuer="", audience="", count=0, label="crowd", subject_count=BYSTANDERS)
-    await asyncio.to_thread(register_sessions, world.hub.issuer, world.hub.admin_token, crowd)
+    """Make so many users known that the guard against mass containment lets ours pass.
+
+    They are counted and nothing else, so they are written where they are counted.
+    """
+    now = SystemClock().now()
+    crowd = [
+        Entity(
+            tenant_id=DEFAULT_TENANT,
+            entity_id=new_id("usr"),
+            kind=EntityKind.USER,
+            label=f"Bystander {number}",
+            external_id=None,
+            groups=(),
+            created_at=now,
+        )
+        for number in range(BYSTANDERS)
+    ]
+    database = Database.connect(world.hub.database_url)
+    try:
+        async with database.transaction() as connection:
+            await add_entities(connection, crowd)
+    finally:
+        await database.close()
 
 
 async def _play(incident: Incident, offset_s: float) -> None:

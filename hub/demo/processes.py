@@ -175,6 +175,7 @@ class HubProcess:
             **environment,
         }
         self.issuer = self._environment.get("SIGNALHUB_ISSUER", self.url)
+        self.database_url = self._environment["SIGNALHUB_DATABASE_URL"]
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
 

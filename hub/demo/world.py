@@ -55,6 +55,7 @@ class Hub(Protocol):
 
     issuer: str
     admin_token: str
+    database_url: str
     log: Path
 
     async def start(self, http: Http) -> None:

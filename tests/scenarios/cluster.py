@@ -84,6 +84,7 @@ class Cluster:
             for name in "ab"
         ]
         self.log = self.nodes[0].log
+        self.database_url = self.nodes[0].database_url
         balancer.ports = [node.port for node in self.nodes]
 
     async def start(self, http: Http) -> None:

@@ -6,7 +6,9 @@ break the hub start a world of their own.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
 from _pytest.nodeid import NodeId
@@ -14,6 +16,7 @@ from _pytest.nodeid import NodeId
 from benchmarks.kills import enrol_crowd, settings_on_postgresql
 from hub.demo.processes import HubProcess
 from hub.demo.world import World
+from tests.scenarios import receiver_runs, transmitter_runs
 
 #: one test process has all scenarios of a database, so that each world is started once
 DATABASES = [
@@ -58,3 +61,28 @@ async def world(
         await started.stop()
     assert isinstance(started.hub, HubProcess)
     assert not started.hub.troubles()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conformance:
+    """What the conformance suite said of the hub on one database, in both of its roles."""
+
+    receiver: dict[str, receiver_runs.Run]
+    transmitter: dict[str, transmitter_runs.Run]
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+async def conformance(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Conformance:
+    """Run the suite in both roles at the same time, against a hub each: it mostly waits."""
+    settings: list[dict[str, str]] = [{}, {}]
+    if request.param == "postgresql":
+        server: str = request.getfixturevalue("postgresql_server")
+        settings = [await settings_on_postgresql(server) for _ in settings]
+    folders = [tmp_path_factory.mktemp(role) for role in ("receiver", "transmitter")]
+    receiver, transmitter = await asyncio.gather(
+        receiver_runs.run_all(folders[0], settings[0]),
+        transmitter_runs.run_all(folders[1], settings[1]),
+    )
+    return Conformance(receiver=receiver, transmitter=transmitter)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
-from xml.etree import ElementTree as ET
+from typing import Final
 
 import pytest
-from jwcrypto.jwk import JWK
 
-from benchmarks.kills import settings_on_postgresql
-from tests.scenarios.conftest import DATABASES
-from tests.scenarios.tls_hub import TLSHub
+from tests.scenarios.conftest import Conformance
+from tests.scenarios.transmitter_runs import PLACES, Run
 
 pytestmark = [pytest.mark.scenario, pytest.mark.anyio, pytest.mark.long]
 
-RUN_S: Final = 600.0
 #: what no run may leave out
 ALWAYS: Final = (
     *(f"CT-{number}" for number in (1, 2, 3, 4, 5, 6, 7, 15, 17, 18, 19, 20, 21, 22)),
@@ -39,90 +28,12 @@ INTEROP: Final = (
     *(f"INT-{number}" for number in (3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 31, 40, 41, 42)),
 )  # fmt: skip
 CLIENT: Final = ("CTC-4", "INT-21", "INT-23", "INT-25", "OA-1", "OA-2", "OA-4", "OA-5", "OA-9")
-PLACES: Final = ("root", "tenant")
 
 
-@dataclass
-class Run:
-    """What one run of the command left."""
-
-    code: int
-    told: str
-    document: Mapping[str, Any]
-    junit: ET.Element
-
-    def outcome(self, requirement_id: str) -> str:
-        found: str = self.document["requirements"].get(requirement_id, {}).get("outcome", "absent")
-        return found
-
-
-async def run(hub: TLSHub, folder: Path, issuer: str, admin: str, *more: str) -> Run:
-    """Run the command against one issuer of the hub, with a push receiver on TLS."""
-    stranger = await hub.client(issuer, "stranger", token=admin)
-    members: dict[str, Any] = {}
-    if "--client-key" in more:
-        key = JWK.generate(kty="EC", crv="P-256", kid="suite", use="sig", alg="ES256")
-        (folder / "key.json").write_text(key.export_private())
-        jwks = {"keys": [key.export_public(as_dict=True)]}
-        members = {"auth_method": "private_key_jwt", "jwks": jwks}
-    client = await hub.client(issuer, "suite", token=admin, **members)
-    filled = [one.format(client=client, folder=folder) for one in more]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hub.cli", "conformance", "transmitter", issuer, *filled,
-        "--ca", str(hub.ca),
-        "--stranger-token", stranger.token,
-        "--push-cert", str(hub.tls / "cert.pem"),
-        "--push-key", str(hub.tls / "key.pem"),
-        "--trigger-url", f"{issuer}/admin/v1/events:emit",
-        "--trigger-header", f"Authorization: Bearer {admin}",
-        # Ten times what an idle machine takes.
-        "--request-s", "60", "--event-s", "120", "--check-s", "400", "--quiet-s", "1",
-        "--json", str(folder / "out.json"),
-        "--junit", str(folder / "out.xml"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    async with asyncio.timeout(RUN_S):
-        told, _ = await process.communicate()
-    return Run(
-        code=process.returncode or 0,
-        told=told.decode(),
-        document=json.loads((folder / "out.json").read_text()),
-        junit=ET.parse(folder / "out.xml").getroot(),  # noqa: S314 - our own file
-    )
-
-
-@pytest.fixture(scope="session", params=DATABASES)
-async def runs(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[dict[str, Run]]:
-    """Yield two runs at the same time against one hub, which mostly wait."""
-    settings: dict[str, str] = {}
-    if request.param == "postgresql":
-        settings = await settings_on_postgresql(request.getfixturevalue("postgresql_server"))
-    folder = tmp_path_factory.mktemp("conformance")
-    hub = TLSHub(folder, settings)
-    for place in PLACES:
-        (folder / place).mkdir()
-    await hub.start()
-    try:
-        green = await hub.add_tenant("x")
-        secret = ("--client-id", "{client.client_id}", "--client-secret", "{client.token}")
-        static = ("--token", "{client.token}")
-        keyed = ("--client-id", "{client.client_id}", "--client-key", "{folder}/key.json")
-        interop = ("--profile", "caep-interop")
-        # Each database sees both profiles and both kinds of issuer, all see every kind of token.
-        root: tuple[str, ...] = secret
-        tenant: tuple[str, ...] = (*static, *interop)
-        if request.param == "postgresql":
-            root, tenant = (*static, *interop), (*keyed, "--long-poll-s", "200")
-        first, second = await asyncio.gather(
-            run(hub, folder / "root", hub.issuer("default"), hub.admin_token, *root),
-            run(hub, folder / "tenant", hub.issuer("x"), green, *tenant),
-        )
-        yield {"root": first, "tenant": second}
-    finally:
-        await hub.stop()
+@pytest.fixture
+def runs(conformance: Conformance) -> dict[str, Run]:
+    """Return two runs against one hub."""
+    return conformance.transmitter
 
 
 @pytest.mark.requirement(

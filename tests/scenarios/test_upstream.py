@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from hub.demo.incident import Incident
 from hub.demo.processes import HubProcess, PeerProcess, StepFailed, until
 from hub.demo.world import World
 from runtime.clock import SystemClock, epoch_s
+from tests.hub.commands import Forker, Shell
 from tests.scenarios.kit import assert_flawless, enrolled, signals
 
 pytestmark = [pytest.mark.scenario, pytest.mark.anyio]
@@ -31,6 +30,7 @@ class Upstream:
 
     world: World
     vendor: PeerProcess
+    shell: Shell
     document: dict[str, Any] = field(default_factory=dict)
     reported_at: int = field(default_factory=lambda: int(epoch_s(SystemClock().now())) - 60)
 
@@ -38,16 +38,10 @@ class Upstream:
         """Run `signalhub upstream …` against the running hub."""
         hub = self.world.hub
         assert isinstance(hub, HubProcess)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "hub.cli", "upstream", *arguments),
-            *("--url", hub.issuer, "--token", hub.admin_token),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "SIGNALHUB_DEV_INSECURE": "true"},
+        address = ("--url", hub.issuer, "--token", hub.admin_token)
+        shown: dict[str, Any] = await asyncio.to_thread(
+            self.shell.good, "upstream", *arguments, *address
         )
-        out, err = await process.communicate()
-        assert process.returncode == 0, err.decode()
-        shown: dict[str, Any] = msgspec.json.decode(out)
         return shown
 
     async def add(self, name: str, **members: str) -> None:
@@ -116,11 +110,12 @@ class Upstream:
 
 
 @pytest.fixture
-async def upstream(world: World) -> AsyncIterator[Upstream]:
+async def upstream(world: World, forker: Forker, tmp_path: Path) -> AsyncIterator[Upstream]:
     vendor = await PeerProcess.start(
         "vendor", name="edr", audience=world.hub.issuer, long_poll_s=2, redeliver_after_s=0.5
     )
-    made = Upstream(world, vendor)
+    variables = {"SIGNALHUB_DEV_INSECURE": "true"}
+    made = Upstream(world, vendor, Shell(folder=tmp_path, forker=forker, variables=variables))
     try:
         yield made
     finally:
