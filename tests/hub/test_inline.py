@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -140,7 +140,8 @@ async def test_row_11_parallel_requests_over_two_processes_share_one_step_up(
     config = config_for(hub.node.config.database_url, index=1)
     token = gateway.http.headers["authorization"]
     async with open_node(config) as node:
-        app = make_app(node, hub.outside)
+        # It is the same time everywhere.
+        app = make_app(replace(node, clock=hub.clock), hub.outside)
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app), base_url=ISSUER, headers={"authorization": token}
         ) as second:
