@@ -18,6 +18,7 @@ BENCHMARKS: Final = (
     "policies",
     "evaluate",
     "session_memory",
+    "renewal",
     "many_sessions",
     "busy",
     "scoring",
