@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from runtime.columns import UTCDateTime as UTCDateTime  # noqa: PLC0414 - stores find it here
 from runtime.sqlite import InlineConnection, driver_of, keep_driver
-from runtime.statements import Write
+from runtime.statements import NewRows, Write
 
 SQLITE_BUSY_TIMEOUT_MS: Final = 10_000
 SQLITE_CACHE_KIB: Final = 65_536
@@ -227,9 +227,10 @@ async def insert_new(
             if await _new_rows(table, tuple(rows[0])).run(connection, rows) == len(rows):
                 return {row[key] for row in rows}
             await attempt.rollback()
-    statement = dialect_insert(connection, table).on_conflict_do_nothing()
-    found = await connection.execute(statement.returning(table.c[key]), rows)
-    return set(found.scalars())
+        statement = dialect_insert(connection, table).on_conflict_do_nothing()
+        found = await connection.execute(statement.returning(table.c[key]), rows)
+        return set(found.scalars())
+    return set(await _new_rows_as_arrays(table, tuple(rows[0]), key).run(connection, rows))
 
 
 class _Rollback(Protocol):
@@ -251,6 +252,11 @@ async def _attempt(connection: AsyncConnection) -> AsyncIterator[_Rollback]:
 @functools.cache
 def _new_rows(table: sa.Table, names: tuple[str, ...]) -> Write:
     return Write({"sqlite": sqlite.insert(table).on_conflict_do_nothing()}, names)
+
+
+@functools.cache
+def _new_rows_as_arrays(table: sa.Table, names: tuple[str, ...], key: str) -> NewRows:
+    return NewRows(table, names, key)
 
 
 async def serialize(connection: AsyncConnection, *names: str) -> None:

@@ -199,6 +199,58 @@ class Write:
         )
 
 
+class NewRows:
+    """PostgreSQL's insert of many rows as arrays, a column each: one text however many there are.
+
+    Rows that break a uniqueness rule are left out.
+    """
+
+    def __init__(self, table: sa.Table, names: Sequence[str], key: str) -> None:
+        self._table = table
+        self._names = tuple(names)
+        self._key = key
+        self._values_of = _picker(self._names)
+        self._plan: tuple[str, _Conversions] | None = None
+
+    async def run(
+        self, connection: AsyncConnection, rows: Iterable[Mapping[str, Any]]
+    ) -> list[str]:
+        """Insert; return the key of each row that was new. Raises database errors."""
+        if self._plan is None:
+            self._plan = self._planned(connection.dialect)
+        text, conversions = self._plan
+        columns: list[Sequence[Any]] = list(zip(*map(self._values_of, rows), strict=True))
+        for place, convert in conversions:
+            columns[place] = convert(columns[place])
+        found, _ = await _run(connection, text, tuple(map(list, columns)))
+        return [key for (key,) in found]
+
+    def _planned(self, dialect: sa.Dialect) -> tuple[str, _Conversions]:
+        columns = [self._table.c[name] for name in self._names]
+        quoted = dialect.identifier_preparer
+        names = ", ".join(quoted.format_column(column) for column in columns)
+        arrays = ", ".join(
+            f"${place}::{_element(column, dialect)}[]" for place, column in enumerate(columns, 1)
+        )
+        text = (
+            f"INSERT INTO {quoted.format_table(self._table)} ({names})"  # noqa: S608 - our own names
+            f" SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"
+            f" RETURNING {quoted.format_column(self._table.c[self._key])}"
+        )
+        conversions = tuple(
+            (place, convert)
+            for place, column in enumerate(columns)
+            if (convert := _bind_conversion(column.type, dialect))
+        )
+        return text, conversions
+
+
+def _element(column: sa.Column[Any], dialect: sa.Dialect) -> str:
+    # Without its length: a cast to varchar(64) cuts off what an insert refuses.
+    kind = sa.String() if type(column.type) is sa.String else column.type
+    return str(kind.compile(dialect=dialect))
+
+
 def inserts(table: sa.Table, *, or_nothing: bool = False) -> Write:
     """Return the write of whole rows, with a value for every column.
 

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -34,6 +34,8 @@ from runtime.notify import TOPICS, Notifier
 
 QUEUE_ITEMS_MAX: Final = 10_000
 BATCH_ITEMS_MAX: Final = 256
+#: transactions for callers outside that one process has under way, where there may be several
+URGENT_AT_ONCE: Final = 2
 #: a batch of this many says that callers are queueing
 CROWDED_ITEMS: Final = 8
 #: so soon after the last one a batch says that callers keep coming
@@ -97,6 +99,36 @@ class _Entry:
     answer: asyncio.Future[Any]
 
 
+@dataclass(eq=False, slots=True)
+class _Line:
+    """What waits for its commit, and how many transactions may be under way for it."""
+
+    committers: int = 1
+    queue: deque[_Entry] = field(default_factory=deque)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self) -> list[_Entry]:
+        """Return the next batch."""
+        size = min(len(self.queue), BATCH_ITEMS_MAX)
+        batch = [self.queue.popleft() for _ in range(size)]
+        if not self.queue:
+            self.arrived.clear()
+        return batch
+
+
+def _lines(dialect: str) -> tuple[_Line, _Line]:
+    """Return the lines of what is not urgent, and of what is.
+
+    SQLite has one writer, so both are one. PostgreSQL commits one batch of callers outside while
+    the next one is filled; what the hub does by itself stays one at a time, because it may change
+    the same rows in another order.
+    """
+    if dialect == "sqlite":
+        both = _Line()
+        return both, both
+    return _Line(), _Line(committers=URGENT_AT_ONCE)
+
+
 class LocalWriter:
     """Commits the items of this process (and of those that send to it) in batches."""
 
@@ -112,9 +144,8 @@ class LocalWriter:
         self._crowd = crowd or Crowd()
         self._database = database
         self._notifier = notifier
-        self._queue: deque[_Entry] = deque()
+        self._lines = _lines(database.dialect)
         self._queue_items_max = queue_items_max
-        self._arrived = asyncio.Event()
         self._stopped = False
         self._committed_at = float("-inf")
 
@@ -131,36 +162,41 @@ class LocalWriter:
         """
         if self._stopped:
             raise Unavailable("The hub is shutting down.")
-        if len(self._queue) >= self._queue_items_max:
+        line = self._lines[operation.is_urgent]
+        if len(line.queue) >= self._queue_items_max:
             _refused_total.inc()
             raise Overloaded("The write queue is full.", retry_after_s=1.0)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Entry(operation, item, answer))
-        self._arrived.set()
+        line.queue.append(_Entry(operation, item, answer))
+        line.arrived.set()
         return answer
 
     async def run(self) -> None:
         """Commit batches until cancelled; what is queued or under way then answers Unavailable."""
         self._stopped = False
+        lines = set(self._lines)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for line in lines:
+                    for _ in range(line.committers):
+                        group.create_task(self._commit_batches(line))
+        finally:
+            self._stopped = True
+            for line in lines:
+                _fail_all(line.queue)
+                line.queue.clear()
+
+    async def _commit_batches(self, line: _Line) -> None:
         batch: list[_Entry] = []
         try:
             while True:
-                await self._arrived.wait()
-                batch = self._take()
+                await line.arrived.wait()
+                batch = line.take()
                 if batch:
                     await self._commit(batch)
         finally:
             self._stopped = True
-            for entry in (*batch, *self._queue):
-                _fail(entry, Unavailable("The hub is shutting down."))
-            self._queue.clear()
-
-    def _take(self) -> list[_Entry]:
-        size = min(len(self._queue), BATCH_ITEMS_MAX)
-        batch = [self._queue.popleft() for _ in range(size)]
-        if not self._queue:
-            self._arrived.clear()
-        return batch
+            _fail_all(batch)
 
     async def _commit(self, batch: list[_Entry]) -> None:
         _batches.observe(len(batch))
@@ -241,6 +277,11 @@ def _by_operation(batch: list[_Entry]) -> list[list[_Entry]]:
     for entry in batch:
         groups.setdefault(entry.operation.name, []).append(entry)
     return list(groups.values())
+
+
+def _fail_all(entries: Iterable[_Entry]) -> None:
+    for entry in entries:
+        _fail(entry, Unavailable("The hub is shutting down."))
 
 
 def _fail(entry: _Entry, error: Exception) -> None:

@@ -251,3 +251,11 @@ async def test_another_task_waits_for_its_turn(db: Database) -> None:
     async with asyncio.timeout(LIMIT_S):
         await other
     assert await things.names(db) == ["a", "b"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_insert_new_refuses_what_is_too_long_and_does_not_cut_it(db: Database) -> None:
+    with pytest.raises(sa.exc.DBAPIError):
+        async with db.transaction() as connection:
+            await insert_new(connection, things.things, [row("n" * 65)], "name")
+    assert await things.names(db) == []

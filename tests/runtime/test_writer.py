@@ -285,3 +285,21 @@ def test_an_operation_that_wakes_an_unknown_topic_cannot_be_made() -> None:
         Operation(
             name="x", item=Entry, result=Receipt, handle=ledger.write, wakes=("tasks", "weather")
         )
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_batch_of_callers_begins_while_the_one_before_it_commits(stored: Database) -> None:
+    both, entered = asyncio.Barrier(2), asyncio.Event()
+
+    async def meet(_connection: AsyncConnection, batch: Sequence[str]) -> list[int]:
+        entered.set()
+        await both.wait()
+        return [0 for _ in batch]
+
+    urgent = replace(COUNT, name="ledger.urgent", handle=meet, is_urgent=True)
+    writer = LocalWriter(stored, Notifier())
+    async with running(writer.run()), asyncio.timeout(LIMIT_S):
+        first = writer.enqueue(urgent, "a")
+        await entered.wait()
+        assert await writer.submit(urgent, "b") == 0
+        assert await first == 0
