@@ -22,12 +22,13 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import Insert, Update
+from sqlalchemy.sql.dml import Insert, ReturningUpdate, Update
 
 from runtime.columns import TIME_TEXT_CHARS, UTCDateTime, time_text
 from runtime.sqlite import driver_of
 
 Row: TypeAlias = tuple[Any, ...]
+Returning: TypeAlias = ReturningUpdate[*tuple[Any, ...]]
 _Conversion: TypeAlias = Callable[[Sequence[Any]], Sequence[Any]]
 #: (position, conversion of all its values) of the columns or parameters that need one
 _Conversions: TypeAlias = tuple[tuple[int, _Conversion], ...]
@@ -39,7 +40,7 @@ LIST_MAX: Final = LIST_LENGTHS[-1]
 
 @dataclass(frozen=True, slots=True)
 class _QueryPlan:
-    """A rendered SELECT. pick: from the pool of values to the parameters in their order."""
+    """A rendered query. pick: from the pool of values to the parameters in their order."""
 
     text: str
     pick: Callable[[Any], tuple[Any, ...]]
@@ -60,12 +61,14 @@ class _WritePlan:
 class Query:
     """A SELECT with named parameters, some of them lists of texts (expanding, for IN).
 
+    Or an UPDATE whose RETURNING tells which rows it changed.
+
     An empty list finds nothing that is IN it. Lists have at most LIST_MAX elements.
     """
 
     def __init__(
         self,
-        select: sa.Select[*tuple[Any, ...]] | sa.CompoundSelect[*tuple[Any, ...]],
+        select: sa.Select[*tuple[Any, ...]] | sa.CompoundSelect[*tuple[Any, ...]] | Returning,
         scalars: Sequence[str] = (),
         lists: Sequence[str] = (),
     ) -> None:
@@ -134,7 +137,7 @@ class Query:
         return tuple(
             (place, convert)
             for place, (column, told) in enumerate(
-                zip(self._select.selected_columns, described, strict=True)
+                zip(self._select.exported_columns, described, strict=True)
             )
             if (convert := _result_conversion(column.type, dialect, told[1]))
         )

@@ -1,22 +1,21 @@
 """Signing keys of the transmitter: parsed once, used in threads or on the spot.
 
 Signing RS256 takes about a quarter of a millisecond of a core and releases the interpreter while
-it runs, so a thread keeps the event loop of a process free that answers requests; SETs of one
-poll are signed in chunks. The way to a thread and back, and two threads that want the interpreter,
-cost half as much again. A process whose event loop answers nobody signs on the spot, therefore;
-more cores are put to use by more such processes.
+it runs, so a thread keeps the event loop of a process free that answers requests. The way to a
+thread and back, and two threads that want the interpreter, cost half as much again. A process whose
+event loop answers nobody signs on the spot, therefore; more cores are put to use by more such
+processes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
-from runtime.database import chunks
 from runtime.keyring import Keyring
 from ssf.encryption import encrypt
 from ssf.errors import SharedSignalsError
@@ -26,6 +25,7 @@ from transmitters.model import Addressing, PendingSET, render_pending
 
 PURPOSE: Final = "set"
 SIGNING_THREADS: Final = 1
+#: callers that sign at the same time go to the thread together until there are so many SETs
 SIGNING_CHUNK: Final = 32
 PARSED_KEYS_MAX: Final = 1_000
 
@@ -53,7 +53,7 @@ class SigningKeys:
         self._threads = ThreadPoolExecutor(SIGNING_THREADS, thread_name_prefix="sign")
         self._parsed: dict[tuple[str, str], SigningKey] = {}
         self._parsing: dict[tuple[str, str], asyncio.Task[SigningKey]] = {}
-        self._waiting: list[tuple[_Job, asyncio.Future[SignedSET | SharedSignalsError]]] = []
+        self._waiting: list[_Asked] = []
 
     async def current_kid(self, tenant_id: str) -> str:
         """Return the kid of the key that signs new SETs. Raises NotFound without a key."""
@@ -72,27 +72,28 @@ class SigningKeys:
         the current one; then it is encrypted, if the stream has a key for that. Raises NotFound
         when the tenant has no key. Requirements SET-21, SET-30, SET-32, SET-34, SET-36.
         """
-        jobs = [_Job(one, await self._key(tenant_id, one.kid), addressing) for one in pending]
+        keys = {kid: await self._key(tenant_id, kid) for kid in {one.kid for one in pending}}
+        jobs = [_Job(one, keys[one.kid], addressing) for one in pending]
         if self._on_the_spot and addressing.encryption_key is None:
             return _render_and_sign(jobs)
-        return await asyncio.gather(*(self._enqueue(job) for job in jobs))
+        return await self._enqueue(jobs)
 
-    def _enqueue(self, job: _Job) -> asyncio.Future[SignedSET | SharedSignalsError]:
-        """Queue a job for the threads; what is asked for in one turn of the loop goes together."""
+    def _enqueue(self, jobs: _Jobs) -> asyncio.Future[_Answers]:
+        """Queue jobs for the threads; what is asked for in one turn of the loop goes together."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._hand_over, loop)
-        answer: asyncio.Future[SignedSET | SharedSignalsError] = loop.create_future()
-        self._waiting.append((job, answer))
+        answer: asyncio.Future[_Answers] = loop.create_future()
+        self._waiting.append((jobs, answer))
         return answer
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting, self._waiting = self._waiting, []
-        for some in chunks(waiting, SIGNING_CHUNK):
+        for together in _grouped(waiting):
             signing = loop.run_in_executor(
-                self._threads, _render_and_sign, [job for job, _ in some]
+                self._threads, _sign_each, [jobs for jobs, _ in together]
             )
-            signing.add_done_callback(partial(_answer, [answer for _, answer in some]))
+            signing.add_done_callback(partial(_answer, [answer for _, answer in together]))
 
     def close(self) -> None:
         """Let the threads end; SETs being signed are finished first."""
@@ -143,7 +144,29 @@ class _Job:
     addressing: Addressing
 
 
-def _render_and_sign(jobs: Sequence[_Job]) -> list[SignedSET | SharedSignalsError]:
+_Jobs: TypeAlias = Sequence[_Job]
+_Answers: TypeAlias = list[SignedSET | SharedSignalsError]
+#: what one caller wants signed, and where it waits for that
+_Asked: TypeAlias = tuple[_Jobs, asyncio.Future[_Answers]]
+
+
+def _grouped(waiting: Iterable[_Asked]) -> Iterator[list[_Asked]]:
+    """Put callers together until they want SIGNING_CHUNK SETs: one way to the thread for all."""
+    group: list[_Asked] = []
+    for asked in waiting:
+        group.append(asked)
+        if sum(len(jobs) for jobs, _ in group) >= SIGNING_CHUNK:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _sign_each(callers: Sequence[_Jobs]) -> list[_Answers]:
+    return [_render_and_sign(jobs) for jobs in callers]
+
+
+def _render_and_sign(jobs: _Jobs) -> _Answers:
     return [_one(job) for job in jobs]
 
 
@@ -159,10 +182,9 @@ def _one(job: _Job) -> SignedSET | SharedSignalsError:
 
 
 def _answer(
-    answers: Sequence[asyncio.Future[SignedSET | SharedSignalsError]],
-    signing: asyncio.Future[list[SignedSET | SharedSignalsError]],
+    answers: Sequence[asyncio.Future[_Answers]], signing: asyncio.Future[list[_Answers]]
 ) -> None:
-    """Give each waiter its own SET; trouble of the thread is everybody's."""
+    """Give each caller its own SETs; trouble of the thread is everybody's."""
     error = asyncio.CancelledError() if signing.cancelled() else signing.exception()
     for place, answer in enumerate(answers):
         if answer.done():

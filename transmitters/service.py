@@ -27,7 +27,6 @@ from transmitters.delivery.model import (
     SETRefusal,
 )
 from transmitters.delivery.operations import POLL
-from transmitters.delivery.store import has_visible
 from transmitters.deps import TransmitterDeps
 from transmitters.metrics import published_total
 from transmitters.model import (
@@ -37,6 +36,7 @@ from transmitters.model import (
     Stream,
     bounded_ordering_key,
 )
+from transmitters.polling.store import has_visible
 from transmitters.store import Connection
 from transmitters.subjects.model import NONE, SubjectRule, is_wanted, name_keys
 from transmitters.subjects.store import rules_naming
@@ -297,13 +297,15 @@ async def poll(
 
 async def _take_turn(turn: PollTurn, *, deps: TransmitterDeps) -> PolledSETs:
     """Look first, and write only when there is something to settle or to hand out."""
+    settles = bool(turn.acks or turn.refusals)
     async with deps.db.snapshot() as connection:
         stream = await store.get_stream(connection, turn.tenant_id, stream_id=turn.stream_id)
         if stream is None or not turn.may_poll(stream):
             raise NotFound("No such stream.")
-        found = await has_visible(connection, stream, now=turn.at)
+        # What settles goes to the writer anyway, which looks for itself.
+        found = settles or await has_visible(connection, stream, now=turn.at)
     await restart_timer(stream, deps=deps)
-    if not (turn.acks or turn.refusals or (found and turn.sets_max)):
+    if not (settles or (found and turn.sets_max)):
         return PolledSETs(sets={}, more_available=found)
     page = await deps.writer.submit(POLL, turn)
     if not page.known:

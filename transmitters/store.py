@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
-    chunks,
     id_column,
     metadata,
     tenant_column,
@@ -162,19 +161,20 @@ deliveries: Final = sa.Table(
 #: the table holds the object, column by field
 _STREAM_NAMES: Final = tuple(Stream.__dataclass_fields__)
 _STREAM_COLUMNS: Final = tuple(streams.c[name] for name in _STREAM_NAMES)
+_TENANT_ID: Final = sa.bindparam("tenant_id", type_=sa.String)
 _OF_TENANT: Final = Query(
     sa.select(*_STREAM_COLUMNS)
-    .where(streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String))
+    .where(streams.c.tenant_id == _TENANT_ID)
     .order_by(streams.c.stream_id),
     scalars=["tenant_id"],
 )
 _ASKING: Final = Query(
     sa.select(*_STREAM_COLUMNS)
     .where(
-        streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        streams.c.tenant_id == _TENANT_ID,
         streams.c.stream_id.in_(
             sa.select(stream_interests.c.stream_id).where(
-                stream_interests.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+                stream_interests.c.tenant_id == _TENANT_ID,
                 stream_interests.c.type_digest.in_(
                     sa.bindparam("digests", expanding=True, type_=sa.String)
                 ),
@@ -208,8 +208,8 @@ def is_pending(table: Any) -> sa.ColumnElement[bool]:
     return pending
 
 
-def of_stream(table: Any, tenant_id: str, stream_id: str) -> sa.ColumnElement[bool]:
-    """The row is the stream's."""
+def of_stream(table: Any, tenant_id: Any, stream_id: Any) -> sa.ColumnElement[bool]:
+    """The row is the stream's; its names are values, or parameters of a statement."""
     return sa.and_(table.c.tenant_id == tenant_id, table.c.stream_id == stream_id)
 
 
@@ -220,16 +220,24 @@ def carries(delivery: Any) -> sa.ColumnElement[bool]:
     )
 
 
-def _stream_of(row: Mapping[Any, Any]) -> Stream:
+def _stream_of(row: Sequence[Any]) -> Stream:
+    values = dict(zip(_STREAM_NAMES, row, strict=True))
     return Stream(
         **{
-            **{str(name): value for name, value in row.items()},
-            "aud": tuple(row["aud"]),
-            "events_requested": tuple(row["events_requested"]),
-            "method": DeliveryMethod(row["method"]),
-            "status": StreamStatus(row["status"]),
+            **values,
+            "aud": tuple(values["aud"]),
+            "events_requested": tuple(values["events_requested"]),
+            "method": DeliveryMethod(values["method"]),
+            "status": StreamStatus(values["status"]),
         }
     )
+
+
+_OF_ONE: Final = sa.select(*_STREAM_COLUMNS).where(
+    of_stream(streams, _TENANT_ID, sa.bindparam("stream_id", type_=sa.String))
+)
+_ONE: Final = Query(_OF_ONE, scalars=["tenant_id", "stream_id"])
+_ONE_LOCKED: Final = Query(_OF_ONE.with_for_update(), scalars=["tenant_id", "stream_id"])
 
 
 async def add_stream(connection: Connection, stream: Stream) -> None:
@@ -252,11 +260,9 @@ async def get_stream(
     connection: Connection, tenant_id: str, *, stream_id: str, lock: bool = False
 ) -> Stream | None:
     """Return one stream, or None. lock: hold it against other writers until the commit."""
-    query = sa.select(*_STREAM_COLUMNS).where(of_stream(streams, tenant_id, stream_id))
-    if lock:
-        query = query.with_for_update()
-    row = (await connection.execute(query)).mappings().first()
-    return None if row is None else _stream_of(row)
+    query = _ONE_LOCKED if lock else _ONE
+    rows = await query.rows(connection, tenant_id=tenant_id, stream_id=stream_id)
+    return _stream_of(rows[0]) if rows else None
 
 
 async def list_streams(
@@ -269,7 +275,7 @@ async def list_streams(
     """Return the streams of a tenant, or of one client or app of it, oldest first."""
     if client_id is None and app_id is None:
         rows = await _OF_TENANT.rows(connection, tenant_id=tenant_id)
-        return [_stream_of(dict(zip(_STREAM_NAMES, row, strict=True))) for row in rows]
+        return [_stream_of(row) for row in rows]
     query = (
         sa.select(*_STREAM_COLUMNS)
         .where(streams.c.tenant_id == tenant_id)
@@ -279,7 +285,7 @@ async def list_streams(
         query = query.where(streams.c.client_id == client_id)
     if app_id is not None:
         query = query.where(streams.c.app_id == app_id)
-    return [_stream_of(row) for row in (await connection.execute(query)).mappings()]
+    return [_stream_of(row) for row in await connection.execute(query)]
 
 
 async def streams_asking_for(
@@ -291,7 +297,7 @@ async def streams_asking_for(
     """
     digests = [_digest(uri) for uri in sorted(event_types)]
     rows = await _ASKING.rows(connection, tenant_id=tenant_id, digests=digests)
-    return [_stream_of(dict(zip(_STREAM_NAMES, row, strict=True))) for row in rows]
+    return [_stream_of(row) for row in rows]
 
 
 async def _note_interests(connection: Connection, stream: Stream) -> None:
@@ -395,21 +401,6 @@ async def delete_stream(
 async def add_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Store events; each row has the columns of the table."""
     await _ADD_EVENTS.run(connection, rows)
-
-
-async def types_sent(
-    connection: Connection, tenant_id: str, *, txns: Collection[str]
-) -> set[tuple[str, str]]:
-    """Return (txn, event type) of what was published under these `txn`s."""
-    found: set[tuple[str, str]] = set()
-    for some in chunks(sorted(txns), IN_LIST_MAX):
-        rows = await connection.execute(
-            sa.select(events.c.txn, events.c.event_type).where(
-                events.c.tenant_id == tenant_id, events.c.txn.in_(some)
-            )
-        )
-        found |= {(row.txn, row.event_type) for row in rows}
-    return found
 
 
 async def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

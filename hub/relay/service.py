@@ -13,8 +13,8 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import actions.registry.store
+import transmitters.published.store
 import transmitters.service
-import transmitters.store
 from hub.relay import store
 from hub.relay.model import (
     RULES_MAX,
@@ -133,7 +133,7 @@ async def echoes_among(
         if row.txn and row.txn.startswith(TXN_PREFIXES):
             suspects.setdefault(row.tenant_id, []).append(row)
     for tenant_id, rows in suspects.items():
-        ours = await transmitters.store.types_sent(
+        ours = await transmitters.published.store.types_sent(
             connection, tenant_id, txns={row.txn for row in rows if row.txn}
         )
         found |= {(tenant_id, row.signal_id) for row in rows if (row.txn, row.event_type) in ours}

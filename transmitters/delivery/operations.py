@@ -30,6 +30,7 @@ from transmitters.metrics import attempts_total
 from transmitters.model import (
     DeliveryState,
 )
+from transmitters.polling import store as polling
 from transmitters.store import Connection, get_stream
 
 log = structlog.get_logger()
@@ -51,15 +52,15 @@ async def _apply_poll_turn(connection: Connection, turn: PollTurn) -> PollPage:
     if stream is None or not turn.may_poll(stream):
         return PollPage(known=False)
     if turn.acks:
-        acknowledged = await store.acknowledge(
+        acknowledged = await polling.acknowledge(
             connection, tenant_id, stream_id=stream_id, jtis=turn.acks, now=turn.at
         )
         attempts_total.labels("poll", "delivered").inc(acknowledged)
     if turn.refusals:
         await _settle_refusals(connection, turn)
-    found = await store.visible_sets(connection, stream, now=turn.at, limit=turn.sets_max + 1)
+    found = await polling.visible_sets(connection, stream, now=turn.at, limit=turn.sets_max + 1)
     handed_out = found[: turn.sets_max]
-    await store.hand_out(
+    await polling.hand_out(
         connection,
         tenant_id,
         stream_id=stream_id,
@@ -78,7 +79,7 @@ async def _apply_poll_turn(connection: Connection, turn: PollTurn) -> PollPage:
 
 async def _settle_refusals(connection: Connection, turn: PollTurn) -> None:
     refusals = {refusal.jti: refusal for refusal in turn.refusals}
-    standing = await store.pending_attempts(
+    standing = await polling.pending_attempts(
         connection, turn.tenant_id, stream_id=turn.stream_id, jtis=list(refusals)
     )
     rows = []

@@ -19,10 +19,8 @@ from transmitters.delivery.model import (
     PushWork,
 )
 from transmitters.model import (
-    DeliveryState,
     PendingSET,
     StoredEvent,
-    Stream,
 )
 from transmitters.store import (
     Connection,
@@ -30,7 +28,6 @@ from transmitters.store import (
     deliveries,
     events,
     is_pending,
-    of_stream,
     streams,
 )
 
@@ -62,7 +59,7 @@ _TARGET_COLUMNS: Final = (
 )
 
 
-def _set_columns(delivery: Any) -> tuple[Any, ...]:
+def set_columns(delivery: Any) -> tuple[Any, ...]:
     """What makes a `PendingSET`, once the event is joined."""
     own = (delivery.c.jti, delivery.c.iat, delivery.c.kid, delivery.c.attempts)
     return (*own, *_EVENT_COLUMNS)
@@ -75,25 +72,15 @@ def _set_columns(delivery: Any) -> tuple[Any, ...]:
 def _is_head(delivery: Any) -> sa.ColumnElement[bool]:
     """Nothing older of the same stream and ordering key is pending."""
     older = deliveries.alias("older")
-    oldest = sa.select(sa.func.min(older.c.jti)).where(_same_lane(older, delivery))
+    oldest = sa.select(sa.func.min(older.c.jti)).where(same_lane(older, delivery))
     is_oldest: sa.ColumnElement[bool] = (
         delivery.c.jti == oldest.correlate(delivery).scalar_subquery()
     )
     return is_oldest
 
 
-def _waits_for_older(delivery: Any, now: datetime) -> sa.ColumnElement[bool]:
-    """Something older of the same stream and ordering key is pending, but hidden now."""
-    older = deliveries.alias("older")
-    hidden = (
-        sa.select(older.c.jti)
-        .where(_same_lane(older, delivery), older.c.jti < delivery.c.jti, older.c.due_at > now)
-        .limit(1)
-    )
-    return hidden.correlate(delivery).scalar_subquery().is_not(None)
-
-
-def _same_lane(older: Any, delivery: Any) -> sa.ColumnElement[bool]:
+def same_lane(older: Any, delivery: Any) -> sa.ColumnElement[bool]:
+    """Both are of the same stream and ordering key, and the older one is pending."""
     return sa.and_(
         older.c.tenant_id == delivery.c.tenant_id,
         older.c.stream_id == delivery.c.stream_id,
@@ -102,8 +89,8 @@ def _same_lane(older: Any, delivery: Any) -> sa.ColumnElement[bool]:
     )
 
 
-def _pending_of(row: Sequence[Any]) -> PendingSET:
-    """Make it of the columns of `_set_columns`."""
+def pending_of(row: Sequence[Any]) -> PendingSET:
+    """Make it of the columns of `set_columns`."""
     jti, iat, kid, attempts, event_type, payload, subjects, txn, toe, hops = row
     return PendingSET(
         jti=jti,
@@ -245,7 +232,7 @@ async def due_pushes(
                 target=by_id[stream_id],
                 ordering_key=ordering_key,
                 queued_at=queued_at,
-                pending=_pending_of(pending),
+                pending=pending_of(pending),
             )
             for stream_id, ordering_key, queued_at, *pending in rows
         ]
@@ -269,7 +256,7 @@ def _due_of_stream(parameter: str) -> sa.Select[*tuple[Any, ...]]:
             delivery.c.stream_id,
             delivery.c.ordering_key,
             delivery.c.queued_at,
-            *_set_columns(delivery),
+            *set_columns(delivery),
         )
         .join(events, carries(delivery))
         .join(
@@ -313,102 +300,3 @@ _SETTLE: Final = Write(
     .values({name: sa.bindparam(f"new_{name}") for name in _SETTLED}),
     (*(f"of_{name}" for name in _KEYS), *(f"new_{name}" for name in _SETTLED)),
 )
-
-
-async def acknowledge(
-    connection: Connection,
-    tenant_id: str,
-    *,
-    stream_id: str,
-    jtis: Collection[str],
-    now: datetime,
-) -> int:
-    """Mark pending SETs as delivered; unknown and settled ones are ignored. Return how many."""
-    acknowledged = 0
-    for some in chunks(jtis, IN_LIST_MAX):
-        result = await connection.execute(
-            sa.update(deliveries)
-            .where(
-                of_stream(deliveries, tenant_id, stream_id),
-                deliveries.c.jti.in_(some),
-                is_pending(deliveries),
-            )
-            .values(state=DeliveryState.DELIVERED.value, settled_at=now, err=None, detail=None)
-        )
-        acknowledged += int(result.rowcount)
-    return acknowledged
-
-
-async def pending_attempts(
-    connection: Connection, tenant_id: str, *, stream_id: str, jtis: Collection[str]
-) -> dict[str, tuple[int, str | None]]:
-    """Return jti to (attempts, kid) of those of `jtis` that are pending on the stream."""
-    found: dict[str, tuple[int, str | None]] = {}
-    for some in chunks(jtis, IN_LIST_MAX):
-        query = sa.select(deliveries.c.jti, deliveries.c.attempts, deliveries.c.kid).where(
-            of_stream(deliveries, tenant_id, stream_id),
-            deliveries.c.jti.in_(some),
-            is_pending(deliveries),
-        )
-        found |= {row.jti: (row.attempts, row.kid) for row in await connection.execute(query)}
-    return found
-
-
-def _visible(delivery: Any, stream: Stream, now: datetime) -> Any:
-    """Pending, held by no poller, and nothing older of its ordering key is held by one."""
-    enabled = stream.status is StreamStatus.ENABLED
-    return sa.and_(
-        of_stream(delivery, stream.tenant_id, stream.stream_id),
-        sa.true() if enabled else delivery.c.jti == stream.announcement_jti,
-        is_pending(delivery),
-        delivery.c.due_at <= now,
-        sa.not_(_waits_for_older(delivery, now)),
-    )
-
-
-async def has_visible(connection: Connection, stream: Stream, *, now: datetime) -> bool:
-    """Return whether a poll of the stream would be handed something now."""
-    if not stream.transmits:
-        return False
-    delivery = deliveries.alias("delivery")
-    query = sa.select(delivery.c.jti).where(_visible(delivery, stream, now)).limit(1)
-    return await connection.scalar(query) is not None
-
-
-async def visible_sets(
-    connection: Connection, stream: Stream, *, now: datetime, limit: int
-) -> list[PendingSET]:
-    """Return the oldest SETs that a poll of the stream may be handed now."""
-    if not stream.transmits:
-        return []
-    delivery = deliveries.alias("delivery")
-    query = (
-        sa.select(*_set_columns(delivery))
-        .join(events, carries(delivery))
-        .where(_visible(delivery, stream, now))
-        .order_by(delivery.c.jti)
-        .limit(limit)
-    )
-    return [_pending_of(row) for row in await connection.execute(query)]
-
-
-async def hand_out(
-    connection: Connection,
-    tenant_id: str,
-    *,
-    stream_id: str,
-    jtis: Collection[str],
-    kid: str,
-    until: datetime,
-) -> None:
-    """Hide SETs from all pollers until a moment; `kid` stays with those that had none yet."""
-    for some in chunks(jtis, IN_LIST_MAX):
-        await connection.execute(
-            sa.update(deliveries)
-            .where(of_stream(deliveries, tenant_id, stream_id), deliveries.c.jti.in_(some))
-            .values(
-                due_at=until,
-                attempts=deliveries.c.attempts + 1,
-                kid=sa.func.coalesce(deliveries.c.kid, kid),
-            )
-        )

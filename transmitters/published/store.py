@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from transmitters.store import Connection, events
+from runtime.database import chunks
+from transmitters.store import IN_LIST_MAX, Connection, events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +44,18 @@ async def list_events(
         PublishedEvent(**{str(name): value for name, value in row.items()})
         for row in (await connection.execute(query)).mappings()
     ]
+
+
+async def types_sent(
+    connection: Connection, tenant_id: str, *, txns: Collection[str]
+) -> set[tuple[str, str]]:
+    """Return (txn, event type) of what was published under these `txn`s."""
+    found: set[tuple[str, str]] = set()
+    for some in chunks(sorted(txns), IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(events.c.txn, events.c.event_type).where(
+                events.c.tenant_id == tenant_id, events.c.txn.in_(some)
+            )
+        )
+        found |= {(row.txn, row.event_type) for row in rows}
+    return found

@@ -1,0 +1,1 @@
+"""What pollers are handed, and what they report."""
