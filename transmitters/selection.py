@@ -60,7 +60,8 @@ class Selection:
         self._limit = limit
         self._share = limit
         self._busy_of = Tally(map(_stream_id, busy))
-        self._lanes = set(busy)
+        #: lanes at work, and those of which a SET was found
+        self.lanes = set(busy)
         self._places = places
         self._of_stream: Tally[str] = Tally()
 
@@ -83,9 +84,9 @@ class Selection:
         for work in due:
             if self.is_full():
                 return
-            if work.lane in self._lanes or self._has_share(work.target):
+            if work.lane in self.lanes or self._has_share(work.target):
                 continue
-            self._lanes.add(work.lane)
+            self.lanes.add(work.lane)
             self._of_stream[work.target.stream_id] += 1
             self._works.append(work)
 

@@ -290,7 +290,12 @@ async def _choose(
     ):
         of_tenant = list(group)
         due = await store.due_pushes(
-            connection, tenant_id, targets=of_tenant, now=now, each=chosen.rows_of(of_tenant)
+            connection,
+            tenant_id,
+            targets=of_tenant,
+            now=now,
+            each=chosen.rows_of(of_tenant),
+            busy=chosen.lanes,
         )
         chosen.take(due)
 

@@ -449,8 +449,8 @@ async def test_a_search_reads_all_streams_together_and_of_a_long_queue_its_share
     works = await pusher.due()
     taken = Tally(work.target.stream_id for work in works)
     assert taken == {long.stream_id: STREAM_WINDOW, **{one.stream_id: 1 for one in small}}
-    # One for the streams, one for their SETs.
-    assert len([statement for statement in statements if "SELECT" in statement]) == 2
+    # One for the streams, one for their SETs, one for what these say.
+    assert len([statement for statement in statements if "SELECT" in statement]) == 3
 
 
 def counted_statements(world: World) -> list[str]:

@@ -77,6 +77,11 @@ class PushTarget:
         return STREAM_PROBE_WINDOW if self.failures else STREAM_WINDOW
 
 
+def lane_of(stream_id: str, ordering_key: str) -> str:
+    """Return the unit of order: one ordering key of one stream."""
+    return f"{stream_id}|{ordering_key}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushWork:
     """One SET that is due on a push stream, with what is needed to send it."""
@@ -89,7 +94,7 @@ class PushWork:
     @property
     def lane(self) -> str:
         """The unit of order: one ordering key of one stream."""
-        return f"{self.target.stream_id}|{self.ordering_key}"
+        return lane_of(self.target.stream_id, self.ordering_key)
 
     def overdue_s(self, now: datetime) -> float:
         """Return how long the SET has waited for the stream's endpoint to work again.

@@ -11,12 +11,13 @@ import sqlalchemy as sa
 
 from runtime.database import UTCDateTime, chunks
 from runtime.queue import BUCKETS
-from runtime.statements import Query, Row, Write
+from runtime.statements import Query, Row, Write, among, rows_of_keys
 from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.delivery.model import (
     REFUSED_IN_ROW_MAX,
     PushTarget,
     PushWork,
+    lane_of,
 )
 from transmitters.model import (
     PendingSET,
@@ -24,7 +25,6 @@ from transmitters.model import (
 )
 from transmitters.store import (
     Connection,
-    carries,
     deliveries,
     events,
     is_pending,
@@ -61,8 +61,11 @@ _TARGET_COLUMNS: Final = (
 
 def set_columns(delivery: Any) -> tuple[Any, ...]:
     """What makes a `PendingSET`, once the event is joined."""
-    own = (delivery.c.jti, delivery.c.iat, delivery.c.kid, delivery.c.attempts)
-    return (*own, *_EVENT_COLUMNS)
+    return (*_own_columns(delivery), *_EVENT_COLUMNS)
+
+
+def _own_columns(delivery: Any) -> tuple[Any, ...]:
+    return (delivery.c.jti, delivery.c.iat, delivery.c.kid, delivery.c.attempts)
 
 
 # Scalar subqueries on purpose: PostgreSQL turns EXISTS into joins over all that is queued, and
@@ -91,20 +94,15 @@ def same_lane(older: Any, delivery: Any) -> sa.ColumnElement[bool]:
 
 def pending_of(row: Sequence[Any]) -> PendingSET:
     """Make it of the columns of `set_columns`."""
-    jti, iat, kid, attempts, event_type, payload, subjects, txn, toe, hops = row
-    return PendingSET(
-        jti=jti,
-        iat=iat,
-        kid=kid,
-        attempts=attempts,
-        event=StoredEvent(
-            event_type=event_type,
-            payload=payload,
-            subjects=subjects,
-            txn=txn,
-            toe=toe,
-            hops=hops,
-        ),
+    jti, iat, kid, attempts, *content = row
+    return PendingSET(jti=jti, iat=iat, kid=kid, attempts=attempts, event=_event_of(content))
+
+
+def _event_of(content: Sequence[Any]) -> StoredEvent:
+    """Make it of the columns of `_EVENT_COLUMNS`."""
+    event_type, payload, subjects, txn, toe, hops = content
+    return StoredEvent(
+        event_type=event_type, payload=payload, subjects=subjects, txn=txn, toe=toe, hops=hops
     )
 
 
@@ -210,16 +208,18 @@ async def due_pushes(
     targets: Sequence[PushTarget],
     now: datetime,
     each: int,
+    busy: Collection[str] = (),
 ) -> list[PushWork]:
     """Return the oldest due SET of each ordering key, by stream, at most `each` of a stream.
 
-    targets: of this tenant. Costs what is returned, however much is queued.
+    targets: of this tenant. busy: lanes to leave out; they count in `each`. Costs what is looked
+    at, however much is queued. An event that goes out over many streams is read once.
     """
-    works = []
+    by_id = {target.stream_id: target for target in targets}
+    found: list[Row] = []
     for some in chunks(targets, STREAMS_READ_TOGETHER):
-        by_id = {target.stream_id: target for target in some}
-        asked = 1 << (len(by_id) - 1).bit_length()
-        ids = [*by_id, *[""] * (asked - len(by_id))]
+        asked = 1 << (len(some) - 1).bit_length()
+        ids = [target.stream_id for target in some] + [""] * (asked - len(some))
         rows = await _due_of(asked).rows(
             connection,
             tenant_id=tenant_id,
@@ -227,16 +227,32 @@ async def due_pushes(
             each=each,
             **{f"stream_{place}": stream_id for place, stream_id in enumerate(ids)},
         )
-        works += [
-            PushWork(
-                target=by_id[stream_id],
-                ordering_key=ordering_key,
-                queued_at=queued_at,
-                pending=pending_of(pending),
-            )
-            for stream_id, ordering_key, queued_at, *pending in rows
-        ]
-    return works
+        found += [row for row in rows if lane_of(row[1], row[2]) not in busy]
+    carried = await _events_of(connection, tenant_id, {row[0] for row in found})
+    return [
+        PushWork(
+            target=by_id[stream_id],
+            ordering_key=ordering_key,
+            queued_at=queued_at,
+            pending=PendingSET(
+                jti=jti, iat=iat, kid=kid, attempts=attempts, event=carried[event_id]
+            ),
+        )
+        for event_id, stream_id, ordering_key, queued_at, jti, iat, kid, attempts in found
+        # What was purged in between is not due any more.
+        if event_id in carried
+    ]
+
+
+async def _events_of(
+    connection: Connection, tenant_id: str, event_ids: Collection[str]
+) -> dict[str, StoredEvent]:
+    keys = [(tenant_id, event_id) for event_id in event_ids]
+    rows = await rows_of_keys(connection, _EVENTS, keys)
+    return {event_id: _event_of(content) for event_id, *content in rows}
+
+
+_EVENTS: Final = among(sa.select(events.c.event_id, *_EVENT_COLUMNS), events, events.c.event_id)
 
 
 @functools.cache
@@ -253,12 +269,12 @@ def _due_of_stream(parameter: str) -> sa.Select[*tuple[Any, ...]]:
     delivery = deliveries.alias("delivery")
     return (
         sa.select(
+            delivery.c.event_id,
             delivery.c.stream_id,
             delivery.c.ordering_key,
             delivery.c.queued_at,
-            *set_columns(delivery),
+            *_own_columns(delivery),
         )
-        .join(events, carries(delivery))
         .join(
             streams,
             sa.and_(
