@@ -16,6 +16,7 @@ from typing import Final
 
 from risk import catalogue
 from risk.model import (
+    CALLER_ISSUERS,
     CORROBORATION_WINDOW,
     REASONS_MAX,
     SIGHTINGS_MAX,
@@ -284,7 +285,7 @@ def _corroborating_pairs(
     for first, second in combinations(mediums, 2):
         one, other = first.detection, second.detection
         if (
-            one.source_class != other.source_class
+            _sources((one, other)) > 1
             and _may_lift({one.issuer, other.issuer}, Level.HIGH, caps)
             and _near(one, other)
         ):
@@ -308,11 +309,21 @@ def _corroborating_classes(
                 for sighting in each.detection.sightings
             )
         }
-        classes = {each.detection.source_class for each in window.values()}
         issuers = {each.detection.issuer for each in window.values()}
-        if len(classes) >= CLASSES_FOR_MEDIUM and _may_lift(issuers, Level.MEDIUM, caps):
+        sources = _sources([each.detection for each in window.values()])
+        if sources >= CLASSES_FOR_MEDIUM and _may_lift(issuers, Level.MEDIUM, caps):
             found |= window
     return found
+
+
+def _sources(detections: Collection[Detection]) -> int:
+    """Return how many sources stand behind findings: their classes, callers being one of them.
+
+    INVARIANT: who may ask for decisions cannot confirm one forged question by another one.
+    """
+    classes = {each.source_class for each in detections if each.issuer not in CALLER_ISSUERS}
+    told = {each.source_class for each in detections if each.issuer in CALLER_ISSUERS}
+    return len(classes) + bool(told - classes)
 
 
 def _may_lift(issuers: Collection[str], to: Level, caps: Mapping[str, Level | None]) -> bool:

@@ -26,6 +26,13 @@ DEFAULT_RISK_REASON: Final = "override.by.admin"
 ADMIN_ISSUER: Final = "urn:signalhub:admin"
 ADMIN_SOURCE_CLASS: Final = "admin"
 
+#: what the hub found in what callers told it of sessions and of sign-ins
+SESSIONS_ISSUER: Final = "urn:signalhub:sessions"
+SIGN_INS_ISSUER: Final = "urn:signalhub:sign-ins"
+#: INVARIANT: all of this rests on the word of whoever may ask for decisions (`sessions.evaluate`):
+#: contexts, sign-ins, and the baselines they are compared with. It is one source.
+CALLER_ISSUERS: Final = frozenset({SESSIONS_ISSUER, SIGN_INS_ISSUER})
+
 
 class Level(IntEnum):
     """How bad it is; ordered. The wire and the database use the names."""

@@ -37,6 +37,14 @@ async def check_may_ask(apps: Apps, caller: Caller, app_id: str) -> None:
         raise Forbidden("This client may ask about its own app only.")
 
 
+async def is_idp(apps: Apps, caller: Caller) -> bool:
+    """Return whether the caller is an identity provider: who owns the accounts it speaks of."""
+    if caller.app_id is None:
+        return False
+    own = (await apps.get(caller.tenant_id)).get(caller.app_id)
+    return own is not None and own.kind is AppKind.IDP
+
+
 async def _load(node: Node, tenant_id: str) -> Mapping[str, App]:
     found: dict[str, App] = {}
     after = ""

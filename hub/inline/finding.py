@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from hub.inline.case import Case
 from hub.own_signal import own_signal
 from receivers.model import AcceptedSET
-from risk.model import Level
+from risk.model import SESSIONS_ISSUER, Level
 from runtime.clock import epoch_s
 from ssf.events.caep import RiskLevelChange
 from ssf.events.registry import render_event
-
-OWN_ISSUER: Final = "urn:signalhub:sessions"
 
 
 def finding_of(case: Case, trace_id: str | None) -> AcceptedSET:
@@ -33,7 +29,7 @@ def finding_of(case: Case, trace_id: str | None) -> AcceptedSET:
     key = {"format": "iss_sub", "iss": session.iss, "sub": session.sid}
     return own_signal(
         tenant_id=session.tenant_id,
-        iss=OWN_ISSUER,
+        iss=SESSIONS_ISSUER,
         jti=f"session:{session.session_id}:{case.key}",
         event_type=RiskLevelChange.type_uri,
         subject={"format": "complex", "session": key},

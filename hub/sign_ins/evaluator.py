@@ -66,7 +66,8 @@ class Origins(Protocol):
 class Asked:
     """A question, and who asks. reference: a stable name of the user, also of one nobody knows.
 
-    user_ids: whom the hub knows by the names given; iss: of the session, with a sid.
+    user_ids: whom the hub knows by the names given; iss: of the session, with a sid. of_idp:
+    whether it is an identity provider that asks.
     """
 
     tenant_id: str
@@ -75,6 +76,7 @@ class Asked:
     reference: str
     user_ids: frozenset[str]
     iss: str | None = None
+    of_idp: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +226,11 @@ class SignIns:
         """Say of the user what the sign-in gives reason to; return after the commit."""
         user_id = min(asked.user_ids, default=None)
         found = found_by(
-            judged.view, action=asked.question.action, ip_level=judged.ip_level, now=now
+            judged.view,
+            action=asked.question.action,
+            ip_level=judged.ip_level,
+            of_idp=asked.of_idp,
+            now=now,
         )
         if not found or user_id is None:
             return

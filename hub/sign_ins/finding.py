@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
 
 import msgspec
 
 from hub.own_signal import own_signal
 from receivers.model import AcceptedSET
 from risk.announced import DETECTION
+from risk.model import SIGN_INS_ISSUER
 from risk.policy import PolicyMode
 from risk.signins.detections import Found
-
-OWN_ISSUER: Final = "urn:signalhub:sign-ins"
 
 
 def signal_of(
@@ -32,11 +30,13 @@ def signal_of(
     """
     return own_signal(
         tenant_id=tenant_id,
-        iss=OWN_ISSUER,
+        iss=SIGN_INS_ISSUER,
         jti=f"{trace_id}:{found.name}",
         event_type=DETECTION,
         subject=subject,
-        payload=msgspec.json.encode({"name": found.name, "reasons": [found.reason]}),
+        payload=msgspec.json.encode(
+            {"name": found.name, "level": found.level.name, "reasons": [found.reason]}
+        ),
         txn=trace_id,
         mode=mode,
         now=now,

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hub.decisions import count_decision, denials, evaluator, judge_user, render_verdict
+from hub.doors.apps import is_idp
 from hub.node import Node
 from hub.sign_ins.evaluator import Asked, Judged, SignIns, known_users
 from risk.deps import RiskDeps
@@ -59,6 +60,7 @@ async def evaluate_sign_in(request: Request) -> Response:
         reference=_name_of(references, user_ids),
         user_ids=user_ids,
         iss=iss,
+        of_idp=await is_idp(request.app.state.apps, caller),
     )
     sign_ins: SignIns = request.app.state.sign_ins
     if not question.says_where:

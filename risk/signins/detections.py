@@ -21,41 +21,54 @@ DORMANT_AFTER: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One detection by its name in the catalogue, and why."""
+    """One detection by its name in the catalogue, at which level, and why."""
 
     name: str
+    level: Level
     reason: str
 
 
 def found_by(
-    view: View, *, action: RequestKind, ip_level: Level, now: datetime
+    view: View, *, action: RequestKind, ip_level: Level, of_idp: bool, now: datetime
 ) -> tuple[Found, ...]:
     """Return what a successful sign-in or enrolment gives reason to tell of its user.
 
-    view: as it was before this sign-in. While the user is learned, novelty says nothing. Raises
-    nothing.
+    view: as it was before this sign-in. of_idp: an identity provider says so; nobody else's word
+    makes a user HIGH by itself. While the user is learned, novelty says nothing. Raises nothing.
     """
     found: list[Found] = []
     if action is RequestKind.ENROLL_FACTOR and ip_level is Level.HIGH:
         found.append(
             Found(
                 name="entity_critical_action_from_high_threat_ip",
+                level=Level.HIGH if of_idp else Level.MEDIUM,
                 reason="A factor was enrolled from an address that is reported HIGH.",
             )
         )
     if view.is_learning:
         return tuple(found)
     if _is_new(view, "New Country", "country"):
-        found.append(Found(name="new_country", reason="A country the user was never seen in."))
+        found.append(
+            Found(
+                name="new_country",
+                level=Level.LOW,
+                reason="A country the user was never seen in.",
+            )
+        )
     if _is_new(view, "Velocity", "trip"):
         found.append(
-            Found(name="impossible_travel", reason="Further away than anybody travels in the time.")
+            Found(
+                name="impossible_travel",
+                level=Level.MEDIUM,
+                reason="Further away than anybody travels in the time.",
+            )
         )
     last = view.baseline.recent[-1].at if view.baseline.recent else None
     if last is not None and now - last > DORMANT_AFTER:
         found.append(
             Found(
                 name="dormant_account_use",
+                level=Level.MEDIUM,
                 reason=f"The account was not used for {(now - last).days} days.",
             )
         )

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from risk.catalogue import FINDING_TYPES
 from risk.level import effective_level, expires_at, level, merge, same_finding, settle
 from risk.model import (
+    CALLER_ISSUERS,
+    SESSIONS_ISSUER,
     SIGHTINGS_MAX,
+    SIGN_INS_ISSUER,
     Clearance,
     Detection,
     DetectionState,
@@ -26,7 +29,7 @@ from risk.model import (
 from tests.risk.kit import EDR, MDM, NOW, TENANT, clearance, detection, hours
 
 LATER = NOW + timedelta(days=2)
-ISSUERS = (MDM, EDR, "https://casb.vendor.example")
+ISSUERS = (MDM, EDR, "https://casb.vendor.example", *sorted(CALLER_ISSUERS))
 CLASSES = ("device", "network", "partner", "session")
 
 
@@ -142,6 +145,34 @@ def test_a_remedy_of_anybody_closes_where_the_issuer_does_not_matter() -> None:
     assert level_of(breached, clearances=[changed], now=LATER) is Level.LOW
     quiet = replace(changed, mode=SignalMode.LOG_ONLY)
     assert level_of(breached, clearances=[quiet], now=LATER) is Level.HIGH
+
+
+def test_what_callers_say_of_sessions_and_sign_ins_is_one_source() -> None:
+    session = detection(issuer=SESSIONS_ISSUER, source_class="session", level=Level.MEDIUM)
+    travel = detection(
+        detection_id="det_2", issuer=SIGN_INS_ISSUER, source_class="network", level=Level.MEDIUM
+    )
+    assert level_of(session, travel) is Level.MEDIUM
+    assert level_of(session, replace(travel, issuer=EDR)) is Level.HIGH
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [(("partner",), Level.LOW), (("partner", "device"), Level.MEDIUM),
+     (("partner", "session"), Level.MEDIUM), (("session", "network"), Level.LOW)],
+)  # fmt: skip
+def test_among_three_low_findings_callers_count_once(
+    others: tuple[str, ...], expected: Level
+) -> None:
+    told = [
+        detection(detection_id=f"det_{name}", issuer=issuer, source_class=name, level=Level.LOW)
+        for issuer, name in ((SESSIONS_ISSUER, "session"), (SIGN_INS_ISSUER, "network"))
+    ]
+    partners = [
+        detection(detection_id=f"det_of_{name}", issuer=EDR, source_class=name, level=Level.LOW)
+        for name in others
+    ]
+    assert level_of(*told, *partners) is expected
 
 
 def test_a_pin_overrides_and_says_so() -> None:
@@ -318,6 +349,17 @@ def test_a_lower_cap_never_raises(
 def test_an_issuer_alone_never_exceeds_its_cap(found: list[Detection], cap: Level) -> None:
     alone = [replace(each, issuer=MDM) for each in found]
     assert level(alone, (), pins=(), caps={MDM: cap}, now=LATER).level <= cap
+
+
+@given(many_detections, caps)
+def test_callers_alone_never_confirm_each_other(
+    found: list[Detection], capped: dict[str, Level]
+) -> None:
+    issuers = sorted(CALLER_ISSUERS)
+    told = [replace(each, issuer=issuers[place % 2]) for place, each in enumerate(found)]
+    counted = [each for one in told if (each := effective_level(one, capped)) is not None]
+    highest = max(counted, default=Level.LOW)
+    assert level(told, (), pins=(), caps=capped, now=NOW).level <= highest
 
 
 @given(many_detections, many_clearances)
