@@ -16,6 +16,7 @@ from risk.sessions.model import PutSession, PutSessionResult
 from risk.sessions.service import PUT_SESSION
 from risk.sql.store import Connection
 from runtime.audit import AddAudit
+from runtime.caller import Caller
 from runtime.clock import Clock
 from runtime.database import Database
 from runtime.writer import Operation, Writer
@@ -38,7 +39,8 @@ class RiskDeps:
     lock: excludes other changes of risk in these tenants until the transaction ends. caps:
     (tenant, issuer) to the highest level, for these tenants. responded: called after the commit of
     a response. app_issuer: (tenant, app id) to the issuer of the app's sessions, None if it has
-    none. has_app: whether an app of this id exists. ip_claims: what is said of addresses.
+    none. vouches: whether a caller may say how users proved themselves, beyond its own sessions.
+    has_app: whether an app of this id exists. ip_claims: what is said of addresses.
     reporter_of: (tenant, client id) to what the client's word about addresses counts. put_session:
     writes a session; whoever replaces it does so to let signals that wait for `new_alias_keys` be
     assessed in the same transaction.
@@ -53,6 +55,7 @@ class RiskDeps:
     add_audit: AddAudit
     responded: Callable[[], None]
     app_issuer: Callable[[str, str], Awaitable[str | None]]
+    vouches: Callable[[Caller], Awaitable[bool]]
     has_app: HasApp
     ip_claims: IPClaims
     reporter_of: Callable[[str, str], Awaitable[Reporter]]

@@ -129,7 +129,9 @@ async def put_session(request: Request) -> Response:
         sid=request.path_params["sid"],
         now=deps.clock.now(),
     )
-    item = msgspec.structs.replace(item, told_by=caller.client_id)
+    item = msgspec.structs.replace(
+        item, told_by=caller.client_id, vouches=await deps.vouches(caller)
+    )
     result = await deps.writer.submit(deps.put_session, item)
     if result.refusal:
         raise REFUSALS[result.refusal]

@@ -82,7 +82,8 @@ class PutSession(msgspec.Struct, frozen=True, kw_only=True):
 
     user, device: a reference, or subject identifiers of one principal as JSON objects.
     now: when it was asked for. context: where the user proved themselves, as stored contexts are.
-    told_by: the client that says all this.
+    told_by: the client that says all this. vouches: whether it may say of the user's factors what
+    remedies findings: identity providers may, apps speak for their own session alone.
     """
 
     tenant_id: str
@@ -102,6 +103,7 @@ class PutSession(msgspec.Struct, frozen=True, kw_only=True):
     binding: dict[str, str] | None = None
     context: dict[str, Any] | None = None
     told_by: str = ""
+    vouches: bool = True
 
 
 class PutSessionResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -204,7 +204,8 @@ async def _put_of_tenant(
     )
     moved = [known[key] for key in written if key in known]
     await _write_session_links(connection, tenant_id, [*written.values(), *moved])
-    begun = [session for key, session in written.items() if key not in known]
+    doubted = {(item.iss, item.sid) for item in batch.values() if not item.vouches}
+    begun = [session for key, session in written.items() if key not in {*known, *doubted}]
     await findings_store.write_clearances(connection, safe_returns(begun))
     await _reassess_suspects(connection, tenant_id, list(written.values()))
     return results

@@ -173,6 +173,37 @@ async def test_who_may_only_ask_registers_no_session_and_speaks_as_nobody(
     assert (await forger.post("/v1/signals/detections", json=detection)).status_code == 403
 
 
+@ONE_ENGINE
+@pytest.mark.parametrize(("kind", "level"), [("rp", "HIGH"), ("idp", "LOW")])
+async def test_an_app_cannot_vouch_for_a_user_whose_session_was_stolen(
+    gate: Gate, kind: str, level: str
+) -> None:
+    """A sign-in that cannot be phished remedies a hijack; an app could make one up.
+
+    Whoever had the token of any app with `sessions.write` cleared the victim's HIGH that way.
+    """
+    hub = gate.story.hub
+    email = {"format": "email", "email": ROSA}
+    async with partner(gate) as vendor:
+        told = {"name": "aitm_replay", "sub_id": email}
+        assert (await vendor.post("/v1/signals/detections", json=told)).status_code == 202
+        await hub.settle()
+        hub.clock.advance(10)
+        told = {"remedy": "sessions_revoked", "sub_id": email}
+        assert (await vendor.post("/v1/signals/remedies", json=told)).status_code == 202
+        await hub.settle()
+    hub.clock.advance(10)
+    issuer = f"https://{kind}.example"
+    app = await gate.story.post(
+        "/admin/v1/apps", {"name": f"other {kind}", "kind": kind, "issuer": issuer}
+    )
+    await hub.node.feed.refresh()
+    async with hub.client(await hub.token("sessions.write", app_id=app["id"])) as http:
+        session = {"user": f"email:{ROSA}", "amr": ["hwk"]}
+        assert (await http.put("/v1/sessions/anew", json=session)).status_code == 201
+    assert (await standing(gate))[0] == level
+
+
 # --- the same against real processes ------------------------------------------------------------
 
 

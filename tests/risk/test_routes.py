@@ -125,6 +125,9 @@ async def api(world: World) -> AsyncIterator[Api]:
         assert isinstance(error, Refused)
         return JSONResponse({"detail": error.detail, "at": error.pointers}, error.status)
 
+    async def vouches(_caller: Caller) -> bool:
+        return True
+
     async def has_app(_tenant_id: str, app_id: str) -> bool:
         return app_id == "app_idp"
 
@@ -140,6 +143,7 @@ async def api(world: World) -> AsyncIterator[Api]:
         add_audit=spine.add_audit,
         responded=spine.wake,
         app_issuer=app_issuer,
+        vouches=vouches,
         has_app=has_app,
         ip_claims=IPClaims(world.database, ChangeFeed(world.database, Notifier())),
         reporter_of=reporter_of,
