@@ -150,7 +150,8 @@ def _is_outgrown(order: ContainmentOrder, current: Situation) -> bool:
     """
     before = current.containment
     return (
-        before.state is ContainmentState.OPEN
+        # One that is held, too: else the guard's leave would carry out what nobody asks for.
+        before.state in {ContainmentState.OPEN, ContainmentState.HELD}
         and bool(before.actions & DISRUPTIVE)
         and not order.actions & DISRUPTIVE
         and LEVELS.index(order.level) < LEVELS.index(before.level)

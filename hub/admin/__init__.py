@@ -12,6 +12,7 @@ tenants     issuers of their own, for an owner at the root
 streams, deliveries
             streams; receipts of SETs, dead letters, sending again
 operations  what an admin watches: containments, tasks, signals, keys, audit
+releases    a person lets a contained user go
 described   the routes that are not admin objects, for the document
 examples    one answer of each kind, for the document; the tests compare with exactly these
 openapi     the OpenAPI 3.1 document of the whole hub

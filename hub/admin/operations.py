@@ -22,6 +22,7 @@ from hub import store
 from hub.admin import ingest
 from hub.admin.context import without_tenant
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing, one_of
+from hub.admin.releases import ReleaseBody, release
 from receivers.model import SignalState, StoredSignal
 from risk.sessions.service import end_all_of_user
 from runtime.errors import Invalid
@@ -74,6 +75,12 @@ async def approve_containment(admin: Admin, containment_id: str, _body: None) ->
                 connection, admin.tenant_id, user_id=planned.user_id, now=admin.now
             )
     admin.node.notifier.wake_all(("changes", "tasks"))
+    return await read_containment(admin, containment_id)
+
+
+async def release_containment(admin: Admin, containment_id: str, body: ReleaseBody) -> Document:
+    """Let the user of a containment go, whatever is left of it; over is over."""
+    await release(admin, containment_id, body)
     return await read_containment(admin, containment_id)
 
 
@@ -215,6 +222,13 @@ KINDS: Final = (
                 name="approve",
                 summary="Carry out a containment that the blast-radius guard held.",
                 perform=approve_containment,
+            ),
+            Action(
+                name="release",
+                summary="Let the user go: close what held them, and undo what was done.",
+                perform=release_containment,
+                body=ReleaseBody,
+                example={"word": "dismiss", "reason": "New laptop handed out, SEC-1042."},
             ),
         ),
     ),

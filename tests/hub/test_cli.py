@@ -199,6 +199,7 @@ def test_every_command_says_what_it_is_for(shell: Shell) -> None:
         ("provider", "add"),
         ("stream", "list"),
         ("containment", "approve"),
+        ("containment", "release"),
     ):
         done = shell.run(*command, "--help")
         assert done.code == 0, done.err

@@ -36,6 +36,7 @@ async def test_each_role_writes_what_it_is_for_and_reads_all(hub: Hub) -> None:
     writes: tuple[tuple[str, str, dict[str, Any], tuple[str, ...]], ...] = (
         ("PUT", f"/api/v1/users/{story.ids['rosa']}/risk", {"riskLevel": "LOW"}, ROLES[1:]),
         ("POST", f"/admin/v1/containments/{containment}/approve", {}, ROLES[2:]),
+        ("POST", f"/admin/v1/containments/{containment}/release", {}, ROLES[2:]),
         ("POST", f"/admin/v1/session-logouts/{held}/refuse", {}, ROLES[2:]),
         ("PATCH", f"/admin/v1/policies/{policy}", {}, ROLES[3:]),
         ("POST", "/admin/v1/streams/str_none/replay", {}, ROLES[2:]),
