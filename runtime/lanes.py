@@ -237,13 +237,17 @@ class Lanes:
                 place.set_result(None)
 
     async def _settle(self, settlement: Any, fence: Fence) -> None:
-        """Record the outcome; keep trying while the bucket is ours, else the next owner redoes."""
+        """Record the outcome; keep trying until the bucket is known to be another owner's.
+
+        A lease that ran out while the writer was away is no reason to stop: to give the outcome up
+        is to do the work again.
+        """
         while True:
             try:
                 await self._writer.submit(self._source.settle, settlement)
             except Unavailable:
                 await asyncio.sleep(SETTLE_RETRY_S)
-                if fence.bucket not in self._leases.buckets():
+                if self._leases.is_known_lost(fence):
                     return
             else:
                 return

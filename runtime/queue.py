@@ -109,9 +109,10 @@ async def _grant(connection: AsyncConnection, request: LeaseRequest) -> LeaseAns
     share = math.ceil(BUCKETS / owners)
     keep, surplus = mine[:share], mine[share:]
     taken = free[: max(0, share - len(keep))]
-    # A fresh owner forgot what it had under way: a new epoch keeps late settlements out.
-    renewed = [] if request.fresh else [b for b in keep if rows[b].expires_at > now]
-    retaken = [bucket for bucket in keep if bucket not in set(renewed)]
+    # A fresh owner forgot what it had under way: a new epoch keeps late settlements out. One that
+    # was only late did not. That its name still stands there says that nobody came meanwhile; what
+    # it did in that time counts, else everything would be done once more.
+    renewed, retaken = ([], keep) if request.fresh else (keep, [])
     await store.extend_leases(connection, kind=kind, owner=owner, buckets=renewed, until=until)
     await store.take_leases(
         connection, kind=kind, owner=owner, buckets=retaken + taken, until=until
@@ -149,6 +150,13 @@ class LeaseKeeper:
     def fence(self, bucket: int) -> Fence:
         """Return the fence for work of an owned bucket. Raises KeyError when it is not owned."""
         return Fence(kind=self.kind, bucket=bucket, epoch=self._epochs[bucket])
+
+    def is_known_lost(self, fence: Fence) -> bool:
+        """Tell whether another ownership came after that of `fence`, as far as is known here.
+
+        A lease that ran out is not lost yet: as long as nobody came, what was done under it counts.
+        """
+        return self._epochs.get(fence.bucket) != fence.epoch
 
     def holds(self, fence: Fence) -> bool:
         """Tell whether this process still owns what `fence` was given for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -32,14 +33,22 @@ class Link:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self.down_for: set[str] = set()
-        self.refused = 0
+        self.refused_for: Counter[str] = Counter()
+        self.passed = 0
+
+    @property
+    def refused(self) -> int:
+        """How often it refused anything."""
+        return self.refused_for.total()
 
     async def submit(self, operation: Operation[ItemT, ResultT], item: ItemT) -> ResultT:
         """Pass on, or raise Unavailable."""
         if operation.name in self.down_for:
-            self.refused += 1
+            self.refused_for[operation.name] += 1
             raise Unavailable("the link is down")
-        return await self._writer.submit(operation, item)
+        result = await self._writer.submit(operation, item)
+        self.passed += 1
+        return result
 
 
 class World:
@@ -254,6 +263,35 @@ async def test_a_settlement_is_repeated_until_it_is_taken_and_the_work_is_not(
         link.down_for.clear()
         found = await world.all_settled(made)
     assert found == {made[0].number: ("worker", 1)}
+    assert world.journal.numbers("a") == [made[0].number]
+
+
+@pytest.mark.parametrize("settles", [True, False], ids=["settles-late", "settles-when-it-is-back"])
+async def test_a_worker_that_was_only_late_does_nothing_twice(
+    world: World, *, settles: bool
+) -> None:
+    """Its lease ran out in the middle of a job, and nobody came: the job was done once more.
+
+    Either it hears of its lease first, or it has to settle while the writer is away.
+    """
+    made = await jobs.add(world.database, "a")
+    source, link = world.source(), Link(world.writer)
+    source.gates["a"] = asyncio.Event()
+    async with world.working(source, writer=link):
+        await until(lambda: bool(world.journal.under_way))
+        link.down_for = {SETTLE.name, "runtime.lease"}
+        world.clock.advance(LEASE_S * 3)
+        await until(lambda: link.refused > 0)
+        if settles:
+            link.down_for = set()
+            passed = link.passed
+            await until(lambda: link.passed > passed)
+        source.gates["a"].set()
+        if not settles:
+            refused = link.refused_for[SETTLE.name]
+            await until(lambda: link.refused_for[SETTLE.name] > refused + 2)
+            link.down_for = set()
+        assert await world.all_settled(made) == {made[0].number: ("worker", 1)}
     assert world.journal.numbers("a") == [made[0].number]
 
 
