@@ -74,7 +74,9 @@ class VendorOptions(PeerOptions, frozen=True, kw_only=True):
     key: a file with a private JWK; without it a key is made at start.
     retry_after_ceiling_s: the longest Retry-After it obeys. client_id, client_secret: of the hub,
     at its token endpoint. long_poll_s: how long a poll is held; redeliver_after_s: when a SET that
-    was handed out and not acknowledged is handed out again.
+    was handed out and not acknowledged is handed out again. audience_per_stream: the `aud` of a
+    stream is made up of the client and the stream, and tells_endpoint_once: only the answer to POST
+    names where to poll; both as Keycloak 26.7 does.
     """
 
     name: str = "vendor"
@@ -94,6 +96,8 @@ class VendorOptions(PeerOptions, frozen=True, kw_only=True):
     long_poll_s: float = 10.0
     redeliver_after_s: float = 2.0
     min_verification_interval_s: int = 0
+    audience_per_stream: bool = False
+    tells_endpoint_once: bool = False
 
     @override
     def urls(self, base_url: str) -> dict[str, object]:

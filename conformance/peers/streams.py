@@ -219,6 +219,8 @@ class StreamDesk:
             stream, {**{n: kept[n] for n in RECEIVER_SUPPLIED & kept.keys()}, **members}
         )
         self._ledger.record("stream.changed", Outcome.EFFECT, method=request.method)
+        if self._options().tells_endpoint_once and stream.is_polled:
+            return json_response(stream.configuration | {"delivery": {"method": POLL_METHOD}})
         return json_response(stream.configuration)
 
     def _create(self, members: dict[str, Any]) -> Response:
@@ -246,7 +248,7 @@ class StreamDesk:
         stream.configuration = {
             "stream_id": stream.stream_id,
             "iss": self._issuer(),
-            "aud": options.audience or "unconfigured",
+            "aud": self._audience(stream),
             "delivery": delivery,
             "events_supported": requested,
             "events_requested": requested,
@@ -254,6 +256,12 @@ class StreamDesk:
             "min_verification_interval": options.min_verification_interval_s,
             **({"description": members["description"]} if members.get("description") else {}),
         }
+
+    def _audience(self, stream: Stream) -> str:
+        options = self._options()
+        if options.audience_per_stream:
+            return f"{options.client_id}/{stream.stream_id}"
+        return options.audience or "unconfigured"
 
     async def _status(self, request: Request) -> Response:
         if request.method == "GET":

@@ -115,11 +115,16 @@ class Vendor(Peer[VendorOptions]):
         claims = build_claims(
             order,
             issuer=self.issuer,
-            audience=self.options.audience or self.options.push_url or "unconfigured",
+            audience=self._audience(order),
             jti=jti,
             now_s=now_s(),
         )
         return build_token(order, claims, own=self._key, foreign=self._foreign_key(order))
+
+    def _audience(self, order: Emit) -> str:
+        if order.over_stream and self._desk.stream is not None:
+            return str(self._desk.stream.configuration["aud"])
+        return self.options.audience or self.options.push_url or "unconfigured"
 
     def _send_about_stream(self, event_type: str, payload: dict[str, Any]) -> None:
         """Send a SET about the stream itself over it (SSF 1.0 §8.1.4, §8.1.5)."""

@@ -287,15 +287,16 @@ class StreamClient:
                 verify_due_at=fresh.next_verification(now),
             )
         if upstream.settings.delivery is Delivery.POLL and told.method is DeliveryMethod.POLL:
-            if told.endpoint_url is None:
+            # Keycloak names it once, when the stream is made, and leaves it out of what it answers
+            # to PATCH. It cannot have become another one without being told.
+            known = told.endpoint_url or upstream.settings.endpoint_url
+            if known is None:
                 raise ActionFailedError("the upstream names no endpoint_url to poll", change)
-            change = msgspec.structs.replace(change, endpoint_url=told.endpoint_url)
-        if told.aud and errand.provider.expectation.audiences.isdisjoint(told.aud):
+            change = msgspec.structs.replace(change, endpoint_url=known)
+        stranger = foreign_audience(members, errand.provider)
+        if stranger is not None:
             # Written down all the same, so that the stream can be deleted (SSF-CFG-3, CRC-8).
-            raise ActionFailedError(
-                f"the stream's aud {', '.join(told.aud)} is none of the provider's audiences",
-                change,
-            )
+            raise ActionFailedError(stranger, change)
         return Outcome(change=change, detail=done)
 
     def _configuration(self, errand: Errand, answer: OutboundAnswer) -> RemoteStream:
@@ -327,6 +328,18 @@ class StreamClient:
         return await self._tokens.send(
             errand.upstream, errand.provider.issuer, request, via=self._outbound
         )
+
+
+def foreign_audience(stream: dict[str, Any] | None, provider: ProviderProfile) -> str | None:
+    """Return what is wrong with a stream whose SETs are not for us; None when all is well.
+
+    stream: its configuration as the upstream told it last. All of its SETs would be refused: they
+    are not to be asked for (SET-55, CRC-8).
+    """
+    audiences = (stream or {}).get("aud") or ()
+    if not audiences or not provider.expectation.audiences.isdisjoint(audiences):
+        return None
+    return f"the stream's aud {', '.join(audiences)} is none of the provider's audiences"
 
 
 def _wish(errand: Errand, stream_id: str | None = None) -> bytes:

@@ -26,6 +26,7 @@ from receivers.upstreams.client import (
     LeaseLostError,
     Outcome,
     StreamClient,
+    foreign_audience,
 )
 from receivers.upstreams.model import (
     OPEN_STATES,
@@ -53,7 +54,8 @@ from runtime.writer import Operation, Writer
 WINDOW: Final = 256
 #: of these, long polls: orders always find room
 POLLS_MAX: Final = 200
-#: how soon an upstream whose provider cannot be used is looked at again
+#: how soon an upstream whose provider cannot be used, or whose stream is not for us, is looked at
+#: again
 NO_PROVIDER_PAUSE: Final = timedelta(seconds=30)
 DETAIL_CHARS_MAX: Final = 1_000
 
@@ -181,6 +183,15 @@ class UpstreamSource(Forgetful):
         )
 
     async def _poll(self, upstream: Upstream, provider: ProviderProfile, fence: Fence) -> Change:
+        stranger = foreign_audience(upstream.stream, provider)
+        if stranger is not None:
+            now = self._clock.now()
+            return Change(
+                poll_due_at=now + NO_PROVIDER_PAUSE,
+                failing_since=upstream.failing_since or now,
+                last_error=stranger[:DETAIL_CHARS_MAX],
+            )
+
         def goes_on() -> bool:
             return not self._stopping.is_set() and self._leases.holds(fence)
 

@@ -264,7 +264,34 @@ async def test_a_stream_for_another_audience_is_known_but_not_taken_for_good(
     assert state_of(made)[0] is OrderState.FAILED
     assert "audiences" in state_of(made)[1]
     assert made.stream_id == STREAM_ID, "so that it can be deleted"
+    # All it holds would be refused: nobody asks for it.
+    assert Job.POLL in await dealings.turn(jobs={Job.POLL})
+    held_back = await dealings.now()
+    assert dealings.outside.seen("POST", "/events") == []
+    assert held_back.health is Health.FAILING
+    assert "audiences" in (held_back.last_error or "")
+    assert Job.POLL not in await dealings.turn(jobs={Job.POLL}), "not at once again"
     assert state_of(await dealings.order(Action.DELETE))[0] is OrderState.DONE
+
+
+@on_one_engine
+@pytest.mark.requirement("CRC-8")
+async def test_an_answer_that_leaves_out_where_to_poll_changes_nothing_of_that(
+    dealings: Dealings,
+) -> None:
+    """Keycloak 26.7 names the address once; after a PATCH the order failed."""
+    await connected(dealings)
+    told = {
+        "stream_id": STREAM_ID,
+        "iss": vendor.ISSUER,
+        "aud": vendor.AUDIENCE,
+        "delivery": {"method": "urn:ietf:rfc:8936"},
+    }
+    dealings.outside.fail("PATCH /streams", lambda: answer(200, told))
+    changed = await dealings.order(Action.UPDATE)
+
+    assert state_of(changed)[0] is OrderState.DONE, state_of(changed)
+    assert changed.settings.endpoint_url == POLL_URL
 
 
 @on_one_engine

@@ -184,6 +184,51 @@ async def test_a_pushed_stream_is_made_and_verified(world: World, upstream: Upst
     await upstream.order("delete-stream")
 
 
+@pytest.mark.requirement("CRC-8", "SSF-CFG-3")
+async def test_an_upstream_with_the_habits_of_keycloak(world: World, upstream: Upstream) -> None:
+    """It makes up an audience per stream, and says only once where to poll.
+
+    The hub polled although the order to create the stream had failed, which used the SETs up: each
+    was refused. And every change of the stream was an order that failed.
+    """
+    await world.http.ask(
+        "POST",
+        f"{upstream.vendor.url}/control/configure",
+        {"audience_per_stream": True, "tells_endpoint_once": True},
+    )
+    await upstream.add("habits of Keycloak")
+    with pytest.raises(StepFailed, match="none of the provider's audiences"):
+        await upstream.order("create-stream")
+    incident = await enrolled(world, "told-by-keycloak")
+    await incident.sign_in()
+    jti = await upstream.emit(incident, "session-revoked")
+
+    async def is_held_back() -> bool:
+        shown = await upstream.show()
+        return shown["health"] == "failing" and "audiences" in (shown["last_error"] or "")
+
+    await until("the stream is held back", is_held_back)
+    assert await upstream.ledger("poll.answered") == []
+    assert await upstream.ledger("set.refused") == []
+
+    shown = await upstream.show()
+    await world.admin(
+        "PATCH",
+        f"/admin/v1/providers/{shown['provider_id']}",
+        {"audiences": shown["stream"]["aud"]},
+    )
+    await upstream.order("read-stream")
+
+    async def is_stored() -> bool:
+        return len(await signals(world, jti)) == 1
+
+    await until("what waited is stored", is_stored)
+    for action in ("update-stream", "replace-stream"):
+        changed = await upstream.order(action)
+        assert changed["endpoint_url"] == shown["endpoint_url"]
+    await upstream.order("delete-stream")
+
+
 @pytest.mark.requirement("SSF-UPD-6")
 async def test_a_stream_that_the_vendor_stops_is_told_of(world: World, upstream: Upstream) -> None:
     await upstream.add("stopping upstream")

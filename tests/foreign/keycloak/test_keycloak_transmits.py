@@ -160,7 +160,10 @@ def test_what_keycloak_says_arrives(pair: Pair, client: str, delivery: str) -> N
     pair.keycloak.reset_password()
     pair.until_came(provider, CREDENTIAL_CHANGE)
 
-    pair.done(upstream, "read-stream")
+    # Of a polled stream Keycloak names the address once, and in no answer to PATCH.
+    for action in ("read-stream", "update-stream"):
+        assert pair.done(upstream, action)["endpoint_url"] == made["endpoint_url"]
+    pair.done(upstream, "verify")
     pair.done(upstream, "delete-stream")
     assert pair.ask("GET", "ingest-errors")["items"] == []
 
@@ -171,6 +174,11 @@ def test_keycloak_makes_up_an_audience_per_stream(pair: Pair) -> None:
     assert first["order"]["state"] == "failed"
     audience = f"as-it-comes/{first['stream']['stream_id']}"
     assert audience in first["order"]["detail"]
+    # What waits there would all be refused: it is not asked for.
+    held_back = pair.until(
+        lambda: pair.ask("GET", f"upstreams/{upstream}"), lambda shown: shown["last_error"]
+    )
+    assert (held_back["health"], audience in held_back["last_error"]) == ("failing", True)
     pair.ask("PATCH", f"providers/{first['provider_id']}", {"audiences": [audience]})
     pair.done(upstream, "read-stream")
     pair.done(upstream, "verify")
