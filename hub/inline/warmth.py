@@ -40,6 +40,8 @@ class Warmth:
         #: tenant -> the versions that were read
         self._read: dict[str, Hashable] = {}
         self._reading: dict[str, asyncio.Task[None]] = {}
+        #: tenants of which it was told that they could not be read
+        self._troubled: set[str] = set()
 
     def is_ready(self, tenant_id: str) -> bool:
         """Return whether nothing of the tenant's configuration has to be read. Raises nothing."""
@@ -98,6 +100,12 @@ class Warmth:
         except Exception:
             # Here it is tried again in a moment.
             log.warning("config.not_warmed", tenant_id=tenant_id, exc_info=True)
+        else:
+            if tenant_id in self._troubled:
+                self._troubled.discard(tenant_id)
+                log.info("config.warmed", tenant_id=tenant_id)
+            return
+        self._troubled.add(tenant_id)
 
     async def _warm(self, tenant_id: str) -> None:
         versions = self._versions(tenant_id)

@@ -12,6 +12,8 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from hub.app import make_app
 from hub.denied import DeniedUsers
@@ -37,6 +39,7 @@ from tests.hub.test_inline import (
     request_from,
     state_of,
 )
+from tests.runtime.background import until
 
 __all__ = ["gateway"]
 
@@ -244,3 +247,27 @@ async def test_a_reading_that_fails_is_told_and_tried_again(database: Database) 
         await warmth.ready("default")
     await warmth.ready("default")
     assert warmth.is_ready("default")
+
+
+@ONE_ENGINE
+async def test_a_process_that_starts_in_trouble_warms_itself_when_that_is_over(hub: Hub) -> None:
+    """Nobody asks it anything: the warnings of its start are not the end of it."""
+    config = config_for(hub.node.config.database_url, index=1)
+    async with open_node(config) as node:
+        with capture_logs() as logs:
+            async with without(hub.database, "session_policies"), without(hub.database, "tenants"):
+                app: Any = make_app(node, hub.outside)
+                warmth: Warmth = state_of(dataclasses.replace(hub, app=app)).warmth
+                await _told(logs, "config.not_warmed", tenant_id=None)
+            async with without(hub.database, "session_policies"):
+                await _told(logs, "config.not_warmed", tenant_id="default")
+                assert not warmth.is_ready("default")
+            await _told(logs, "config.warmed", tenant_id="default")
+        await node.changes.refresh()
+        await until(lambda: warmth.is_ready("default"))
+
+
+async def _told(logs: list[EventDict], event: str, *, tenant_id: str | None) -> None:
+    """Wait until something is logged. tenant_id: of whom; None for nobody."""
+    wanted = (event, tenant_id)
+    await until(lambda: wanted in {(each["event"], each.get("tenant_id")) for each in logs})
