@@ -297,6 +297,9 @@ class StreamClient:
         if stranger is not None:
             # Written down all the same, so that the stream can be deleted (SSF-CFG-3, CRC-8).
             raise ActionFailedError(stranger, change)
+        if upstream.failing_since is not None:
+            # It may be mended: there is no need to wait for the end of a pause.
+            change = msgspec.structs.replace(change, poll_due_at=now)
         return Outcome(change=change, detail=done)
 
     def _configuration(self, errand: Errand, answer: OutboundAnswer) -> RemoteStream:
