@@ -187,8 +187,8 @@ async def test_a_requested_logout_that_is_held_is_released(story: Story) -> None
     statuses = []
     async with story.hub.client(token) as asker:
         for number in range(4):
-            named = {"format": "email", "email": f"u{number}@customer.example"}
-            body = {"sub_id": named}
+            email = {"format": "email", "email": f"u{number}@customer.example"}
+            body = {"sub_id": email}
             answer = await asker.post(PATH, json=body)
             statuses.append(answer.status_code)
     assert statuses == [204, 204, 204, 422]
