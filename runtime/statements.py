@@ -14,24 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Insert, ReturningUpdate, Update
 
-from runtime.columns import TIME_TEXT_CHARS, UTCDateTime, time_text
+from runtime.conversions import Conversions, bind_conversion, bound, converted, result_conversion
 from runtime.sqlite import driver_of
 
 Row: TypeAlias = tuple[Any, ...]
 Returning: TypeAlias = ReturningUpdate[*tuple[Any, ...]]
-_Conversion: TypeAlias = Callable[[Sequence[Any]], Sequence[Any]]
-#: (position, conversion of all its values) of the columns or parameters that need one
-_Conversions: TypeAlias = tuple[tuple[int, _Conversion], ...]
 
 #: Lists are filled up to one of these lengths, so that there are few texts to render and prepare.
 LIST_LENGTHS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -44,7 +39,7 @@ class _QueryPlan:
 
     text: str
     pick: Callable[[Any], tuple[Any, ...]]
-    scalars: _Conversions
+    scalars: Conversions
     constants: tuple[Any, ...]
 
 
@@ -55,7 +50,7 @@ class _WritePlan:
     text: str
     places: tuple[int | None, ...]
     constants: tuple[Any, ...]
-    conversions: _Conversions
+    conversions: Conversions
 
 
 class Query:
@@ -76,7 +71,7 @@ class Query:
         self._scalars = tuple(scalars)
         self._lists = tuple(lists)
         self._plans: dict[tuple[str, ...], _QueryPlan] = {}
-        self._results: dict[str, _Conversions] = {}
+        self._results: dict[str, Conversions] = {}
 
     async def rows(self, connection: AsyncConnection, **values: Any) -> list[Row]:
         """Run it; return all rows as tuples. Raises database errors, KeyError without a value."""
@@ -97,7 +92,7 @@ class Query:
             conversions = self._results[connection.dialect.name] = self._conversions(
                 described, connection.dialect
             )
-        return _converted(found, conversions)
+        return converted(found, conversions)
 
     def _plan(self, dialect: sa.Dialect, lengths: Sequence[int]) -> _QueryPlan:
         compiled = self._select.compile(dialect=dialect)
@@ -119,11 +114,11 @@ class Query:
                 places.append(marks[value])
             else:
                 places.append(len(marks) + len(constants))
-                constants.append(_bound(value, compiled.binds.get(name), dialect))
+                constants.append(bound(value, compiled.binds.get(name), dialect))
         scalars = [
             (place, convert)
             for place, name in enumerate(self._scalars)
-            if (convert := _bind_conversion(compiled.binds[name].type, dialect))
+            if (convert := bind_conversion(compiled.binds[name].type, dialect))
         ]
         return _QueryPlan(
             text=state.statement,
@@ -132,14 +127,14 @@ class Query:
             constants=tuple(constants),
         )
 
-    def _conversions(self, described: Sequence[Any], dialect: sa.Dialect) -> _Conversions:
+    def _conversions(self, described: Sequence[Any], dialect: sa.Dialect) -> Conversions:
         # Some types want to know what the driver calls its values.
         return tuple(
             (place, convert)
             for place, (column, told) in enumerate(
                 zip(self._select.exported_columns, described, strict=True)
             )
-            if (convert := _result_conversion(column.type, dialect, told[1]))
+            if (convert := result_conversion(column.type, dialect, told[1]))
         )
 
 
@@ -189,13 +184,13 @@ class Write:
         if not set(index.values()) <= set(places):
             raise ValueError(f"not all of {self._names} are parameters of the statement")
         constants = tuple(
-            None if name in index else _bound(state.parameters[name], binds.get(name), dialect)
+            None if name in index else bound(state.parameters[name], binds.get(name), dialect)
             for name in state.positiontup or ()
         )
         conversions = tuple(
             (place, convert)
             for name, place in index.items()
-            if (convert := _bind_conversion(binds[name].type, dialect))
+            if (convert := bind_conversion(binds[name].type, dialect))
         )
         return _WritePlan(
             text=state.statement, places=places, constants=constants, conversions=conversions
@@ -213,7 +208,7 @@ class NewRows:
         self._names = tuple(names)
         self._key = key
         self._values_of = _picker(self._names)
-        self._plan: tuple[str, _Conversions] | None = None
+        self._plan: tuple[str, Conversions] | None = None
 
     async def run(
         self, connection: AsyncConnection, rows: Iterable[Mapping[str, Any]]
@@ -228,7 +223,7 @@ class NewRows:
         found, _ = await _run(connection, text, tuple(map(list, columns)))
         return [key for (key,) in found]
 
-    def _planned(self, dialect: sa.Dialect) -> tuple[str, _Conversions]:
+    def _planned(self, dialect: sa.Dialect) -> tuple[str, Conversions]:
         columns = [self._table.c[name] for name in self._names]
         quoted = dialect.identifier_preparer
         names = ", ".join(quoted.format_column(column) for column in columns)
@@ -243,7 +238,7 @@ class NewRows:
         conversions = tuple(
             (place, convert)
             for place, column in enumerate(columns)
-            if (convert := _bind_conversion(column.type, dialect))
+            if (convert := bind_conversion(column.type, dialect))
         )
         return text, conversions
 
@@ -359,78 +354,3 @@ def _picker(keys: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
     if len(keys) > 1:
         return itemgetter(*keys)
     return lambda values: tuple(values[key] for key in keys)
-
-
-def _bound(value: Any, bind: sa.BindParameter[Any] | None, dialect: sa.Dialect) -> Any:
-    convert = None if bind is None else _bind_conversion(bind.type, dialect)
-    return value if convert is None else convert((value,))[0]
-
-
-def _bind_conversion(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> _Conversion | None:
-    if dialect.name == "sqlite":
-        if isinstance(kind, UTCDateTime):
-            return _time_texts
-        if isinstance(kind, sa.JSON) and kind.none_as_null:
-            return _json_texts
-    return _over_all(kind.dialect_impl(dialect).bind_processor(dialect))
-
-
-def _result_conversion(
-    kind: sa.types.TypeEngine[Any], dialect: sa.Dialect, told: object
-) -> _Conversion | None:
-    if dialect.name == "sqlite":
-        if isinstance(kind, UTCDateTime):
-            return _times
-        if isinstance(kind, sa.JSON):
-            return _json_values
-    return _over_all(kind.dialect_impl(dialect).result_processor(dialect, told))
-
-
-def _over_all(convert: Callable[[Any], Any] | None) -> _Conversion | None:
-    return None if convert is None else lambda values: list(map(convert, values))
-
-
-# --- times and documents are texts in SQLite; a call per value would cost more than the value ---
-
-
-def _time_texts(values: Sequence[datetime | None]) -> list[str | None]:
-    texts: list[str | None] = []
-    last: datetime | None = None
-    text: str | None = None
-    for value in values:
-        # Most columns of a batch say when it was handled, row after row.
-        if value is not last:
-            last = value
-            text = (
-                value.isoformat(" ", "microseconds")[:TIME_TEXT_CHARS]
-                if value is not None and value.tzinfo is UTC
-                else time_text(value)
-            )
-        texts.append(text)
-    return texts
-
-
-def _times(texts: Sequence[str | None]) -> list[datetime | None]:
-    read = datetime.fromisoformat
-    return [None if text is None else read(f"{text}+00:00") for text in texts]
-
-
-def _json_texts(values: Sequence[Any]) -> list[str | None]:
-    encode = msgspec.json.encode
-    return [None if value is None else encode(value).decode() for value in values]
-
-
-def _json_values(texts: Sequence[Any]) -> list[Any]:
-    # A document that is a bare number comes back as one: SQLite takes JSON for a numeric type.
-    joined = ",".join(["null" if text is None else str(text) for text in texts])
-    values: list[Any] = msgspec.json.decode(f"[{joined}]")
-    return values
-
-
-def _converted(rows: Sequence[Any], conversions: _Conversions) -> list[Row]:
-    if not rows or not conversions:
-        return [tuple(row) for row in rows]
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-    for place, convert in conversions:
-        columns[place] = convert(columns[place])
-    return list(zip(*columns, strict=True))
