@@ -42,7 +42,6 @@ from hub.doors.front import EvaluateFront, Parts
 from hub.doors.heard import Heard
 from hub.errors import ErrorBoundary, render_exception
 from hub.inline.evaluator import Evaluator
-from hub.inline.idle import IdleSessions
 from hub.inline.place import Placing
 from hub.inline.reviews import Reviews
 from hub.inline.warmth import Load, Warmth
@@ -187,8 +186,6 @@ def _make_routed_app(
         warmth=app.state.warmth,
     )
     node.spawn(app.state.inline.behind.run())
-    app.state.idle_sessions = IdleSessions(node, app.state.inline)
-    node.spawn(app.state.idle_sessions.run())
     app.state.reviews = Reviews(node, app.state.inline)
     return app
 

@@ -45,7 +45,7 @@ from ssf.subject import parse_subject
 from transmitters.model import EventToPublish
 
 #: whom to wake after a response was planned and committed
-TOPICS: Final = ("changes", "tasks", "deliveries", "polls")
+TOPICS: Final = ("changes", "tasks", "deliveries", "polls", REVIEWS)
 PUBLISHED: Final = frozenset({"deliveries", "polls"})
 REASON_USER: Final = "For your security you were signed out. Please sign in again."
 

@@ -13,6 +13,7 @@ from risk.levels import store as levels_store
 from risk.levels.model import BY_TIME, LINKED, caps_of_tenant
 from risk.levels.service import Change
 from risk.model import Assessment, DetectionState, EntityKind, Level
+from risk.reviews.moves import note_moves
 from risk.sql.store import Connection
 
 
@@ -76,6 +77,8 @@ async def dismiss_issuer(
         if each.issuer == issuer
     ]
     await findings_store.write_detections(connection, dismissed, now=now)
+    devices = {each.entity_id for each in dismissed if each.entity_kind is EntityKind.DEVICE}
+    await note_moves(connection, tenant_id, devices=devices, now=now)
 
 
 async def schedule_users(

@@ -1,6 +1,6 @@
 """Sessions nobody uses at the moment: judged because of what was found out, by the same judge.
 
-    signal ─▶ pipeline: review noted ─▶ wake ─▶ Reviews, in one api process ─▶ Evaluator.review
+    signal, level, edit ─▶ review noted ─▶ wake ─▶ Reviews, in one api process ─▶ Evaluator.review
 
 The sessions were found in the database, whoever holds them. What is no ALLOW is written before the
 review is forgotten, so that the next request is answered at once. One process at a time works
@@ -40,11 +40,13 @@ BATCH_MAX: Final = 64
 #: apps of one session that are asked about after an edit of policies
 APPS_MAX: Final = 32
 LOOK_AGAIN_S: Final = 0.5
+#: nothing about the session changed: what it is still allowed is no news
+_OF_NO_CONTEXT: Final = frozenset({ReviewCause.POLICY, ReviewCause.LEVEL})
 
 log = structlog.get_logger()
 _reviews_total = Counter(
     "hub_inline_signal_reviews_total",
-    "Sessions judged without a request because of a signal.",
+    "Sessions judged without a request.",
     ["cause", "decision"],
 )
 
@@ -83,24 +85,29 @@ class Reviews:
     async def work_off(self) -> int:
         """Judge every session that is due now; return how many. Raises database errors."""
         done = 0
-        async with self._working:
-            while due := await self._due():
-                # What was committed with the reviews has to be known here, too.
-                await self._node.changes.refresh()
-                if any(each.cause is ReviewCause.POLICY for each in due):
-                    await self._node.feed.refresh()
-                judged = _once(due)
-                await self._prepare([each for each in due if each.review_id in judged])
-                made = [
-                    await self._in_turn(review) if review.review_id in judged else _done(review)
-                    for review in due
-                ]
-                await self._evaluator.behind.flush()
-                await asyncio.gather(
-                    *(self._node.writer.submit(FINISH_REVIEW, each) for each in made)
-                )
-                done += len(due)
+        while judged := await self.turn():
+            done += judged
         return done
+
+    async def turn(self) -> int:
+        """Judge up to BATCH_MAX sessions that are due; return how many. Raises database errors."""
+        async with self._working:
+            due = await self._due()
+            if not due:
+                return 0
+            # What was committed with the reviews has to be known here, too.
+            await self._node.changes.refresh()
+            if any(each.cause is ReviewCause.POLICY for each in due):
+                await self._node.feed.refresh()
+            judged = _once(due)
+            await self._prepare([each for each in due if each.review_id in judged])
+            made = [
+                await self._in_turn(review) if review.review_id in judged else _done(review)
+                for review in due
+            ]
+            await self._evaluator.behind.flush()
+            await asyncio.gather(*(self._node.writer.submit(FINISH_REVIEW, each) for each in made))
+            return len(due)
 
     async def _due(self) -> list[Review]:
         async with self._node.database.snapshot() as connection:
@@ -142,10 +149,10 @@ class Reviews:
     def _tell(self, review: Review, answer: Answer) -> None:
         decision = answer.verdict.decision
         _reviews_total.labels(review.cause.value, decision.name).inc()
-        is_quiet = decision is Decision.ALLOW and not review.new
-        if review.cause is ReviewCause.POLICY:
-            is_quiet = is_quiet and answer.verdict.would_have is None
-        (log.debug if is_quiet else log.info)(
+        is_told = bool(review.new)
+        if review.cause in _OF_NO_CONTEXT:
+            is_told = answer.verdict.would_have is not None
+        (log.info if is_told or decision is not Decision.ALLOW else log.debug)(
             "session.context_changed",
             tenant_id=review.tenant_id,
             session_id=review.session_id,

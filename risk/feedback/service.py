@@ -43,6 +43,7 @@ from risk.model import (
     EntityKind,
     Level,
 )
+from risk.reviews.moves import note_moves
 from risk.sql.store import Connection
 from runtime.errors import Conflict
 from runtime.ids import new_id
@@ -101,6 +102,7 @@ async def give(
         await teach(connection, tenant_id, subject, now=now)
     user_ids = await lookups.users_of(connection, tenant_id, subject)
     made = await _recompute(connection, feedback, user_ids, outcome=outcome, caps=caps, now=now)
+    await _note_devices(connection, tenant_id, outcome, now=now)
     _tell(feedback, said.word.value)
     return Given(feedback=feedback, outcome=outcome, assessments=tuple(made))
 
@@ -140,6 +142,7 @@ async def undo(
     user_ids = await lookups.users_of(connection, tenant_id, subject)
     outcome = Outcome(closed=tuple(changed))
     made = await _recompute(connection, feedback, user_ids, outcome=Outcome(), caps=caps, now=now)
+    await _note_devices(connection, tenant_id, outcome, now=now)
     _tell(feedback, "undo")
     return Given(feedback=feedback, outcome=outcome, assessments=tuple(made))
 
@@ -238,6 +241,14 @@ async def _recompute(
         caps={issuer: cap for (tenant, issuer), cap in caps.items() if tenant == tenant_id},
         now=now,
     )
+
+
+async def _note_devices(
+    connection: Connection, tenant_id: str, outcome: Outcome, *, now: datetime
+) -> None:
+    """Have the sessions on devices judged again of which something ended, or is true again."""
+    devices = {each.entity_id for each in outcome.closed if each.entity_kind is EntityKind.DEVICE}
+    await note_moves(connection, tenant_id, devices=devices, now=now)
 
 
 def _new_ids() -> Iterator[str]:

@@ -236,10 +236,6 @@ class LiveSessions:
             )
         return said
 
-    def of_entity(self, tenant_id: str, entity_id: str) -> list[Key]:
-        """Return which sessions of a user, or on a device, are held. Raises nothing."""
-        return self._index.of_entity(tenant_id, entity_id)
-
     def written(self, stand: Stand, settled: Settled | None) -> None:
         """Hear that a stand was written behind its answer; settled: None when it was not."""
         key = self._index.of_id(stand.tenant_id, stand.session_id)
@@ -261,13 +257,13 @@ class LiveSessions:
 
     def _hold(self, key: Key, live: Live) -> None:
         if (before := self._held.get(key)) is not None:
-            self._index.drop(key, before.session)
+            self._index.drop(before.session)
         self._held[key] = live
         self._held.move_to_end(key)
         self._index.add(key, live.session)
         while len(self._held) > self._held_max:
             oldest, gone = self._held.popitem(last=False)
-            self._index.drop(oldest, gone.session)
+            self._index.drop(gone.session)
 
     def _key(
         self, tenant_id: str, iss: str | None, sid: str | None, cookie_sha256: str | None

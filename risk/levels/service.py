@@ -152,7 +152,10 @@ async def recompute(
         connection,
         tenant_id,
         users=assessments,
-        devices={each.entity_id for each in appended if _is_news_of_device(each)},
+        devices={
+            *(entity_id for _, entity_id in moved),
+            *(each.entity_id for each in appended if _is_news_of_device(each)),
+        },
         now=now,
     )
     await store.write_history(

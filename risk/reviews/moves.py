@@ -1,6 +1,7 @@
-"""Sessions whose user or device has another level now: judged, whoever holds them, or nobody.
+"""Sessions whose user or device has another level now: judged once, whoever holds them, or nobody.
 
-What a process holds it reviews at once (`hub.inline.idle`); this is for all others.
+They are found in the database, because what no process holds has to be judged as well. A request
+meanwhile is judged by the levels of now: those reach every process by the change feed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ async def note_moves(
     connection: Connection,
     tenant_id: str,
     *,
-    users: Iterable[Assessment],
+    users: Iterable[Assessment] = (),
     devices: Collection[str],
     now: datetime,
 ) -> int:

@@ -43,14 +43,21 @@ session_reviews: Final = sa.Table(
 
 _COLUMNS: Final = tuple(column.name for column in session_reviews.columns)
 _ADD: Final = inserts(session_reviews)
-_DUE: Final = Query(
-    sa.select(session_reviews)
-    .order_by(session_reviews.c.at, session_reviews.c.review_id)
-    .limit(sa.bindparam("at_most", type_=sa.Integer)),
-    scalars=["at_most"],
-)
+_IS_URGENT: Final = session_reviews.c.cause != ReviewCause.POLICY.value
 
 
+def _due(which: sa.ColumnElement[bool]) -> Query:
+    return Query(
+        sa.select(session_reviews)
+        .where(which)
+        .order_by(session_reviews.c.at, session_reviews.c.review_id)
+        .limit(sa.bindparam("at_most", type_=sa.Integer)),
+        scalars=["at_most"],
+    )
+
+
+_URGENT: Final = _due(_IS_URGENT)
+_OF_SWEEPS: Final = _due(sa.not_(_IS_URGENT))
 _WAITING: Final = Query(
     sa.select(sa.func.count()).select_from(
         sa.select(session_reviews.c.review_id)
@@ -79,8 +86,11 @@ async def add_reviews(connection: AsyncConnection, added: Sequence[Review]) -> N
 
 
 async def system_due_reviews(connection: AsyncConnection, *, limit: int) -> list[Review]:
-    """Return the oldest reviews of all tenants. System query."""
-    return [_review(row) for row in await _DUE.rows(connection, at_most=limit)]
+    """Return the oldest reviews of all tenants, those of sweeps last. System query."""
+    rows = list(await _URGENT.rows(connection, at_most=limit))
+    if len(rows) < limit:
+        rows += await _OF_SWEEPS.rows(connection, at_most=limit - len(rows))
+    return [_review(row) for row in rows]
 
 
 async def system_count_reviews(connection: AsyncConnection, *, at_most: int) -> int:

@@ -500,7 +500,7 @@ async def test_an_idle_session_is_judged_when_a_level_moves(gateway: Gateway) ->
     said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "MEDIUM"})
     assert said.is_success
     await gateway.settle()
-    await state_of(story.hub).idle_sessions.review()
+    await state_of(story.hub).reviews.work_off()
 
     session = await story.get(f"/v1/sessions/{SID}?iss={IDP}")
     assert session["live"] is False

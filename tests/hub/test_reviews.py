@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from hub.app import make_app
-from hub.inline.reviews import Reviews
+from hub.inline.reviews import BATCH_MAX, Reviews
 from hub.node import open_node
 from risk.reviews import store
-from tests.hub.conftest import ONE_ENGINE, Hub, config_for
+from risk.reviews.model import ReviewCause
+from risk.sessions.model import PutSession
+from risk.sessions.service import PUT_SESSION
+from tests.hub.conftest import DEFAULT, ONE_ENGINE, Hub, config_for
 from tests.hub.story import CAEP, IDP, LAPTOP, ROSA, TIM, Story, begin, sign
 from tests.hub.test_inline import HOME, OFFICE, SID, Gateway, request_from, stands_of, state_of
 from tests.risk.test_contexts import CHROME, FIREFOX
 
 FIREWALL = {"signals": {"firewall": "off"}, "old": {"firewall": "on"}}
-BY_DEVICE = {"format": "opaque", "id": LAPTOP}
+BY_DEVICE: dict[str, object] = {"format": "opaque", "id": LAPTOP}
 
 
 @pytest.fixture
@@ -359,6 +364,120 @@ async def test_moves_of_one_session_are_judged_once_and_boundedly(gateway: Gatew
     async with story.hub.database.snapshot() as connection:
         assert await store.system_due_reviews(connection, limit=10) == []
     assert not await ended(story)
+
+
+def judgements() -> float:
+    """Return how many sessions were judged without a request so far, in whatever way."""
+    return sum(
+        sample.value
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("hub_inline") and metric.name.endswith("reviews")
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    )
+
+
+async def sessions_on_the_laptop(gateway: Gateway, count: int) -> list[str]:
+    """Register sessions of Rosa on her laptop; return their sids."""
+    now = gateway.story.hub.clock.now()
+    sids = [f"many-{number}" for number in range(count)]
+    puts = [
+        PutSession(
+            tenant_id=DEFAULT,
+            iss=IDP,
+            sid=sid,
+            user=gateway.story.ids["rosa"],
+            device=[BY_DEVICE],
+            started_at=now,
+            now=now,
+        )
+        for sid in sids
+    ]
+    writer = gateway.story.hub.node.writer
+    await asyncio.gather(*(writer.submit(PUT_SESSION, put) for put in puts))
+    return sids
+
+
+async def test_a_held_session_is_judged_once_when_a_level_moves(gateway: Gateway) -> None:
+    """It was judged by the process that held it and from the table of reviews as well."""
+    story = gateway.story
+    await govern(story, ends("user_level"), mode="monitor")
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+    await gateway.settle()
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+    before = judgements()
+    said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "HIGH"})
+    assert said.is_success
+    # The feed is read and whoever listens to it had a turn of the loop.
+    await story.hub.node.changes.refresh()
+    await gateway.settle()
+    await reviewed(gateway)
+    assert judgements() - before == 1
+
+
+@ONE_ENGINE
+async def test_hundreds_of_sessions_are_all_judged_in_a_stated_number_of_turns(
+    gateway: Gateway,
+) -> None:
+    """All are the user's and on one device, some are held and most are not."""
+    story = gateway.story
+    await govern(story, ends("user_level"), mode="monitor")
+    sids = [SID, *await sessions_on_the_laptop(gateway, 299)]
+    for sid in sids[:20]:
+        assert await gateway.decision(request_from(HOME), sid) == "ALLOW"
+    await gateway.settle()
+    before = judgements()
+    said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "HIGH"})
+    assert said.is_success
+
+    reviews: Reviews = state_of(story.hub).reviews
+    turns = []
+    while count := await reviews.turn():
+        turns.append(count)
+    assert turns == [BATCH_MAX] * (len(sids) // BATCH_MAX) + [len(sids) % BATCH_MAX]
+    assert judgements() - before == len(sids)
+
+
+@ONE_ENGINE
+async def test_a_moved_level_does_not_wait_for_reviews_after_an_edit(gateway: Gateway) -> None:
+    story = gateway.story
+    await sessions_on_the_laptop(gateway, 2 * BATCH_MAX)
+    await govern(story, ends("user_level"))
+    await story.hub.sweep()
+    put = {"iss": IDP, "user": f"email:{TIM}"}
+    assert (await story.admin.put("/v1/sessions/urgent", json=put)).is_success
+    said = await story.admin.put(f"/api/v1/users/email:{TIM}/risk", json={"riskLevel": "HIGH"})
+    assert said.is_success
+
+    reviews: Reviews = state_of(story.hub).reviews
+    assert await reviews.turn() == BATCH_MAX
+    assert await ended(story, "urgent")
+    async with story.hub.database.snapshot() as connection:
+        due = await store.system_due_reviews(connection, limit=1_000)
+    assert {each.cause for each in due} == {ReviewCause.POLICY}
+
+
+@ONE_ENGINE
+async def test_what_a_person_says_of_a_device_has_the_sessions_on_it_judged(
+    gateway: Gateway,
+) -> None:
+    """Tim works on Rosa's laptop: his own level never moves."""
+    story = gateway.story
+    await govern(story, ends("device_level"), mode="monitor")
+    put = {"iss": IDP, "user": f"email:{TIM}", "device": LAPTOP}
+    assert (await story.admin.put("/v1/sessions/borrowed", json=put)).is_success
+    compromised: dict[str, Any] = {"sub_id": {"format": "complex", "device": BY_DEVICE}}
+    await story.push_raw(sign(story.claims(**compromised)))
+    await story.hub.settle()
+    await reviewed(gateway)
+    device_id = (await story.get(f"/v1/sessions/borrowed?iss={IDP}"))["device_id"]
+    for word in ("confirm-safe", "undo"):
+        said = await story.admin.post(f"/v1/risk/devices/{device_id}/{word}", json={})
+        assert said.is_success, said.text
+        async with story.hub.database.snapshot() as connection:
+            due = await store.system_due_reviews(connection, limit=10)
+        assert "borrowed" in {each.sid for each in due if each.cause is ReviewCause.LEVEL}, word
+        await reviewed(gateway)
 
 
 async def test_a_review_acts_at_the_apps_whose_policies_fail(gateway: Gateway) -> None:

@@ -151,7 +151,7 @@ async def test_row_34_an_entity_cause_ends_everything_until_the_user_signs_in_an
 async def test_of_many_who_find_out_at_once_one_logs_the_user_out(gateway: Gateway) -> None:
     await govern(gateway, HIGH_USER)
     await suspect(gateway)
-    await state_of(gateway.story.hub).idle_sessions.review()
+    await state_of(gateway.story.hub).reviews.work_off()
     for sid in (SID, "phone", SID):
         assert await gateway.decision(request_from(HOME), sid) == "TERMINATE"
     await rest(gateway)
