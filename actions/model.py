@@ -366,7 +366,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """What `plan` did about one order."""
+    """What `plan` did about one order. logs_out: a Universal Logout began, or began anew."""
 
     tenant_id: str
     user_id: str
@@ -374,6 +374,7 @@ class Planned:
     containment_id: str
     outcome: PlanOutcome
     tasks_enqueued: int
+    logs_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

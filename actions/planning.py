@@ -50,6 +50,8 @@ LOGOUTS: Final = frozenset(
     {TaskKind.IDP_LOGOUT, TaskKind.APP_LOGOUT, TaskKind.PUBLISH_SESSION_REVOKED}
 )
 
+_ROUNDS: Final = frozenset({PlanOutcome.OPENED, PlanOutcome.ATTACHED, PlanOutcome.REOPENED})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
@@ -61,6 +63,12 @@ class Decision:
     cleared: tuple[str, ...] = ()
     drafts: tuple[TaskDraft, ...] = ()
     cancelled: tuple[str, ...] = field(default=())
+
+    @property
+    def logs_out(self) -> bool:
+        """Whether it is a round of tasks that logs the user out everywhere."""
+        actions = self.containment.actions if self.containment else frozenset()
+        return self.outcome in _ROUNDS and Action.UNIVERSAL_LOGOUT in actions
 
 
 class Decider(Protocol):

@@ -49,7 +49,6 @@ from runtime.ids import new_id
 PAGE_MAX: Final = 500
 LOCAL_BATCH_MAX: Final = 64
 REASONS_TOLD_MAX: Final = 3
-
 log = structlog.get_logger()
 _planned_total = Counter(
     "hub_actions_containments_total", "Decisions about containments.", ["outcome"]
@@ -379,6 +378,7 @@ def _planned(
         containment_id=containment_id,
         outcome=decision.outcome,
         tasks_enqueued=tasks,
+        logs_out=decision.logs_out,
     )
 
 

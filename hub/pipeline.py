@@ -36,6 +36,7 @@ from receivers.registry.store import level_caps
 from risk.mappings.service import MappingCache
 from risk.model import Assessment, Level, Signal, SignalMark, SignalMode
 from risk.reviews.service import TOPIC as REVIEWS
+from risk.sessions import service as sessions
 from runtime.clock import epoch_s
 from runtime.database import serialize
 from ssf.errors import SharedSignalsError
@@ -177,6 +178,7 @@ async def respond(
         for tenant_id in {order.tenant_id for order in orders if order.actions}
     }
     planned = await actions.service.plan(connection, orders, user_counts=counts, now=now)
+    await end_sessions(connection, planned, now=now)
     events = [
         risk_event_of(
             assessment,
@@ -207,6 +209,32 @@ async def respond(
         # Every process decides about live sessions by the levels it knows.
         topics |= {"changes", REVIEWS}
     return topics
+
+
+async def end_sessions(
+    connection: AsyncConnection, planned: Sequence[Planned], *, now: datetime
+) -> Tally[tuple[str, str]]:
+    """End in the index all sessions of users whose Universal Logout begins, for good.
+
+    To be let go opens none of them again: who is trusted again signs in anew. Returns how many, by
+    (tenant, user).
+    """
+    ended: Tally[tuple[str, str]] = Tally()
+    begun = {(plan.tenant_id, plan.user_id): plan for plan in planned if plan.logs_out}
+    for tenant_id in sorted({tenant_id for tenant_id, _ in begun}):
+        user_ids = {user_id for tenant, user_id in begun if tenant == tenant_id}
+        found = await sessions.end_all_of_users(connection, tenant_id, user_ids=user_ids, now=now)
+        for user_id, count in found.items():
+            ended[tenant_id, user_id] = count
+            log.info(
+                "sessions.ended",
+                tenant_id=tenant_id,
+                user_id=user_id,
+                count=count,
+                containment_id=begun[tenant_id, user_id].containment_id,
+                trace_id=begun[tenant_id, user_id].trace_id,
+            )
+    return ended
 
 
 async def publish_logouts(

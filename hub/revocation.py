@@ -140,7 +140,7 @@ async def _begin(
         if not is_new:
             raise Unauthorized("The access token is not valid.", code="invalid_token")
     await pipeline.lock_tenants(connection, {tenant_id})
-    ended = await sessions.end_all_of_user(connection, tenant_id, user_id=user_id, now=now)
+    ended = await sessions.end_all_of_users(connection, tenant_id, user_ids={user_id}, now=now)
     issuer = asker.provider.issuer if asker.provider else asker.name
     order = await order_for(
         connection,
@@ -159,7 +159,7 @@ async def _begin(
         tenant_id=tenant_id,
         user_id=user_id,
         by=asker.name,
-        sessions_ended=ended,
+        sessions_ended=ended.total(),
         containment_id=planned.containment_id,
         outcome=planned.outcome.value,
     )

@@ -21,11 +21,10 @@ import risk.service
 from actions.model import REQUESTED, Action, Cause, ContainmentOrder, PlanOutcome
 from actions.requests import decide_request
 from hub import store
-from hub.pipeline import lock_tenants
+from hub.pipeline import end_sessions, lock_tenants
 from risk import explanation
 from risk.entities import service as entities
 from risk.inline.model import SessionLogout
-from risk.sessions import service as sessions
 from risk.sessions import store as sessions_store
 from runtime.audit import AuditNote
 from runtime.database import serialize
@@ -135,12 +134,13 @@ async def log_out_users(connection: AsyncConnection, items: Sequence[SessionLogo
         decider=decide_request,
     )
     plans = {(plan.tenant_id, plan.user_id): plan for plan in planned}
+    sessions_ended = await end_sessions(connection, planned, now=now)
     for item in items:
         plan = plans.get((item.tenant_id, item.user_id))
         if plan is None:
             continue
         is_held = plan.outcome is PlanOutcome.HELD
-        ended = 0 if is_held else await _end_all(connection, item, now)
+        ended = sessions_ended[item.tenant_id, item.user_id]
         await store.add_audit(connection, _note(item, plan.containment_id, ended), now=now)
         (log.warning if is_held else log.info)(
             "user.logged_out",
@@ -152,10 +152,6 @@ async def log_out_users(connection: AsyncConnection, items: Sequence[SessionLogo
             containment_id=plan.containment_id,
             trace_id=item.trace_id,
         )
-
-
-async def _end_all(connection: AsyncConnection, item: SessionLogout, now: datetime) -> int:
-    return await sessions.end_all_of_user(connection, item.tenant_id, user_id=item.user_id, now=now)
 
 
 def _note(item: SessionLogout, containment_id: str, ended: int) -> AuditNote:

@@ -10,7 +10,6 @@ import msgspec
 import actions.service
 import receivers.store
 from actions.model import (
-    REQUESTED,
     Attempt,
     Cause,
     Containment,
@@ -23,8 +22,8 @@ from hub.admin import ingest
 from hub.admin.context import without_tenant
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing, one_of
 from hub.admin.releases import ReleaseBody, release
+from hub.pipeline import end_sessions
 from receivers.model import SignalState, StoredSignal
-from risk.sessions.service import end_all_of_user
 from runtime.errors import Invalid
 
 # Containments and their tasks.
@@ -68,12 +67,7 @@ async def approve_containment(admin: Admin, containment_id: str, _body: None) ->
         planned = await actions.service.approve_containment(
             connection, admin.tenant_id, containment_id, admin.now
         )
-        view = await actions.service.get_containment(connection, admin.tenant_id, containment_id)
-        if any(cause.name == REQUESTED and cause.cleared_at is None for cause in view.causes):
-            # Not a user in quarantine, whom every decision denies: here the index has to know.
-            await end_all_of_user(
-                connection, admin.tenant_id, user_id=planned.user_id, now=admin.now
-            )
+        await end_sessions(connection, [planned], now=admin.now)
     admin.node.notifier.wake_all(("changes", "tasks"))
     return await read_containment(admin, containment_id)
 

@@ -6,7 +6,7 @@ In the caller's transaction, which holds the tenant's lock.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from risk.baselines.model import Occurrence, short
@@ -26,8 +26,11 @@ from risk.sessions import store as sessions_store
 from risk.sessions.model import Session
 from risk.sql.store import Connection
 
-#: live sessions of a user that a word about the user is about
+#: sessions of a user that a word about the user is about
 SESSIONS_MAX: Final = 50
+#: how long after its end a session is still what "safe" and "compromised" speak of
+TAUGHT_AFTER: Final = timedelta(days=1)
+DOUBTED_AFTER: Final = timedelta(days=7)
 #: contexts that one word makes known; the newest
 TAUGHT_MAX: Final = 100
 #: what was stopped for good is taught by a word about that very session alone
@@ -41,7 +44,8 @@ async def teach(connection: Connection, tenant_id: str, subject: Subject, *, now
     that was stopped. Undo does not take it out again, `confirm-compromised` does. Raises nothing of
     its own.
     """
-    sessions = {each.session_id: each for each in await _sessions(connection, tenant_id, subject)}
+    found_sessions = await _sessions(connection, tenant_id, subject, since=now - TAUGHT_AFTER)
+    sessions = {each.session_id: each for each in found_sessions}
     found = await stands_store.stands_of(connection, tenant_id, session_ids=sorted(sessions))
     stands = [
         each
@@ -58,8 +62,8 @@ async def withdraw(
 ) -> None:
     """Take out of the user's baseline what the sessions brought that a stranger had.
 
-    Of a user those that are live: one of them is the stranger's. Undo does not bring it back; what
-    is the user's own is learned anew soon.
+    Of a user those that are live or ended of late, as a Universal Logout does: one of them is the
+    stranger's. Undo does not bring it back; what is the user's own is learned anew soon.
     """
     await withdraw_sessions(
         connection,
@@ -70,18 +74,21 @@ async def withdraw(
                 session=session_mark(each.iss, each.sid),
                 at=now,
             )
-            for each in await _sessions(connection, tenant_id, subject)
+            for each in await _sessions(connection, tenant_id, subject, since=now - DOUBTED_AFTER)
         ],
     )
 
 
-async def _sessions(connection: Connection, tenant_id: str, subject: Subject) -> Sequence[Session]:
+async def _sessions(
+    connection: Connection, tenant_id: str, subject: Subject, *, since: datetime
+) -> Sequence[Session]:
+    """Return the session that is meant, else those of the user that were not over by `since`."""
     if subject.session is not None:
         return [subject.session]
     if subject.kind is not EntityKind.USER:
         return []
-    return await sessions_store.live_of_user(
-        connection, tenant_id, user_id=subject.entity_id, limit=SESSIONS_MAX
+    return await sessions_store.recent_of_user(
+        connection, tenant_id, user_id=subject.entity_id, since=since, limit=SESSIONS_MAX
     )
 
 

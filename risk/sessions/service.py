@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -97,20 +98,20 @@ async def write_ended(connection: Connection, tenant_id: str, ended: Sequence[Se
     await _write_session_links(connection, tenant_id, ended)
 
 
-async def end_all_of_user(
-    connection: Connection, tenant_id: str, *, user_id: str, now: datetime
-) -> int:
-    """End every session of a user that is in the index; return how many."""
-    ended = 0
+async def end_all_of_users(
+    connection: Connection, tenant_id: str, *, user_ids: Collection[str], now: datetime
+) -> Counter[str]:
+    """End every session of users that is in the index; return how many, by user."""
+    ended: Counter[str] = Counter()
     for _ in range(END_ROUNDS_MAX):
-        live = await store.live_of_user(
-            connection, tenant_id, user_id=user_id, limit=END_AT_ONCE_MAX
+        live = await store.live_of_users(
+            connection, tenant_id, user_ids=user_ids, limit=END_AT_ONCE_MAX
         )
         if not live:
             break
         over = [replace(session, ended_at=now, updated_at=now) for session in live]
         await write_ended(connection, tenant_id, over)
-        ended += len(over)
+        ended.update(session.user_id for session in over)
     return ended
 
 

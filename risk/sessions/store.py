@@ -163,18 +163,38 @@ async def live_sessions(
     return found
 
 
-async def live_of_user(
-    connection: AsyncConnection, tenant_id: str, *, user_id: str, limit: int
+async def live_of_users(
+    connection: AsyncConnection, tenant_id: str, *, user_ids: Collection[str], limit: int
 ) -> list[Session]:
-    """Return up to `limit` sessions of a user, at any issuer, that were not ended."""
+    """Return up to `limit` sessions of users, at any issuer, that were not ended."""
+    found: list[Session] = []
+    for some in chunks(user_ids, IN_LIST_MAX):
+        rows = await connection.execute(
+            sa.select(sessions)
+            .where(
+                sessions.c.tenant_id == tenant_id,
+                sessions.c.user_id.in_(some),
+                sessions.c.ended_at.is_(None),
+            )
+            .order_by(sessions.c.session_id)
+            .limit(limit - len(found))
+        )
+        found.extend(map(_session, rows))
+    return found
+
+
+async def recent_of_user(
+    connection: AsyncConnection, tenant_id: str, *, user_id: str, since: datetime, limit: int
+) -> list[Session]:
+    """Return up to `limit` sessions of a user that were not ended before a moment, newest first."""
     rows = await connection.execute(
         sa.select(sessions)
         .where(
             sessions.c.tenant_id == tenant_id,
             sessions.c.user_id == user_id,
-            sessions.c.ended_at.is_(None),
+            sa.or_(sessions.c.ended_at.is_(None), sessions.c.ended_at >= since),
         )
-        .order_by(sessions.c.session_id)
+        .order_by(sessions.c.session_id.desc())
         .limit(limit)
     )
     return [_session(row) for row in rows]

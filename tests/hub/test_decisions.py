@@ -106,7 +106,12 @@ async def test_a_contained_user_is_denied_and_a_bystander_is_not(gate: Gate) -> 
 
     assert await gate.sign_in(f"email:{ROSA}") == QUARANTINED
     assert await gate.sign_in(f"email:{TIM}") == ALLOWED
-    assert await gate.session("sid-rosa") == QUARANTINED
+    assert await gate.session("sid-rosa") == {
+        **QUARANTINED,
+        "decision": "TERMINATE",
+        "scope": "session",
+        "reasons": ["session_ended", "quarantined"],
+    }
     assert await gate.session("sid-tim") == {**ALLOWED, "scope": "session"}
 
 

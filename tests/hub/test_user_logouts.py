@@ -11,7 +11,7 @@ import pytest
 from risk.model import Level
 from runtime.clock import epoch_s
 from tests.hub.conftest import ONE_ENGINE, Hub
-from tests.hub.story import IDP, ROSA, TIM, begin
+from tests.hub.story import IDP, LAPTOP, ROSA, TIM, begin
 from tests.hub.test_inline import (
     HOME,
     OFFICE,
@@ -23,6 +23,7 @@ from tests.hub.test_inline import (
     state_of,
 )
 
+BY_DEVICE = {"format": "opaque", "id": LAPTOP}
 HIGH_USER = {
     "name": "high-user",
     "priority": 1,
@@ -265,3 +266,135 @@ async def test_another_users_level_is_no_reason(gateway: Gateway) -> None:
     assert await gateway.decision(request_from(HOME)) == "ALLOW"
     await rest(gateway)
     assert await live(gateway) >= {SID, "phone"}
+
+
+# --- ordered by the entity risk policy ----------------------------------------------------------
+
+
+async def respond_with(gateway: Gateway, *actions: str) -> None:
+    """Let the entity risk policy order these for HIGH; no session policy ends anything."""
+    await govern(gateway)
+    rule = {"name": "high", "priority": 1, "level": "HIGH", "actions": list(actions)}
+    changed = await gateway.story.admin.patch(
+        "/admin/v1/policies/entity-risk", json={"mode": "enforce", "rules": [rule]}
+    )
+    assert changed.is_success, changed.text
+
+
+async def register(gateway: Gateway, sid: str, user: str = ROSA, **members: Any) -> None:
+    started_at = epoch_s(gateway.story.hub.clock.now())
+    put = {"iss": IDP, "user": f"email:{user}", "started_at": started_at, **members}
+    answer = await gateway.story.admin.put(f"/v1/sessions/{sid}", json=put)
+    assert answer.is_success, answer.text
+
+
+async def test_row_34_the_entity_policys_universal_logout_ends_sessions_for_good(
+    gateway: Gateway,
+) -> None:
+    """Only the session policy's did: an app that asks went on after Global Token Revocation."""
+    await respond_with(gateway, "UNIVERSAL_LOGOUT")
+    await suspect(gateway)
+    await rest(gateway)
+    assert await live(gateway) == {"sid-tim"}
+    for sid in (SID, "phone"):
+        decided = await gateway.ask(request_from(HOME), sid)
+        assert (decided["decision"], decided["reasons"]) == ("TERMINATE", ["session_ended"])
+    assert await gateway.decision(request_from(HOME), "sid-tim") == "ALLOW"
+
+    # Signed in anew, still at HIGH: what was answered is not answered again.
+    await register(gateway, "anew")
+    await rest(gateway)
+    assert await gateway.decision(request_from(HOME), "anew") == "ALLOW"
+
+    await suspect(gateway, "LOW")
+    await rest(gateway)
+    (containment,) = await containments(gateway)
+    assert containment["state"] == "closed"
+    assert await live(gateway) == {"sid-tim"}
+    assert await gateway.decision(request_from(HOME)) == "TERMINATE"
+    assert await gateway.decision(request_from(HOME), "anew") == "ALLOW"
+
+
+async def test_in_quarantine_the_old_session_is_terminated_and_a_new_one_denied(
+    gateway: Gateway,
+) -> None:
+    await respond_with(gateway, "QUARANTINE", "UNIVERSAL_LOGOUT")
+    await suspect(gateway)
+    await rest(gateway)
+    await register(gateway, "anew")
+    old = await gateway.ask(request_from(HOME), SID)
+    anew = await gateway.ask(request_from(HOME), "anew")
+    assert (old["decision"], old["reasons"]) == ("TERMINATE", ["session_ended", "quarantined"])
+    assert (anew["decision"], anew["reasons"]) == ("DENY", ["quarantined"])
+    await suspect(gateway, "LOW")
+    await rest(gateway)
+    assert await gateway.decision(request_from(HOME)) == "TERMINATE"
+    assert await gateway.decision(request_from(HOME), "anew") == "ALLOW"
+
+
+@ONE_ENGINE
+async def test_quarantine_alone_ends_no_session(gateway: Gateway) -> None:
+    await respond_with(gateway, "QUARANTINE")
+    await suspect(gateway)
+    await rest(gateway)
+    assert await live(gateway) == {SID, "phone", "sid-tim"}
+    assert await gateway.decision(request_from(HOME)) == "DENY"
+
+
+@ONE_ENGINE
+async def test_another_cause_ends_what_was_begun_since(gateway: Gateway) -> None:
+    await respond_with(gateway, "UNIVERSAL_LOGOUT")
+    await suspect(gateway)
+    await rest(gateway)
+    await register(gateway, "anew")
+    await gateway.story.push()
+    await rest(gateway)
+    assert await gateway.decision(request_from(HOME), "anew") == "TERMINATE"
+
+
+async def test_who_borrowed_the_device_stays_logged_out_though_their_session_is_over(
+    gateway: Gateway,
+) -> None:
+    """The session was what tied Tim to the laptop: its end clears nothing."""
+    await respond_with(gateway, "QUARANTINE", "UNIVERSAL_LOGOUT")
+    await register(gateway, "borrowed", TIM, device=LAPTOP)
+    gateway.story.hub.clock.advance(5)
+    await gateway.story.push(sub_id={"format": "complex", "device": BY_DEVICE})
+    await rest(gateway)
+    assert await gateway.decision(request_from(HOME), "borrowed") == "TERMINATE"
+    risk = await gateway.story.get(f"/v1/risk/users/email:{TIM}")
+    assert risk["level"] == "HIGH"
+    states = {each["user_id"]: each["state"] for each in await containments(gateway)}
+    assert states[gateway.story.ids["tim"]] == "open"
+
+
+@ONE_ENGINE
+async def test_row_39_break_glass_users_keep_their_sessions_whatever_policy_orders(
+    gateway: Gateway,
+) -> None:
+    entry = {"user": f"email:{ROSA}", "reason": "the last one who can mend it"}
+    await gateway.story.post("/admin/v1/break-glass", entry)
+    await respond_with(gateway, "QUARANTINE", "UNIVERSAL_LOGOUT")
+    await suspect(gateway)
+    await rest(gateway)
+    assert await live(gateway) == {SID, "phone", "sid-tim"}
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+
+
+@ONE_ENGINE
+async def test_row_39_what_the_guard_holds_ends_no_session_until_a_person_says_so(
+    gateway: Gateway,
+) -> None:
+    await respond_with(gateway, "UNIVERSAL_LOGOUT")
+    for number in range(3):
+        mail = f"user-{number}@customer.example"
+        put = {"iss": IDP, "user": {"format": "email", "email": mail}}
+        assert (await gateway.story.admin.put(f"/v1/sessions/c-{number}", json=put)).is_success
+        await suspect(gateway, user=mail)
+    await suspect(gateway)
+    await rest(gateway)
+    assert await live(gateway) == {SID, "phone", "sid-tim"}
+    (held,) = [each for each in await containments(gateway) if each["state"] == "held"]
+    await gateway.story.post(f"/admin/v1/containments/{held['id']}/approve", {})
+    await rest(gateway)
+    assert await live(gateway) == {"sid-tim"}
