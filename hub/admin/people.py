@@ -14,6 +14,8 @@ from hub.pipeline import lock_tenants
 from risk.entities.model import EntityView
 from risk.entities.service import EntityFacts
 from risk.model import EntityKind
+from risk.recall import schedule_users
+from risk.reviews.moves import note_groups
 
 Identifier = dict[str, Any]
 
@@ -81,6 +83,11 @@ async def _create(
                 user_id=await entities.resolve(connection, admin.tenant_id, owner),
                 now=admin.now,
             )
+        if added.is_regrouped:
+            # Policies ask for groups: what the user has open is judged by the new ones.
+            user_id = added.entity_id
+            await note_groups(connection, admin.tenant_id, user_id, now=admin.now)
+            await schedule_users(connection, admin.tenant_id, [user_id], now=admin.now)
         await receivers.inbox.store.requeue_unmatched(
             connection, admin.tenant_id, added.new_alias_keys
         )

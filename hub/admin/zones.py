@@ -8,9 +8,12 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from pydantic import Field
 
+import risk.sweeps.service as sweeps
 import risk.zones.service as zones_service
 from hub.admin.bodies import Body
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing
+from risk.sql.store import Connection
+from risk.sweeps.model import ZONE_CAUSE, SweepKind
 from risk.zones.model import (
     ADDRESS_CHARS_MAX,
     NAME_CHARS_MAX,
@@ -86,12 +89,14 @@ class ZoneBody(Body):
     """A zone. IP: gateways, proxies. DYNAMIC: asns, locations, proxyType. DYNAMIC_V2: three sides.
 
     asns, locations and ipServiceCategories are `{include, exclude}`, or a list of what is included.
+    sweep: whether live sessions are judged again because of it.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX)]
     type: ZoneType
     usage: Usage = Usage.POLICY
     status: Status = Status.ACTIVE
+    sweep: bool = True
     gateways: Entries = Field(default_factory=list)
     proxies: Entries = Field(default_factory=list)
     asns: ASNSides | ASNs = Field(default_factory=ASNSides)
@@ -101,11 +106,12 @@ class ZoneBody(Body):
 
 
 class ZoneChange(Body):
-    """What to change; lists are replaced as a whole. The type stays."""
+    """What to change; lists are replaced as a whole. The type stays. sweep: as of a zone."""
 
     name: Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX)] | None = None
     usage: Usage | None = None
     status: Status | None = None
+    sweep: bool = True
     gateways: Entries | None = None
     proxies: Entries | None = None
     asns: ASNSides | ASNs | None = None
@@ -159,6 +165,7 @@ async def create_zone(admin: Admin, body: ZoneBody) -> Document:
     zone = zone_of(body, Zone(zone_id=new_id("zon"), name=body.name, type=body.type))
     async with admin.node.database.transaction() as connection:
         stored = await zones_service.put(connection, admin.tenant_id, zone, now=admin.now)
+        await _sweep(connection, admin, None, stored, is_wanted=body.sweep)
     return render(stored)
 
 
@@ -171,6 +178,7 @@ async def replace_zone(admin: Admin, zone_id: str, body: ZoneBody) -> Document:
         stored = await zones_service.change(
             connection, admin.tenant_id, zone_of(body, before), now=admin.now
         )
+        await _sweep(connection, admin, before, stored, is_wanted=body.sweep)
     return render(stored)
 
 
@@ -181,6 +189,7 @@ async def change_zone(admin: Admin, zone_id: str, body: ZoneChange) -> Document:
         stored = await zones_service.change(
             connection, admin.tenant_id, zone_of(body, before), now=admin.now
         )
+        await _sweep(connection, admin, before, stored, is_wanted=body.sweep)
     return render(stored)
 
 
@@ -202,10 +211,38 @@ async def deactivate(admin: Admin, zone_id: str, _body: None) -> Document:
 
 async def _set_status(admin: Admin, zone_id: str, status: Status) -> Document:
     async with admin.node.database.transaction() as connection:
+        before = await zones_service.get(connection, admin.tenant_id, zone_id)
         stored = await zones_service.set_status(
             connection, admin.tenant_id, zone_id, status, now=admin.now
         )
+        await _sweep(connection, admin, before, stored, is_wanted=True)
     return render(stored)
+
+
+async def _sweep(
+    connection: Connection, admin: Admin, before: Zone | None, after: Zone, *, is_wanted: bool
+) -> None:
+    """Have live sessions judged again, when the zone counted before or counts now."""
+    counts = any(each is not None and each.status is Status.ACTIVE for each in (before, after))
+    if is_wanted and counts and _rules(before) != _rules(after):
+        await sweeps.request(
+            connection,
+            admin.tenant_id,
+            SweepKind.SESSIONS,
+            cause=ZONE_CAUSE + after.zone_id,
+            now=admin.now,
+        )
+
+
+def _rules(zone: Zone | None) -> Zone | None:
+    """Return a zone without what only people read."""
+    if zone is None:
+        return None
+    bare = {
+        name: tuple(msgspec.structs.replace(each, reason="", owner="") for each in entries)
+        for name, entries in (("gateways", zone.gateways), ("proxies", zone.proxies))
+    }
+    return msgspec.structs.replace(zone, **bare)
 
 
 async def explain(admin: Admin, zone_id: str, body: ExplainBody) -> Document:

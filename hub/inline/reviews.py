@@ -26,7 +26,7 @@ from risk.contexts.model import Context
 from risk.contexts.stored import restore_context
 from risk.inline.live import Live
 from risk.reviews import store
-from risk.reviews.model import Review, ReviewCause, ReviewDone
+from risk.reviews.model import EDITS, SWEPT, Review, ReviewCause, ReviewDone
 from risk.reviews.service import FINISH_REVIEW, TOPIC
 from risk.verdict import Decision, Scope
 from runtime.errors import Unavailable
@@ -41,7 +41,9 @@ BATCH_MAX: Final = 64
 APPS_MAX: Final = 32
 LOOK_AGAIN_S: Final = 0.5
 #: nothing about the session changed: what it is still allowed is no news
-_OF_NO_CONTEXT: Final = frozenset({ReviewCause.POLICY, ReviewCause.LEVEL})
+_OF_NO_CONTEXT: Final = EDITS | {ReviewCause.LEVEL}
+#: it is the user or the device that is judged, also where the session was never seen in use
+_OF_WHOM: Final = frozenset({ReviewCause.LEVEL, ReviewCause.GROUPS})
 
 log = structlog.get_logger()
 _reviews_total = Counter(
@@ -97,7 +99,7 @@ class Reviews:
                 return 0
             # What was committed with the reviews has to be known here, too.
             await self._node.changes.refresh()
-            if any(each.cause is ReviewCause.POLICY for each in due):
+            if any(each.cause in SWEPT for each in due):
                 await self._node.feed.refresh()
             judged = _once(due)
             await self._prepare([each for each in due if each.review_id in judged])
@@ -170,7 +172,7 @@ class Reviews:
     async def _judge(self, review: Review) -> list[Answer]:
         """Return what becomes of the session; nothing when there is nothing to judge it by.
 
-        After an edit of policies it is asked about for each of its apps.
+        After an edit of policies, zones or groups it is asked about for each of its apps.
         """
         live = await self._evaluator.live.find(review.tenant_id, review.iss, review.sid, None)
         now = self._node.clock.now()
@@ -179,7 +181,7 @@ class Reviews:
         if not live.session.is_live(now):
             return []
         here = _where(review, live)
-        if here is None and review.cause is not ReviewCause.LEVEL:
+        if here is None and review.cause not in _OF_WHOM:
             return []
         at = min(here.at, now) if here is not None and review.context else now
         caller, question = question_of(live.session, here, at)
@@ -199,7 +201,7 @@ def _done(review: Review) -> ReviewDone:
     return ReviewDone(
         tenant_id=review.tenant_id,
         review_id=review.review_id,
-        sweep_id=review.trace_id if review.cause is ReviewCause.POLICY else "",
+        sweep_id=review.trace_id if review.cause in SWEPT else "",
     )
 
 
@@ -215,7 +217,7 @@ def _once(due: Sequence[Review]) -> set[str]:
 
 def _apps(review: Review, live: Live, app: str | None) -> list[str | None]:
     """Return about which apps a session is judged."""
-    if review.cause is not ReviewCause.POLICY or not live.apps:
+    if review.cause not in EDITS or not live.apps:
         return [app]
     return list(sorted(live.apps)[:APPS_MAX])
 

@@ -71,11 +71,15 @@ class EntityView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddedEntity:
-    """The outcome of adding a user or device. new_alias_keys: names nobody had before."""
+    """The outcome of adding a user or device. new_alias_keys: names nobody had before.
+
+    is_regrouped: it was known, and is in other groups now.
+    """
 
     entity_id: str
     created: bool
     new_alias_keys: tuple[str, ...]
+    is_regrouped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

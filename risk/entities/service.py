@@ -89,8 +89,9 @@ async def add_entity(
     created = not owners
     if owners:
         entity_id = owners.pop()
-        await _update(connection, tenant_id, entity_id, facts)
+        is_regrouped = await _update(connection, tenant_id, entity_id, facts)
     else:
+        is_regrouped = False
         entity_id = new_id(ID_PREFIX[kind])
         added = Entity(
             tenant_id=tenant_id,
@@ -112,7 +113,12 @@ async def add_entity(
     if inserted != set(free):
         # Somebody else took one of the names since we looked.
         raise Conflict("One of these identifiers was taken a moment ago.")
-    return AddedEntity(entity_id=entity_id, created=created, new_alias_keys=tuple(free))
+    return AddedEntity(
+        entity_id=entity_id,
+        created=created,
+        new_alias_keys=tuple(free),
+        is_regrouped=is_regrouped,
+    )
 
 
 async def make_entities(
@@ -260,7 +266,8 @@ async def list_views(
 
 async def _update(
     connection: Connection, tenant_id: str, entity_id: str, facts: EntityFacts
-) -> None:
+) -> bool:
+    """Write what is new about an entity; return whether it is in other groups now."""
     stored = (await store.read_entities(connection, tenant_id, entity_ids=[entity_id]))[entity_id]
     updated = replace(
         stored,
@@ -270,8 +277,10 @@ async def _update(
     )
     if updated != stored:
         await store.update_entity(connection, updated)
-    if updated.groups != stored.groups:
+    is_regrouped = set(updated.groups) != set(stored.groups)
+    if is_regrouped:
         await note_changes(connection, GROUPS_KIND, [(tenant_id, entity_id)])
+    return is_regrouped
 
 
 def _check(facts: EntityFacts) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -24,8 +24,18 @@ class ReviewCause(StrEnum):
     PRESENTED = "session.presented"
     #: a policy was edited
     POLICY = "policy.change"
+    #: a zone was edited
+    ZONE = "zone.change"
+    #: its user is in other groups now
+    GROUPS = "groups.change"
     #: the level of its user or device moved
     LEVEL = "level.change"
+
+
+#: noted by sweeps, which count them; their trace is the sweep
+SWEPT: Final = frozenset({ReviewCause.POLICY, ReviewCause.ZONE})
+#: what people edit: there may be many, and everything else comes first
+EDITS: Final = SWEPT | {ReviewCause.GROUPS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,20 @@ async def note_moves(
     return len(noted)
 
 
+async def note_groups(
+    connection: Connection, tenant_id: str, user_id: str, *, now: datetime
+) -> int:
+    """Note the live sessions of a user who is in other groups now; return how many."""
+    live = await sessions_store.live_of_entities(
+        connection, tenant_id, entity_ids={user_id}, now=now, limit=SESSIONS_MAX
+    )
+    noted = [
+        new_review(session, ReviewCause.GROUPS, at=now, trace_id=new_id("chg")) for session in live
+    ]
+    await reviews.note(connection, noted)
+    return len(noted)
+
+
 def _review(session: Session, moved: Mapping[str, Assessment], now: datetime) -> Review:
     made = moved.get(session.user_id)
     if made is None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from risk.reviews.model import Review, ReviewCause
+from risk.reviews.model import EDITS, Review, ReviewCause
 from risk.sql.store import IN_LIST_MAX
 from runtime.database import (
     JSONDocument,
@@ -43,7 +43,7 @@ session_reviews: Final = sa.Table(
 
 _COLUMNS: Final = tuple(column.name for column in session_reviews.columns)
 _ADD: Final = inserts(session_reviews)
-_IS_URGENT: Final = session_reviews.c.cause != ReviewCause.POLICY.value
+_IS_URGENT: Final = session_reviews.c.cause.not_in(sorted(each.value for each in EDITS))
 
 
 def _due(which: sa.ColumnElement[bool]) -> Query:
@@ -57,7 +57,7 @@ def _due(which: sa.ColumnElement[bool]) -> Query:
 
 
 _URGENT: Final = _due(_IS_URGENT)
-_OF_SWEEPS: Final = _due(sa.not_(_IS_URGENT))
+_OF_EDITS: Final = _due(sa.not_(_IS_URGENT))
 _WAITING: Final = Query(
     sa.select(sa.func.count()).select_from(
         sa.select(session_reviews.c.review_id)
@@ -86,10 +86,10 @@ async def add_reviews(connection: AsyncConnection, added: Sequence[Review]) -> N
 
 
 async def system_due_reviews(connection: AsyncConnection, *, limit: int) -> list[Review]:
-    """Return the oldest reviews of all tenants, those of sweeps last. System query."""
+    """Return the oldest reviews of all tenants, those after edits last. System query."""
     rows = list(await _URGENT.rows(connection, at_most=limit))
     if len(rows) < limit:
-        rows += await _OF_SWEEPS.rows(connection, at_most=limit - len(rows))
+        rows += await _OF_EDITS.rows(connection, at_most=limit - len(rows))
     return [_review(row) for row in rows]
 
 

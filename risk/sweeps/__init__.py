@@ -1,1 +1,1 @@
-"""Sweeps: after an edit of policies, sessions and users at risk are judged again, page by page."""
+"""Sweeps: after an edit, live sessions and users at risk are judged again, page by page."""

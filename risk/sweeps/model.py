@@ -14,6 +14,8 @@ SESSIONS_MAX: Final = 256
 #: reviews that wait, beyond which a sweep adds no more: signals' own reviews come through
 WAITING_MAX: Final = 128
 CAUSE_CHARS_MAX: Final = 200
+#: how the cause of a sweep after an edit of a zone begins; its id follows
+ZONE_CAUSE: Final = "zone:"
 
 
 class SweepKind(StrEnum):

@@ -1,6 +1,6 @@
 """Use cases of sweeps: begin one with an edit, take its next page, tell how it went.
 
-    policy written ─▶ request, same transaction ─▶ core, a page at a time ─▶ done
+    policy or zone written ─▶ request, same transaction ─▶ core, a page at a time ─▶ done
       sessions: each live one is noted for review, and judged by an api process
       users:    asked of policy as if they had just come to their level
 
@@ -23,6 +23,7 @@ from risk.sweeps.model import (
     SESSIONS_MAX,
     USERS_MAX,
     WAITING_MAX,
+    ZONE_CAUSE,
     Sweep,
     SweepKind,
     SweepState,
@@ -62,10 +63,11 @@ async def note_sessions(connection: Connection, sweep: Sweep, *, now: datetime) 
     )
     live = [each for each in page if each.is_live(now)][:WAITING_MAX]
     is_last = len(page) < SESSIONS_MAX and len(live) < WAITING_MAX
+    cause = ReviewCause.ZONE if sweep.cause.startswith(ZONE_CAUSE) else ReviewCause.POLICY
     reached = live[-1] if len(live) == WAITING_MAX else page[-1] if page else None
     await reviews_store.add_reviews(
         connection,
-        [new_review(each, ReviewCause.POLICY, at=now, trace_id=sweep.sweep_id) for each in live],
+        [new_review(each, cause, at=now, trace_id=sweep.sweep_id) for each in live],
     )
     moved = replace(
         sweep,

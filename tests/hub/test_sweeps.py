@@ -18,7 +18,16 @@ from risk.sweeps import service, store
 from risk.sweeps.model import WAITING_MAX, SweepKind, SweepState
 from tests.hub.conftest import DEFAULT, ONE_ENGINE, Hub
 from tests.hub.story import IDP, ROSA, TIM, begin
-from tests.hub.test_inline import HOME, OFFICE, SID, STOLEN, Gateway, request_from, state_of
+from tests.hub.test_inline import (
+    HOME,
+    OFFICE,
+    SID,
+    STOLEN,
+    Gateway,
+    request_from,
+    stands_of,
+    state_of,
+)
 
 GLOBAL = "/admin/v1/policies/global-session"
 ENTITY = "/admin/v1/policies/entity-risk"
@@ -202,6 +211,134 @@ async def test_a_sweep_goes_on_after_a_crash_and_never_floods(gateway: Gateway) 
     # A process that died in between left nothing but this; the next one goes on.
     told = (await swept(gateway))["sessions"]
     assert (told["state"], told["looked"]) == ("done", WAITING_MAX + 20 + 2)
+
+
+# --- zones and groups ---------------------------------------------------------------------------
+
+BLOCKED: dict[str, Any] = {
+    "name": "out of business",
+    "type": "IP",
+    "usage": "BLOCKLIST",
+    "gateways": [{"value": f"{HOME}/32"}],
+}
+
+
+async def zone(gateway: Gateway, method: str, path: str = "", body: object = None) -> Any:
+    answer = await gateway.story.admin.request(method, f"/admin/v1/zones{path}", json=body)
+    assert answer.is_success, answer.text
+    await gateway.story.hub.node.feed.refresh()
+    return answer.json() if answer.content else None
+
+
+async def prompts_nobody(gateway: Gateway) -> None:
+    """Let policies leave sessions in peace; what is left is zones."""
+    await edit(gateway, GLOBAL, mode="enforce", rules=[])
+    await swept(gateway)
+    await be_home(gateway)
+
+
+async def states(gateway: Gateway) -> set[str]:
+    return {stand.state for stand in await stands_of(gateway)}
+
+
+async def test_row_20_a_blocklist_stops_idle_sessions_at_once_and_its_end_lets_them_go_on(
+    gateway: Gateway,
+) -> None:
+    await prompts_nobody(gateway)
+    made = await zone(gateway, "POST", body=BLOCKED)
+    told = (await swept(gateway))["sessions"]
+    assert (told["state"], told["cause"], told["acted"]) == ("done", f"zone:{made['id']}", 1)
+    # Nobody asked, and it stands already.
+    assert await states(gateway) == {"denied"}
+    assert await gateway.decision(request_from(HOME)) == "DENY"
+
+    await zone(gateway, "POST", f"/{made['id']}/deactivate")
+    told = (await swept(gateway))["sessions"]
+    assert (told["state"], told["acted"]) == ("done", 0)
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+
+
+async def test_a_zone_that_a_policy_names_ends_idle_sessions_that_come_to_lie_in_it(
+    gateway: Gateway,
+) -> None:
+    await prompts_nobody(gateway)
+    made = await zone(
+        gateway, "POST", body={**BLOCKED, "usage": "POLICY", "gateways": [{"value": "192.0.2.1"}]}
+    )
+    await edit(gateway, GLOBAL, rules=[OUT | {"when": {"zones": {"include": [made["name"]]}}}])
+    await swept(gateway)
+    assert await is_live(gateway)
+    await zone(gateway, "PATCH", f"/{made['id']}", {"gateways": BLOCKED["gateways"]})
+    told = (await swept(gateway))["sessions"]
+    assert (told["cause"], told["acted"]) == (f"zone:{made['id']}", 1)
+    assert not await is_live(gateway)
+
+
+@ONE_ENGINE
+async def test_an_edit_of_a_zone_that_changes_nothing_sweeps_nothing(gateway: Gateway) -> None:
+    before = (await swept(gateway)).get("sessions")
+    made = await zone(gateway, "POST", body={**BLOCKED, "status": "INACTIVE"})
+    path = f"/{made['id']}"
+    await zone(gateway, "PATCH", path, {"gateways": [{"value": OFFICE}]})
+    await zone(gateway, "PATCH", path, {"status": "ACTIVE", "sweep": False})
+    reason = [{"value": OFFICE, "reason": "asked by legal"}]
+    await zone(gateway, "PATCH", path, {"gateways": reason})
+    assert (await swept(gateway)).get("sessions") == before
+    wrong = await gateway.story.admin.patch(f"/admin/v1/zones{path}", json={"sweep": "no"})
+    assert wrong.status_code == 400
+
+
+async def regroup(gateway: Gateway, *groups: str) -> None:
+    body = {"identifiers": [{"format": "email", "email": ROSA}], "groups": list(groups)}
+    await gateway.story.post("/admin/v1/users", body)
+
+
+async def reviewed(gateway: Gateway) -> int:
+    reviews: Reviews = state_of(gateway.story.hub).reviews
+    count = await reviews.work_off()
+    await gateway.settle()
+    return count
+
+
+async def test_who_comes_to_another_group_is_judged_by_its_rules_at_once(gateway: Gateway) -> None:
+    """Also where the session was never seen in use; nobody else is."""
+    await prompts_nobody(gateway)
+    phone = {"iss": IDP, "user": f"email:{ROSA}"}
+    assert (await gateway.story.admin.put("/v1/sessions/phone", json=phone)).is_success
+    await edit(gateway, GLOBAL, rules=[OUT | {"when": {"groups": {"include": ["leavers"]}}}])
+    await swept(gateway)
+    assert await is_live(gateway)
+
+    await regroup(gateway, "sales", "leavers")
+    assert await reviewed(gateway) == 2
+    assert not await is_live(gateway)
+    assert not (await gateway.story.get(f"/v1/sessions/phone?iss={IDP}"))["live"]
+    tims = await gateway.story.get(f"/v1/sessions/sid-tim?iss={IDP}")
+    assert tims["live"]
+    # The same groups again, in whatever order, are no edit.
+    await regroup(gateway, "leavers", "sales")
+    assert await reviewed(gateway) == 0
+
+
+async def test_who_leaves_a_group_that_policy_spared_is_contained(gateway: Gateway) -> None:
+    await regroup(gateway, "board")
+    spared = {
+        "name": "all-but-the-board",
+        "priority": 1,
+        "level": "HIGH",
+        "groups": {"exclude": ["board"]},
+        "actions": ["QUARANTINE"],
+    }
+    await edit(gateway, ENTITY, rules=[spared])
+    await at_risk(gateway)
+    assert await containments(gateway) == []
+    await regroup(gateway, "sales")
+    await gateway.story.hub.settle()
+    (contained,) = await containments(gateway)
+    assert (contained["user_id"], contained["actions"]) == (
+        gateway.story.ids["rosa"],
+        ["QUARANTINE"],
+    )
 
 
 # --- users --------------------------------------------------------------------------------------
