@@ -15,11 +15,21 @@ from starlette.types import ASGIApp, Message
 from hub.tenancy import DEFAULT_TENANT
 from runtime.egress import EgressRules
 from runtime.errors import Unavailable
-from runtime.outbound import OutboundRequest
+from runtime.outbound import TIMEOUT_S, OutboundRequest
 from runtime.pinned import PinnedOutbound
 
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
+
+
+def tenant_url(url: str, tenant_id: str) -> str:
+    """Return the issuer URL of a tenant. Raises ValueError when the URL is that of another one."""
+    base, separator, named = url.rstrip("/").partition("/t/")
+    if tenant_id in {DEFAULT_TENANT, named}:
+        return url.rstrip("/")
+    if separator:
+        raise ValueError(f"{url} is the tenant {named}, not {tenant_id}")
+    return f"{base}/t/{tenant_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +43,9 @@ class Reply:
 class AdminClient(Protocol):
     """Sends admin requests."""
 
-    async def request(self, method: str, path: str, body: object = None) -> Reply:
+    async def request(
+        self, method: str, path: str, body: object = None, *, timeout_s: float = TIMEOUT_S
+    ) -> Reply:
         """Return the answer to one request; path begins with /admin/v1 or /v1."""
         ...
 
@@ -48,7 +60,9 @@ class RemoteClient:
         rules = EgressRules(dev_insecure=True, allow=EVERYWHERE, extra_ca=extra_ca)
         self._outbound = PinnedOutbound(rules)
 
-    async def request(self, method: str, path: str, body: object = None) -> Reply:
+    async def request(
+        self, method: str, path: str, body: object = None, *, timeout_s: float = TIMEOUT_S
+    ) -> Reply:
         """Send one request. Raises Unavailable, also when the answer is no JSON."""
         answer = await self._outbound.send(
             OutboundRequest(
@@ -59,6 +73,7 @@ class RemoteClient:
                     "content-type": "application/json",
                 },
                 body=b"" if body is None else msgspec.json.encode(body),
+                timeout_s=timeout_s,
                 body_bytes_max=ANSWER_BYTES_MAX,
             )
         )
@@ -82,7 +97,14 @@ class LocalClient:
         self._app = app
         self._prefix = "" if tenant_id == DEFAULT_TENANT else f"/t/{tenant_id}"
 
-    async def request(self, method: str, path: str, body: object = None) -> Reply:
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        timeout_s: float = TIMEOUT_S,  # noqa: ARG002 - the routes have limits of their own
+    ) -> Reply:
         """Run one request through the application."""
         path, _, query = path.partition("?")
         raw = b"" if body is None else msgspec.json.encode(body)

@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from hub.admin.bodies import Body
-from hub.admin.client import AdminClient, LocalClient, RemoteClient
+from hub.admin.client import AdminClient, LocalClient, RemoteClient, tenant_url
 from hub.admin.feed_import import add_feed_commands
 from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
 from hub.admin.mapping_test import add_mapping_commands
@@ -32,6 +32,7 @@ from hub.settings import load_settings
 from hub.tenancy import DEFAULT_TENANT
 from runtime.errors import Unavailable
 from runtime.logs import configure_logs
+from runtime.outbound import TIMEOUT_S
 from runtime.pinned import PinnedOutbound
 
 URL = Annotated[str | None, typer.Option("--url", help="Issuer URL of a running hub.")]
@@ -58,6 +59,12 @@ COLUMNS: Final = (
 COLUMN_GAP: Final = "  "
 ERROR: Final = 400
 LIST_ITEMS_MAX: Final = 1_000
+UNAUTHORIZED: Final = 401
+HOW_TO_A_TOKEN: Final = (  # noqa: S105 - no secret, but how to get one
+    "Make one where the hub runs: signalhub client add name=me scopes=admin.read,admin.write"
+    " --only token"
+)
+HOW_TO_REACH: Final = "Is the hub running there, and is this its issuer URL?"
 
 
 def register(app: typer.Typer) -> None:
@@ -277,7 +284,7 @@ def _call_list(
     return {**page, "items": items}
 
 
-def _call(
+def _call(  # noqa: PLR0913 - a part of the request each, most by name
     method: str,
     path: str,
     body: object,
@@ -285,15 +292,16 @@ def _call(
     url: str | None,
     token: str | None,
     tenant: str,
+    timeout_s: float = TIMEOUT_S,
 ) -> Any:
     async def run() -> Any:
         async with _client(url=url, token=token, tenant=tenant) as client:
-            return await client.request(method, path, body)
+            return await client.request(method, path, body, timeout_s=timeout_s)
 
     try:
         reply = asyncio.run(run())
     except Unavailable as error:
-        _fail(f"{url}: {error.detail}" if url else error.detail)
+        _fail(f"{url}: {error.detail} {HOW_TO_REACH}" if url else error.detail)
     except SchemaMismatch as error:
         _fail(str(error))
     if reply.status >= ERROR:
@@ -303,6 +311,8 @@ def _call(
             f"  {item.get('pointer') or item.get('parameter')}: {item['detail']}"
             for item in problem.get("errors", [])
         ]
+        if url is not None and reply.status == UNAUTHORIZED:
+            lines.append(HOW_TO_A_TOKEN)
         _fail("\n".join(lines))
     return reply.document
 
@@ -310,9 +320,15 @@ def _call(
 @asynccontextmanager
 async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIterator[AdminClient]:
     if url is not None:
+        if not token:
+            _fail(f"--url needs --token. {HOW_TO_A_TOKEN}")
+        try:
+            base = tenant_url(url, tenant)
+        except ValueError as error:
+            _fail(f"--url and --tenant disagree: {error}")
         # Where the hub runs elsewhere there need be no other setting of it.
         extra_ca = os.environ.get(f"{SETTING_PREFIX}EXTRA_CA")
-        remote = RemoteClient(url, token or "", extra_ca=extra_ca)
+        remote = RemoteClient(base, token, extra_ca=extra_ca)
         try:
             yield remote
         finally:

@@ -1,13 +1,14 @@
-"""`signalhub policy preset` and `replay`: what goes beyond a body sent and an answer shown."""
+"""`signalhub policy preset`, `replay`, `sweeps`: beyond a body sent and an answer shown."""
 
 # No deferred annotations here: the command line is read from them.
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from hub.admin.kinds import PREFIX
+from hub.replays import LIMIT_S
 from hub.tenancy import DEFAULT_TENANT
 
 URL = Annotated[str | None, typer.Option("--url", help="Issuer URL of a running hub.")]
@@ -19,6 +20,10 @@ Call = Callable[..., Any]
 Read = Callable[[Path], dict[str, Any]]
 Show = Callable[..., None]
 PATH: Final = f"{PREFIX}/policies"
+#: what `policy show` prints and nobody sets
+READ_ONLY: Final = frozenset({"version", "skipped", "warnings"})
+#: the hub's own limit, and the way
+REPLAY_TIMEOUT_S: Final = LIMIT_S + 30
 #: what is printed of a replay: of policies asked about requests, and of entity risk
 OF_REQUESTS: Final = ("contexts", "prompts", "denials", "logouts", "users")
 OF_USERS: Final = ("changes", "logouts", "quarantines", "prompts", "alerts", "users")
@@ -54,13 +59,56 @@ def add_replay(group: typer.Typer, call: Call, read: Read, show: Show) -> None:
         days: Annotated[int, typer.Option(help="How far back.")] = 7,
         as_json: JSON_OUT = False,
     ) -> None:
-        document = {"policy": read(file), "days": days}
-        answer = call("POST", f"{PATH}:replay", document, url=url, token=token, tenant=tenant)
+        # As `policy show` prints it, with what nobody sets.
+        policy = {name: value for name, value in read(file).items() if name not in READ_ONLY}
+        answer = call(
+            "POST",
+            f"{PATH}:replay",
+            {"policy": policy, "days": days},
+            url=url,
+            token=token,
+            tenant=tenant,
+            timeout_s=REPLAY_TIMEOUT_S,
+        )
         if as_json:
             show(answer, as_json=True)
             return
         for line in told(answer):
             typer.echo(line)
+
+
+def add_sweeps(group: typer.Typer, call: Call, _read: Read, show: Show) -> None:
+    """Add `sweeps` to a command group."""
+
+    @group.command("sweeps", help="Tell how far the judging again after the last edits came.")
+    def sweeps(
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+        *,
+        as_json: JSON_OUT = False,
+    ) -> None:
+        answer = call("POST", f"{PATH}:sweeps", None, url=url, token=token, tenant=tenant)
+        if as_json:
+            show(answer, as_json=True)
+            return
+        for line in told_sweeps(answer["items"]):
+            typer.echo(line)
+
+
+def told_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the last sweeps as lines for people."""
+    if not sweeps:
+        return ["none: no policy or zone was edited since the database was made"]
+    row = ("{:<10}{:<9}" + "{:>8}" * 3 + "  {:<20}{}").format
+    lines = [row("kind", "state", "looked", "acted", "would", "edited at", "cause")]
+    for each in sweeps:
+        counts = (each["looked"], each["acted"], each["would_have"])
+        asked_at = str(each["requested_at"])[:19]
+        lines.append(row(each["kind"], each["state"], *map(str, counts), asked_at, each["cause"]))
+    if any(each["state"] == "running" for each in sweeps):
+        lines.append("running: the hub takes the next page twice a second while it is served")
+    return lines
 
 
 def told(answer: Mapping[str, Any]) -> list[str]:
@@ -73,6 +121,11 @@ def told(answer: Mapping[str, Any]) -> list[str]:
     lines = [row("day", *columns)]
     lines += [row(day["day"], *(str(day[name]) for name in columns)) for day in answer["days"]]
     lines += [row("all", *total), ""]
+    if not answer[what]:
+        lines.append(
+            f"nothing was recorded in {answer['since_days']} days:"
+            + (" no user's level moved" if of_users else " no session asked and nobody signed in")
+        )
     if of_users:
         lines.append(f"held by the guard for a person: {answer['held_by_guard']}")
     else:
@@ -90,4 +143,5 @@ SPECIAL_ACTIONS: Final[
 ] = {
     ("policies", "preset"): add_preset,
     ("policies", "replay"): add_replay,
+    ("policies", "sweeps"): add_sweeps,
 }
