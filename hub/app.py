@@ -56,7 +56,7 @@ from hub.oauth.proving import Prover
 from hub.oauth.routes import REVOCATIONS, OAuthDeps
 from hub.oauth.store import list_revoked, list_servers
 from hub.oauth.tokens import AccessTokens, Clients, caller_of
-from hub.operations import PUT_SESSION
+from hub.operations import PUT_SESSION, SETTLE_STEP_UP
 from hub.replays import Replays
 from hub.sign_ins import http as sign_ins
 from hub.sign_ins.assembly import open_history, open_sign_ins
@@ -305,6 +305,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         ip_claims=IPClaims(node.database, node.changes),
         reporter_of=partial(_reporter_of, app.state.receivers.profiles),
         put_session=PUT_SESSION,
+        settle_step_up=SETTLE_STEP_UP,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,12 +20,15 @@ import transmitters
 from actions.messages import Event
 from hub import logouts, user_logouts
 from hub.alerting import TELL_ALERT
+from hub.lowered import tell_lowered
 from hub.pipeline import lock_tenants
 from hub.session_logouts import log_out_sessions
 from receivers.upstreams.model import Settlement as UpstreamSettlement
 from receivers.upstreams.store import get_upstream
 from risk.inline.model import SessionLogout, Settled, Stand
 from risk.inline.service import register_contexts
+from risk.inline.step_ups import PASSED, StepUp
+from risk.sessions import store as sessions_store
 from risk.sessions.model import PutSession, PutSessionResult
 from runtime.ids import new_id
 from runtime.writer import Operation
@@ -41,6 +45,14 @@ async def _put_sessions(
     await lock_tenants(connection, {item.tenant_id for item in items})
     results = await risk.PUT_SESSION.handle(connection, items)
     await register_contexts(connection, items, results)
+    await _tell_lowered(
+        connection,
+        [
+            (item.tenant_id, item.iss, item.sid, item.now)
+            for item, result in zip(items, results, strict=True)
+            if item.context is not None and not result.refusal and not result.created
+        ],
+    )
     for item, result in zip(items, results, strict=True):
         if result.new_alias_keys:
             await receivers.inbox.store.requeue_unmatched(
@@ -49,7 +61,37 @@ async def _put_sessions(
     return results
 
 
+async def _tell_lowered(
+    connection: AsyncConnection, proven: Sequence[tuple[str, str, str, datetime]]
+) -> None:
+    """Say whose risk is over. proven: tenant, issuer, sid of sessions, and when it is."""
+    for tenant_id in sorted({each[0] for each in proven}):
+        mine = [each for each in proven if each[0] == tenant_id]
+        found = await sessions_store.find_sessions(
+            connection, tenant_id, keys={(iss, sid) for _, iss, sid, _ in mine}
+        )
+        now = max(each[3] for each in mine)
+        await tell_lowered(connection, tenant_id, list(found.values()), now=now)
+
+
+async def _settle_step_ups(connection: AsyncConnection, items: Sequence[StepUp]) -> Sequence[str]:
+    """Note how step-ups ended; who proved themselves may have ended the risk of the session."""
+    refusals = await risk.SETTLE_STEP_UP.handle(connection, items)
+    await _tell_lowered(
+        connection,
+        [
+            (item.tenant_id, item.iss, item.sid, item.at)
+            for item, refusal in zip(items, refusals, strict=True)
+            if not refusal and item.outcome == PASSED
+        ],
+    )
+    return refusals
+
+
 PUT_SESSION: Final = replace(risk.PUT_SESSION, handle=_put_sessions)
+SETTLE_STEP_UP: Final = replace(
+    risk.SETTLE_STEP_UP, handle=_settle_step_ups, wakes=("changes", "signals")
+)
 
 
 async def _settle_stands(connection: AsyncConnection, items: Sequence[Stand]) -> Sequence[Settled]:
@@ -124,7 +166,9 @@ SETTLE_UPSTREAM: Final = replace(
 )
 
 
-_ENRICHED: Final = {one.name: one for one in (PUT_SESSION, SETTLE, SETTLE_UPSTREAM, logouts.SETTLE)}
+_ENRICHED: Final = {
+    one.name: one for one in (PUT_SESSION, SETTLE, SETTLE_STEP_UP, SETTLE_UPSTREAM, logouts.SETTLE)
+}
 
 
 def all_operations() -> tuple[Operation[Any, Any], ...]:

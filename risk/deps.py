@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from risk.inline.service import SETTLE_STEP_UP
+from risk.inline.step_ups import StepUp
 from risk.ips.memory import IPClaims
 from risk.ips.model import Reporter
 from risk.ips.throttle import Refusals
@@ -43,7 +45,7 @@ class RiskDeps:
     has_app: whether an app of this id exists. ip_claims: what is said of addresses.
     reporter_of: (tenant, client id) to what the client's word about addresses counts. put_session:
     writes a session; whoever replaces it does so to let signals that wait for `new_alias_keys` be
-    assessed in the same transaction.
+    assessed in the same transaction. settle_step_up: hears how one ended, and what ends with it.
     """
 
     db: Database
@@ -61,3 +63,4 @@ class RiskDeps:
     reporter_of: Callable[[str, str], Awaitable[Reporter]]
     ip_refusals: Refusals = field(default_factory=Refusals)
     put_session: Operation[PutSession, PutSessionResult] = PUT_SESSION
+    settle_step_up: Operation[StepUp, str] = SETTLE_STEP_UP

@@ -26,6 +26,7 @@ from risk.levels import service as levels
 from risk.levels import store as levels_store
 from risk.levels.model import LINKED, caps_of_tenant
 from risk.levels.service import Change, Trigger
+from risk.lowering import without_early_relief
 from risk.mappings.service import MappingCache
 from risk.model import (
     ADMIN_PIN_LIFE,
@@ -220,7 +221,9 @@ async def _assess_tenant(
 ) -> tuple[list[Assessment], list[SignalMark], int]:
     speaking = [each for each in drafted if each.drafts]
     known = await _look_up(connection, tenant_id, speaking, now=now)
-    placed = [placement.place(each, known) for each in drafted]
+    placed = await without_early_relief(
+        connection, tenant_id, [placement.place(each, known) for each in drafted]
+    )
     await entities_store.lock_entities(
         connection, tenant_id, entity_ids={each.device_id for each in placed if each.device_id}
     )

@@ -32,6 +32,7 @@ from risk.inline.model import (
     StandState,
     worst_level,
 )
+from risk.model import Level
 from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedContext, encode
@@ -71,6 +72,15 @@ class Case:
         """Whether this context was never judged for this app, as far as this process knows."""
         asked = (self.key, self.situation.facts.app_id)
         return self.situation.here is not None and asked not in self.live.noted
+
+    @property
+    def is_found_at_high(self) -> bool:
+        """Whether this context is at HIGH for the first time, as far as this process knows.
+
+        It may have been judged at less before.
+        """
+        is_high = self.situation.here is not None and self.judged.level is Level.HIGH
+        return is_high and self.key not in self.live.at_high
 
     @property
     def is_newly_proven(self) -> bool:

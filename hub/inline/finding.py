@@ -13,6 +13,11 @@ from ssf.events.caep import RiskLevelChange
 from ssf.events.registry import render_event
 
 
+def finding_prefix(session_id: str) -> str:
+    """Return how the `jti` of each finding about a session begins; the context key ends it."""
+    return f"session:{session_id}:"
+
+
 def finding_of(case: Case, trace_id: str | None) -> AcceptedSET:
     """Return the signal that a session is at high risk; a repeat about the context is a duplicate.
 
@@ -30,7 +35,7 @@ def finding_of(case: Case, trace_id: str | None) -> AcceptedSET:
     return own_signal(
         tenant_id=session.tenant_id,
         iss=SESSIONS_ISSUER,
-        jti=f"session:{session.session_id}:{case.key}",
+        jti=finding_prefix(session.session_id) + case.key,
         event_type=RiskLevelChange.type_uri,
         subject={"format": "complex", "session": key},
         payload=msgspec.json.encode(render_event(event)),

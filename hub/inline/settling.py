@@ -34,7 +34,6 @@ from risk.baselines.memory import Recorder
 from risk.inline.forks import spot_of
 from risk.inline.live import Live
 from risk.inline.model import STATE_OF, STEP_UP_LIFE, SessionLogout, StandState, outdoes
-from risk.model import Level
 from risk.verdict import Decision
 from runtime.errors import Unavailable
 from runtime.ids import new_id
@@ -86,8 +85,9 @@ class Settling:
             self._behind.note(alert)
         if case.is_first:
             self._behind.note(recorded_of(case))
-            if case.judged.level is Level.HIGH:
-                self._behind.note(finding_of(case, answer.trace_id))
+        if case.is_found_at_high:
+            case.live.find_at_high(case.key)
+            self._behind.note(finding_of(case, answer.trace_id))
         if verdict.decision is not Decision.TERMINATE:
             self._log_out(case, logout_of(case, answer.trace_id))
         if verdict.decision is not Decision.ALLOW:

@@ -1,4 +1,4 @@
-"""Named queries that put signals back into the inbox."""
+"""Named queries that put signals back into the inbox, and find them by their names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,33 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from receivers.model import SignalState
+from receivers.model import ProviderMode, SignalState
 from receivers.store import KEYS_PER_STATEMENT, in_state, signals, unmatched_aliases
 from runtime.database import chunks
+
+
+async def enforced_jtis(
+    connection: AsyncConnection,
+    tenant_id: str,
+    iss: str,
+    *,
+    signal_ids: Iterable[str],
+    jtis: Iterable[str],
+) -> set[str]:
+    """Return what an issuer's signals with effects are called: those of these ids, or so called."""
+    found: set[str] = set()
+    for column, values in ((signals.c.signal_id, signal_ids), (signals.c.jti, jtis)):
+        for some in chunks(sorted(set(values)), KEYS_PER_STATEMENT):
+            rows = await connection.execute(
+                sa.select(signals.c.jti).where(
+                    signals.c.tenant_id == tenant_id,
+                    signals.c.iss == iss,
+                    signals.c.mode == ProviderMode.ENFORCE.value,
+                    column.in_(some),
+                )
+            )
+            found.update(rows.scalars())
+    return found
 
 
 async def requeue_unmatched(

@@ -49,7 +49,7 @@ class Live:
     were recorded. learned: context keys that entered the user's baseline. proven: when the key of
     the session was last shown, by context key. posture: what providers report of its device.
     apps: that it is used for, in whatever process. logged_out: (context key, apps) whose logouts
-    were ordered. read_at: when this was read, by `time.monotonic`.
+    were ordered. at_high: context keys that were found at HIGH, and told. read_at: when this was read, by `time.monotonic`.
     """
 
     session: Session
@@ -63,6 +63,7 @@ class Live:
     noted: tuple[tuple[str, str | None], ...] = ()
     posture: tuple[Reported, ...] = ()
     logged_out: tuple[tuple[str, tuple[str, ...] | None], ...] = ()
+    at_high: tuple[str, ...] = ()
     asked_last: Hashable = None
     is_stale: bool = False
     read_at: float = field(default_factory=time.monotonic)
@@ -122,6 +123,10 @@ class Live:
         self.logged_out = (*self.logged_out, (key, app_ids))[-NOTED_MAX:]
         return True
 
+    def find_at_high(self, key: str) -> None:
+        """Remember that a context was found at HIGH, and told."""
+        self.at_high = (*self.at_high, key)[-NOTED_MAX:]
+
     def prove(self, key: str, at: datetime) -> None:
         """Note that a context has shown the key of the session."""
         self.proven = {**self.proven, key: at}
@@ -158,7 +163,7 @@ class Live:
         """Take over what only this process saw of the session, and what is still to be written."""
         self.trail, self.apps = before.trail, shared(self.apps | before.apps)
         self.learned, self.noted = before.learned, before.noted
-        self.logged_out = before.logged_out
+        self.logged_out, self.at_high = before.logged_out, before.at_high
         self.pending = tuple(key for key in before.pending if key not in self.met)
         for key in self.pending:
             self.met[key] = before.met[key]

@@ -9,7 +9,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from risk.deps import RiskDeps
-from risk.inline.service import SETTLE_STEP_UP
 from risk.inline.step_ups import STEP_UP_REFUSALS, parse_step_up
 from risk.routes import json_object, session_issuer
 from runtime.caller import Caller
@@ -36,7 +35,7 @@ async def settle_step_up(request: Request) -> Response:
         step_up_id=request.path_params["step_up_id"],
         now=deps.clock.now(),
     )
-    refusal = await deps.writer.submit(SETTLE_STEP_UP, word)
+    refusal = await deps.writer.submit(deps.settle_step_up, word)
     if refusal:
         raise STEP_UP_REFUSALS[refusal]
     return Response(status_code=NO_CONTENT, headers={"cache-control": "no-store"})
