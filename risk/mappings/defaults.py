@@ -17,6 +17,7 @@ from risk.catalogue import (
     PHISHING_RESISTANT_SIGN_IN,
     SESSION_RISK_LOWERED,
     SESSIONS_REVOKED,
+    SESSIONS_SECURED,
 )
 from risk.mappings.model import (
     Clear,
@@ -113,6 +114,8 @@ def _nothing(event_type: str, name: str) -> Mapping:
 
 
 _SESSION: Final = _word("principal", "SESSION")
+#: what ends the risk of a session, and what it led to for its user
+_OF_SESSIONS: Final = (SESSION_RISK_LOWERED, SESSIONS_SECURED)
 _CANNOT_BE_PHISHED: Final = Clear(remedy=PHISHING_RESISTANT_SIGN_IN, about="user")
 #: OpenID EAP ACR values; RFC 8176 has no word but that of a key in hardware
 _PHISHING_RESISTANT: Final = (
@@ -186,12 +189,14 @@ _CAEP: Final = (
                         about="user",
                         level="MEDIUM",
                         reason="{risk_reason}",
+                        clears_on=_OF_SESSIONS,
                     ),
                     Raise(
                         detection="session_risk",
                         about="session",
                         level="HIGH",
                         reason="{risk_reason}",
+                        clears_on=_OF_SESSIONS,
                     ),
                 ),
                 subject="session",

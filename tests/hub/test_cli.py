@@ -314,3 +314,52 @@ def test_the_first_start_is_a_working_hub(hub_process: Served) -> None:
     assert ready.status_code == 200
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert "server" not in answer.headers
+
+
+def test_sweeps_and_replays_of_a_running_hub_from_afar_and_on_its_database(
+    hub_process: Served,
+) -> None:
+    """What is shown can be tried as it is, and the tenant counts from afar as well."""
+    shell = hub_process.shell
+    far = ("--url", hub_process.issuer, "--token", hub_process.token)
+    shell.good("zone", "add", "name=home", "type=IP", 'gateways=[{"value": "192.0.2.1"}]', *far)
+    file = shell.folder / "shown.json"
+    for place in (far, ()):
+        told = shell.run("policy", "sweeps", *place)
+        assert told.code == 0, told.err
+        assert told.out.splitlines()[0].split()[:2] == ["kind", "state"]
+        assert "zone:zon_" in told.out
+        items = shell.good("policy", "sweeps", "--json", *place)["items"]
+        assert [each["kind"] for each in items if each["cause"].startswith("zone:")] == ["sessions"]
+        for name in ("global-session", "session-protection", "entity-risk"):
+            file.write_text(json.dumps(shell.good("policy", "show", name, *place)))
+            tried = shell.run("policy", "replay", str(file), *place)
+            assert tried.code == 0, tried.err
+            assert "nothing was recorded in 7 days" in tried.out
+    elsewhere = shell.run("policy", "sweeps", *far, "--tenant", "nobody")
+    assert (elsewhere.code, elsewhere.out) == (2, "")
+    assert "404" in elsewhere.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--url", "http://127.0.0.1:1"), ["--url needs --token", "signalhub client add"]),
+        (("--url", "http://127.0.0.1:1", "--token", "x"), ["Is the hub running there"]),
+        (("--url", "http://h/t/a", "--token", "x", "--tenant", "b"), ["disagree", "tenant a"]),
+        (("surprise",), ["surprise"]),
+    ],
+)
+def test_sweeps_that_cannot_be_told_say_what_to_do(
+    shell: Shell, arguments: tuple[str, ...], words: list[str]
+) -> None:
+    told = shell.run("policy", "sweeps", *arguments)
+    assert (told.code, told.out) == (2, "")
+    assert [word for word in words if word not in told.err] == []
+
+
+def test_a_token_that_is_not_good_there_says_how_to_get_one(hub_process: Served) -> None:
+    far = ("--url", hub_process.issuer, "--token", "wrong")
+    told = hub_process.shell.run("policy", "sweeps", *far)
+    assert told.code == 2
+    assert "signalhub client add" in told.err

@@ -256,3 +256,15 @@ def test_nothing_occurs_later_than_we_heard_of_it() -> None:
     assert naming.occurred_at(ahead) == NOW
     behind = signal(CAEP + "session-revoked", iss=IDP, at=NOW - hours(5))
     assert naming.occurred_at(behind) == NOW - hours(5)
+
+
+def test_what_a_session_leads_to_ends_as_the_catalogue_says() -> None:
+    """Nothing but a person's word ended it: the mapping left the remedies out."""
+    found = [
+        each
+        for each in drafts(CAEP + "risk-level-change", level_change("SESSION", "HIGH"))
+        if isinstance(each, DetectionDraft)
+    ]
+    assert [each.name for each in found] == ["session_influenced_user_risk", "session_risk"]
+    for each in found:
+        assert each.clears_on == catalogue.finding_type(each.name).clears_on
