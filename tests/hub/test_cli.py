@@ -335,7 +335,7 @@ def test_sweeps_and_replays_of_a_running_hub_from_afar_and_on_its_database(
             file.write_text(json.dumps(shell.good("policy", "show", name, *place)))
             tried = shell.run("policy", "replay", str(file), *place)
             assert tried.code == 0, tried.err
-            assert "nothing was recorded in 7 days" in tried.out
+            assert tried.out.splitlines()[0].split()[0] == "day"
     elsewhere = shell.run("policy", "sweeps", *far, "--tenant", "nobody")
     assert (elsewhere.code, elsewhere.out) == (2, "")
     assert "404" in elsewhere.err
