@@ -49,7 +49,8 @@ class Live:
     were recorded. learned: context keys that entered the user's baseline. proven: when the key of
     the session was last shown, by context key. posture: what providers report of its device.
     apps: that it is used for, in whatever process. logged_out: (context key, apps) whose logouts
-    were ordered. at_high: context keys that were found at HIGH, and told. read_at: when this was read, by `time.monotonic`.
+    were ordered. at_high: context keys that were found at HIGH, and told. read_at: when this was
+    read, by `time.monotonic`.
     """
 
     session: Session

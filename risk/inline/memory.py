@@ -262,7 +262,7 @@ class LiveSessions:
         self._held.move_to_end(key)
         self._index.add(key, live.session)
         while len(self._held) > self._held_max:
-            oldest, gone = self._held.popitem(last=False)
+            _, gone = self._held.popitem(last=False)
             self._index.drop(gone.session)
 
     def _key(
