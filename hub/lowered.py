@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.inline.finding import OWN_ISSUER, finding_prefix
+from hub.inline.finding import finding_prefix
 from hub.own_signal import own_signal
 from receivers.inbox.store import enforced_jtis
 from receivers.model import AcceptedSET
@@ -26,7 +26,7 @@ from risk.catalogue_reported import SESSION_RISK
 from risk.findings import store as findings_store
 from risk.inline import store as stands_store
 from risk.inline.model import Stand, StandState
-from risk.model import SIGHTINGS_MAX, Level, SignalMode
+from risk.model import SESSIONS_ISSUER, SIGHTINGS_MAX, Level, SignalMode
 from risk.policy import PolicyMode
 from risk.sessions.model import Session
 from runtime.clock import epoch_s
@@ -59,7 +59,7 @@ async def tell_lowered(
         found = await enforced_jtis(
             connection,
             tenant_id,
-            OWN_ISSUER,
+            SESSIONS_ISSUER,
             signal_ids=seen,
             jtis=[prefix + key for key in settled],
         )
@@ -80,7 +80,8 @@ async def _sightings(
     return {
         each.entity_id: [seen.signal_id for seen in each.sightings]
         for each in active
-        if (each.name, each.issuer, each.mode) == (SESSION_RISK, OWN_ISSUER, SignalMode.ENFORCE)
+        if (each.name, each.issuer, each.mode)
+        == (SESSION_RISK, SESSIONS_ISSUER, SignalMode.ENFORCE)
     }
 
 
@@ -102,7 +103,7 @@ def _lowered(session: Session, keys: Sequence[str], now: datetime) -> AcceptedSE
     key = {"format": "iss_sub", "iss": session.iss, "sub": session.sid}
     return own_signal(
         tenant_id=session.tenant_id,
-        iss=OWN_ISSUER,
+        iss=SESSIONS_ISSUER,
         jti=f"session_lowered:{session.session_id}:{of_keys}",
         event_type=RiskLevelChange.type_uri,
         subject={"format": "complex", "session": key},
