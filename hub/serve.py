@@ -66,10 +66,6 @@ def _serve(settings: Settings, run_dir: Path, metrics_dir: Path) -> None:
     from hub.process import load_roles, run_process, settle_memory  # noqa: PLC0415
     from hub.supervisor import Supervisor  # noqa: PLC0415
 
-    if values.ValueClass is values.MutexValue:
-        raise RuntimeError(
-            "prometheus_client was imported too early: each process would count alone"
-        )
     check_certificate(settings)
     made_up = MadeUp()
     key = secret_key(settings, made_up)
@@ -85,6 +81,10 @@ def _serve(settings: Settings, run_dir: Path, metrics_dir: Path) -> None:
     )
     _announce(settings, issuer, made_up)
     load_roles()
+    if values.ValueClass is values.MutexValue:
+        raise RuntimeError(
+            "prometheus_client was imported too early: each process would count alone"
+        )
     for file in metrics_dir.iterdir():
         # The supervisor counts nothing.
         file.unlink()

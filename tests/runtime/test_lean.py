@@ -267,11 +267,17 @@ async def test_a_quick_receiver_needs_few_connections(patient: LeanOutbound) -> 
 async def test_whoever_gives_up_waiting_for_a_connection_takes_it_from_nobody(
     patient: LeanOutbound,
 ) -> None:
-    async with serving([ACCEPTED] * 40 + [stay]) as server:
+    given_up = asyncio.Event()
+
+    async def wait_for_it(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await given_up.wait()
+
+    async with serving([wait_for_it] + [ACCEPTED] * 40 + [stay]) as server:
         sent = [asyncio.create_task(patient.send(post(server))) for _ in range(8)]
         await until(lambda: server.opened == CONNECTIONS_AT_ONCE)
         for one in sent[3:6]:
             one.cancel()
+        given_up.set()
         answers = await asyncio.gather(*sent, return_exceptions=True)
         assert [isinstance(one, asyncio.CancelledError) for one in answers[3:6]] == [True] * 3
         assert [getattr(one, "status", one) for one in answers[:3] + answers[6:]] == [202] * 5
