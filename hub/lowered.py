@@ -13,12 +13,10 @@ import hashlib
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.inline.finding import finding_prefix
-from hub.own_signal import own_signal
+from hub.inline.finding import finding_prefix, signal_about
 from receivers.inbox.store import enforced_jtis
 from receivers.model import AcceptedSET
 from receivers.store import add_to_inbox
@@ -31,7 +29,6 @@ from risk.policy import PolicyMode
 from risk.sessions.model import Session
 from runtime.clock import epoch_s
 from ssf.events.caep import RiskLevelChange
-from ssf.events.registry import render_event
 
 log = structlog.get_logger()
 
@@ -100,14 +97,10 @@ def _lowered(session: Session, keys: Sequence[str], now: datetime) -> AcceptedSE
         event_timestamp=epoch_s(now),
         initiating_entity="user",
     )
-    key = {"format": "iss_sub", "iss": session.iss, "sub": session.sid}
-    return own_signal(
-        tenant_id=session.tenant_id,
-        iss=SESSIONS_ISSUER,
+    return signal_about(
+        session,
+        event,
         jti=f"session_lowered:{session.session_id}:{of_keys}",
-        event_type=RiskLevelChange.type_uri,
-        subject={"format": "complex", "session": key},
-        payload=msgspec.json.encode(render_event(event)),
         txn=None,
         mode=PolicyMode.ENFORCE,
         now=now,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from hub.inline.case import Case
 from hub.own_signal import own_signal
 from receivers.model import AcceptedSET
 from risk.model import SESSIONS_ISSUER, Level
+from risk.policy import PolicyMode
+from risk.sessions.model import Session
 from runtime.clock import epoch_s
 from ssf.events.caep import RiskLevelChange
 from ssf.events.registry import render_event
@@ -16,6 +20,30 @@ from ssf.events.registry import render_event
 def finding_prefix(session_id: str) -> str:
     """Return how the `jti` of each finding about a session begins; the context key ends it."""
     return f"session:{session_id}:"
+
+
+def signal_about(
+    session: Session,
+    event: RiskLevelChange,
+    *,
+    jti: str,
+    txn: str | None,
+    mode: PolicyMode,
+    now: datetime,
+) -> AcceptedSET:
+    """Return what the hub says of the risk of a session. Raises nothing."""
+    key = {"format": "iss_sub", "iss": session.iss, "sub": session.sid}
+    return own_signal(
+        tenant_id=session.tenant_id,
+        iss=SESSIONS_ISSUER,
+        jti=jti,
+        event_type=event.type_uri,
+        subject={"format": "complex", "session": key},
+        payload=msgspec.json.encode(render_event(event)),
+        txn=txn,
+        mode=mode,
+        now=now,
+    )
 
 
 def finding_of(case: Case, trace_id: str | None) -> AcceptedSET:
@@ -31,14 +59,10 @@ def finding_of(case: Case, trace_id: str | None) -> AcceptedSET:
         event_timestamp=epoch_s(now),
         initiating_entity="policy",
     )
-    key = {"format": "iss_sub", "iss": session.iss, "sub": session.sid}
-    return own_signal(
-        tenant_id=session.tenant_id,
-        iss=SESSIONS_ISSUER,
+    return signal_about(
+        session,
+        event,
         jti=finding_prefix(session.session_id) + case.key,
-        event_type=RiskLevelChange.type_uri,
-        subject={"format": "complex", "session": key},
-        payload=msgspec.json.encode(render_event(event)),
         txn=trace_id,
         mode=case.judged.verdict.mode,
         now=now,
