@@ -7,15 +7,15 @@ fact written ─▶ change feed ─▶ Recollection ◀─ every decision about 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.changes import BELIEVED_S, RENEWED_AFTER_S, Change, ChangeFeed
-from runtime.database import Database, chunks
-from runtime.turns import rest_since, turn_began
+from runtime.database import Database
+from runtime.turns import work_in_turns
 
 #: a feed that was not read for longer is not believed
 FEED_AGE_MAX_S: Final = 2.0
@@ -132,18 +132,12 @@ class Recollection(Generic[FactT]):
     async def renew(self) -> None:
         """Read anew what was asked about and is old enough. Raises database errors."""
         due, self._due = self._due, set()
-        by_tenant: defaultdict[str, list[str]] = defaultdict(list)
-        for tenant_id, entity_id in due:
-            by_tenant[tenant_id].append(entity_id)
-        for tenant_id, entity_ids in by_tenant.items():
-            for some in chunks(entity_ids, RENEWED_AT_ONCE):
-                began = turn_began()
-                await self._renew(tenant_id, some)
-                await rest_since(began)
+        await work_in_turns(due, RENEWED_AT_ONCE, self._renew)
 
-    async def _renew(self, tenant_id: str, entity_ids: Sequence[str]) -> None:
+    async def _renew(self, tenant_id: str, keys: Sequence[_Key]) -> None:
         now = time.monotonic()
-        self._renewing = {key for each in entity_ids if (key := (tenant_id, each)) in self._held}
+        self._renewing = {key for key in keys if key in self._held}
+        entity_ids = [entity_id for _, entity_id in keys]
         async with self._database.snapshot() as connection:
             read = await self._read(connection, tenant_id, entity_ids)
         # Whatever was told of meanwhile is not among them any more.

@@ -31,7 +31,7 @@ from risk.reviews.service import FINISH_REVIEW, TOPIC
 from risk.verdict import Decision, Scope
 from runtime.errors import Unavailable
 from runtime.queue import LeaseKeeper
-from runtime.turns import rest_since, turn_began
+from runtime.turns import in_turn
 
 LEASE_KIND: Final = "reviews"
 #: the one bucket that stands for "works reviews off"
@@ -124,10 +124,8 @@ class Reviews:
             await self._evaluator.prepare(tenant_id, names)
 
     async def _in_turn(self, review: Review) -> ReviewDone:
-        began = turn_began()
-        done = await self._review(review)
-        await rest_since(began)
-        return done
+        async with in_turn():
+            return await self._review(review)
 
     async def _review(self, review: Review) -> ReviewDone:
         done = _done(review)

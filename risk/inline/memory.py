@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -25,7 +25,7 @@ from risk.sessions.store import find_sessions, marks_of
 from risk.sql.store import Connection
 from runtime.changes import BELIEVED_S, RENEWED_AFTER_S, Change, ChangeFeed
 from runtime.database import Database, chunks
-from runtime.turns import rest_since, turn_began
+from runtime.turns import work_in_turns
 
 #: a feed that was not read for longer is not believed
 FEED_AGE_MAX_S: Final = 2.0
@@ -192,14 +192,7 @@ class LiveSessions:
     async def renew(self) -> None:
         """Read anew what was asked about and is old enough. Raises database errors."""
         due, self._due = self._due, set()
-        by_tenant: defaultdict[str, list[Key]] = defaultdict(list)
-        for key in due:
-            by_tenant[key[0]].append(key)
-        for tenant_id, keys in by_tenant.items():
-            for some in chunks(keys, RENEWED_AT_ONCE):
-                began = turn_began()
-                await self._renew(tenant_id, some)
-                await rest_since(began)
+        await work_in_turns(due, RENEWED_AT_ONCE, self._renew)
 
     async def _renew(self, tenant_id: str, keys: Sequence[Key]) -> None:
         now = time.monotonic()
