@@ -5,7 +5,7 @@ Part of `runtime.statements`: a type's conversion goes over all values of a batc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -92,7 +92,13 @@ def converted(rows: Sequence[Any], conversions: Conversions) -> list[tuple[Any, 
     """Return rows with these columns converted. Raises what a conversion raises."""
     if not rows or not conversions:
         return [tuple(row) for row in rows]
+    return list(zip(*columns_of(rows, conversions), strict=True))
+
+
+def columns_of(rows: Iterable[Sequence[Any]], conversions: Conversions) -> list[Sequence[Any]]:
+    """Return rows as converted columns; none without rows. Raises what a conversion raises."""
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-    for place, convert in conversions:
-        columns[place] = convert(columns[place])
-    return list(zip(*columns, strict=True))
+    if columns:
+        for place, convert in conversions:
+            columns[place] = convert(columns[place])
+    return columns

@@ -22,7 +22,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Insert, ReturningUpdate, Update
 
-from runtime.conversions import Conversions, bind_conversion, bound, converted, result_conversion
+from runtime.conversions import (
+    Conversions,
+    bind_conversion,
+    bound,
+    columns_of,
+    converted,
+    result_conversion,
+)
 from runtime.sqlite import driver_of
 
 Row: TypeAlias = tuple[Any, ...]
@@ -157,14 +164,12 @@ class Write:
 
         Raises database errors, and KeyError when a row lacks a value.
         """
-        columns: list[Sequence[Any]] = list(zip(*map(self._values_of, rows), strict=True))
-        if not columns:
-            return 0
         plan = self._plans.get(connection.dialect.name)
         if plan is None:
             plan = self._plans[connection.dialect.name] = self._plan(connection.dialect)
-        for place, convert in plan.conversions:
-            columns[place] = convert(columns[place])
+        columns = columns_of(map(self._values_of, rows), plan.conversions)
+        if not columns:
+            return 0
         count = len(columns[0])
         ordered = [
             columns[place] if place is not None else (constant,) * count
@@ -217,9 +222,7 @@ class NewRows:
         if self._plan is None:
             self._plan = self._planned(connection.dialect)
         text, conversions = self._plan
-        columns: list[Sequence[Any]] = list(zip(*map(self._values_of, rows), strict=True))
-        for place, convert in conversions:
-            columns[place] = convert(columns[place])
+        columns = columns_of(map(self._values_of, rows), conversions)
         found, _ = await _run(connection, text, tuple(map(list, columns)))
         return [key for (key,) in found]
 
