@@ -13,7 +13,10 @@ from typing import Final
 
 #: so long after callers queued, or kept coming, others still hold back
 HOLDS_S: Final = 0.1
-_TIMES: Final = struct.Struct("dd")
+_TIME: Final = struct.Struct("d")
+#: where each time lies: none is written over with an older one that another process read
+_CROWDED_AT: Final = 0
+_BUSY_AT: Final = _TIME.size
 
 
 class Crowd:
@@ -23,25 +26,29 @@ class Crowd:
     """
 
     def __init__(self) -> None:
-        self._shared = mmap.mmap(-1, _TIMES.size)
-        _TIMES.pack_into(self._shared, 0, float("-inf"), float("-inf"))
+        self._shared = mmap.mmap(-1, 2 * _TIME.size)
+        for place in (_CROWDED_AT, _BUSY_AT):
+            _TIME.pack_into(self._shared, place, float("-inf"))
 
     def note_crowded(self) -> None:
         """Say that callers queue now. Raises nothing."""
-        now = time.monotonic()
-        _TIMES.pack_into(self._shared, 0, now, now)
+        _TIME.pack_into(self._shared, _CROWDED_AT, time.monotonic())
+        self.note_busy()
 
     def note_busy(self) -> None:
         """Say that callers keep coming, if they do not queue. Raises nothing."""
-        crowded_at, _ = _TIMES.unpack_from(self._shared)
-        _TIMES.pack_into(self._shared, 0, crowded_at, time.monotonic())
+        _TIME.pack_into(self._shared, _BUSY_AT, time.monotonic())
 
     @property
     def is_crowded(self) -> bool:
         """Whether many callers have been waiting of late: then the hub's own work holds back."""
-        return time.monotonic() - float(_TIMES.unpack_from(self._shared)[0]) < HOLDS_S
+        return self._was_lately(_CROWDED_AT)
 
     @property
     def is_busy(self) -> bool:
         """Whether callers keep coming: then other writers take short turns."""
-        return time.monotonic() - float(_TIMES.unpack_from(self._shared)[1]) < HOLDS_S
+        return self._was_lately(_BUSY_AT)
+
+    def _was_lately(self, place: int) -> bool:
+        (at,) = _TIME.unpack_from(self._shared, place)
+        return bool(time.monotonic() - at < HOLDS_S)
