@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: tells prometheus_client where processes share their metrics
 METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+METRICS_FOLDER: Final = "metrics"
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def run_folder() -> Iterator[Path]:
     """
     folder = Path(tempfile.mkdtemp(prefix="signalhub-"))
     try:
-        metrics_dir = folder / "metrics"
+        metrics_dir = folder / METRICS_FOLDER
         metrics_dir.mkdir()
         os.environ[METRICS_DIR_VARIABLE] = str(metrics_dir)
         yield folder
@@ -47,10 +48,6 @@ def serve(settings: Settings, run_dir: Path) -> None:
     configure_logs(settings.log_level, process="supervisor")
     # What imports make stays: looking for garbage in it takes a sixth of the start.
     gc.disable()
-    _serve(settings, run_dir, run_dir / "metrics")
-
-
-def _serve(settings: Settings, run_dir: Path, metrics_dir: Path) -> None:
     import asyncio  # noqa: PLC0415
 
     from prometheus_client import values  # noqa: PLC0415
@@ -85,6 +82,7 @@ def _serve(settings: Settings, run_dir: Path, metrics_dir: Path) -> None:
         raise RuntimeError(
             "prometheus_client was imported too early: each process would count alone"
         )
+    metrics_dir = run_dir / METRICS_FOLDER
     for file in metrics_dir.iterdir():
         # The supervisor counts nothing.
         file.unlink()

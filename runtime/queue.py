@@ -160,7 +160,7 @@ class LeaseKeeper:
 
     def holds(self, fence: Fence) -> bool:
         """Tell whether this process still owns what `fence` was given for."""
-        return self._epochs.get(fence.bucket) == fence.epoch and bool(self.buckets())
+        return not self.is_known_lost(fence) and bool(self.buckets())
 
     async def renew(self) -> None:
         """Ask once for the fair share of buckets. Raises Unavailable."""

@@ -195,7 +195,6 @@ class LocalWriter:
                 if batch:
                     await self._commit(batch)
         finally:
-            self._stopped = True
             _fail_all(batch)
 
     async def _commit(self, batch: list[_Entry]) -> None:
