@@ -304,6 +304,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         has_app=partial(_has_app, node),
         ip_claims=IPClaims(node.database, node.changes),
         reporter_of=partial(_reporter_of, app.state.receivers.profiles),
+        catch_up=node.changes.catch_up,
         put_session=PUT_SESSION,
         settle_step_up=SETTLE_STEP_UP,
     )

@@ -46,6 +46,7 @@ class RiskDeps:
     reporter_of: (tenant, client id) to what the client's word about addresses counts. put_session:
     writes a session; whoever replaces it does so to let signals that wait for `new_alias_keys` be
     assessed in the same transaction. settle_step_up: hears how one ended, and what ends with it.
+    catch_up: returns when this process decides by what was committed before.
     """
 
     db: Database
@@ -61,6 +62,7 @@ class RiskDeps:
     has_app: HasApp
     ip_claims: IPClaims
     reporter_of: Callable[[str, str], Awaitable[Reporter]]
+    catch_up: Callable[[], Awaitable[None]]
     ip_refusals: Refusals = field(default_factory=Refusals)
     put_session: Operation[PutSession, PutSessionResult] = PUT_SESSION
     settle_step_up: Operation[StepUp, str] = SETTLE_STEP_UP

@@ -161,15 +161,20 @@ class ChangeFeed:
                 following = await store.system_feed_end(connection)
         return entries, following
 
+    async def catch_up(self) -> None:
+        """Read once, so that this process knows what it just wrote; trouble is logged."""
+        try:
+            await self.refresh()
+        except Exception:
+            # `run` reads again in a moment.
+            log.warning("changes.read_failed", exc_info=True)
+
     async def run(self) -> None:
         """Follow the feed until cancelled; a failed reading is logged and tried again."""
         while True:
             seen = self._notifier.count(TOPIC)
             started = time.monotonic()
-            try:
-                await self.refresh()
-            except Exception:
-                log.warning("changes.read_failed", exc_info=True)
+            await self.catch_up()
             if self._subscribers:
                 _staleness.set(self.age_s)
             took_s = time.monotonic() - started

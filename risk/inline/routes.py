@@ -38,6 +38,8 @@ async def settle_step_up(request: Request) -> Response:
     refusal = await deps.writer.submit(deps.settle_step_up, word)
     if refusal:
         raise STEP_UP_REFUSALS[refusal]
+    # The user is sent back at once, and must not be asked again.
+    await deps.catch_up()
     return Response(status_code=NO_CONTENT, headers={"cache-control": "no-store"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -89,6 +90,20 @@ async def test_a_passed_step_up_lowers_the_session_and_what_it_led_to(gateway: G
     assert await gateway.decision(STOLEN) == "ALLOW"
     await rest(gateway)
     assert (await levels(story))["user"] == "LOW"
+
+
+async def test_who_comes_straight_back_from_a_step_up_is_not_asked_again(
+    gateway: Gateway,
+) -> None:
+    """Regression: until the change feed was read, the question was still open."""
+    step_up_id = await asked(gateway)
+    before = time.monotonic()
+    answer = await gateway.story.admin.post(
+        f"/v1/sessions/{SID}/step-ups/{step_up_id}", json={"iss": IDP, "outcome": "passed"}
+    )
+    assert answer.status_code == 204
+    assert gateway.story.hub.node.changes.read_at > before
+    assert await gateway.decision(STOLEN) == "ALLOW"
 
 
 async def test_a_fresh_sign_in_in_that_context_is_a_proof_as_well(gateway: Gateway) -> None:

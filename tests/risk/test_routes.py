@@ -131,6 +131,7 @@ async def api(world: World) -> AsyncIterator[Api]:
     async def has_app(_tenant_id: str, app_id: str) -> bool:
         return app_id == "app_idp"
 
+    changes = ChangeFeed(world.database, Notifier())
     routes = (*risk_routes.ROUTES, *feedback_routes.ROUTES, *lookup_routes.ROUTES)
     app = Starlette(routes=list(routes), exception_handlers={Refused: refused})
     app.state.risk = RiskDeps(
@@ -145,8 +146,9 @@ async def api(world: World) -> AsyncIterator[Api]:
         app_issuer=app_issuer,
         vouches=vouches,
         has_app=has_app,
-        ip_claims=IPClaims(world.database, ChangeFeed(world.database, Notifier())),
+        ip_claims=IPClaims(world.database, changes),
         reporter_of=reporter_of,
+        catch_up=changes.catch_up,
     )
     transport = httpx2.ASGITransport(app=_as_caller(app, caller))
     async with httpx2.AsyncClient(transport=transport, base_url="http://hub.example") as http:
