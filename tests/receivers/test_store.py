@@ -123,6 +123,19 @@ async def test_duplicates_inside_one_batch_and_across_batches_are_told_apart(
     assert await _add(intake.database, *second) == [False, True]
 
 
+async def test_the_same_sets_in_another_order_at_the_same_time_are_stored_once(
+    intake: Intake, provider: Provider
+) -> None:
+    """On PostgreSQL each of two batches could wait for a `jti` that the other one holds."""
+    for attempt in range(20):
+        jtis = [f"jti-{attempt}-{number:03}" for number in range(100)]
+        there, back = (
+            [_item(provider, intake.clock, jti) for jti in order] for order in (jtis, jtis[::-1])
+        )
+        new = await asyncio.gather(_add(intake.database, *there), _add(intake.database, *back))
+        assert sum(map(sum, new)) == len(jtis)
+
+
 async def test_a_value_the_database_cannot_store_fails_alone(
     intake: Intake, provider: Provider
 ) -> None:
