@@ -154,6 +154,7 @@ SETTLE_TASKS: Final = Operation(
     result=bool,
     handle=settle_tasks,
     wakes=("tasks",),
+    is_own=True,
 )
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (SETTLE_TASKS,)
 

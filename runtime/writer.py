@@ -60,7 +60,8 @@ class Operation(Generic[ItemT, ResultT]):
 
     `item` and `result` are msgspec Structs or builtins: they travel between processes.
     `wakes`: topics to wake after the commit. `is_urgent`: somebody outside waits for the answer, so
-    that work of the hub's own holds back while many come.
+    that work of the hub's own holds back while many come. `is_own`: nobody outside waits for it at
+    all, so that the pipeline need not be brief for its sake.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Operation(Generic[ItemT, ResultT]):
     handle: Callable[[AsyncConnection, Sequence[ItemT]], Awaitable[Sequence[ResultT]]]
     wakes: tuple[str, ...] = ()
     is_urgent: bool = False
+    is_own: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown topic here, not after the commit. Raises ValueError."""
@@ -209,10 +211,13 @@ class LocalWriter:
         self._answer(results)
 
     def _note_load(self, batch: list[_Entry]) -> None:
+        outside = sum(not entry.operation.is_own for entry in batch)
+        if not outside:
+            return
         now = time.monotonic()
         if sum(entry.operation.is_urgent for entry in batch) >= CROWDED_ITEMS:
             self._crowd.note_crowded()
-        elif len(batch) >= CROWDED_ITEMS or now - self._committed_at < BUSY_GAP_S:
+        elif outside >= CROWDED_ITEMS or now - self._committed_at < BUSY_GAP_S:
             self._crowd.note_busy()
         self._committed_at = now
 

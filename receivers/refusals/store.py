@@ -82,7 +82,11 @@ async def note_refusals(connection: AsyncConnection, batches: Sequence[RefusalBa
 
 
 NOTE_REFUSALS: Final = Operation(
-    name="receivers.note_refusals", item=RefusalBatch, result=bool, handle=note_refusals
+    name="receivers.note_refusals",
+    item=RefusalBatch,
+    result=bool,
+    handle=note_refusals,
+    is_own=True,
 )
 
 

@@ -126,7 +126,7 @@ def _members(payload: bytes) -> dict[str, Any]:
 
 BEGIN: Final = Operation(name="receivers.upstream_begin", item=Begin, result=bool, handle=_begin)
 SETTLE: Final = Operation(
-    name="receivers.upstream_settle", item=Settlement, result=bool, handle=_settle
+    name="receivers.upstream_settle", item=Settlement, result=bool, handle=_settle, is_own=True
 )
 CHECK_STATE: Final = Operation(
     name="receivers.upstream_state", item=StateCheck, result=bool, handle=_check_states

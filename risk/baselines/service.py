@@ -187,6 +187,7 @@ RECORD_GOOD: Final = Operation(
     result=bool,
     handle=record_good,
     wakes=("changes",),
+    is_own=True,
 )
 WITHDRAW_SESSION: Final = Operation(
     name="risk.withdraw_session",

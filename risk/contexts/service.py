@@ -27,5 +27,5 @@ async def purge(connection: Connection, *, now: datetime) -> int:
 
 
 RECORD: Final = Operation(
-    name="risk.record_context", item=RecordedContext, result=bool, handle=record
+    name="risk.record_context", item=RecordedContext, result=bool, handle=record, is_own=True
 )

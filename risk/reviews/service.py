@@ -45,5 +45,5 @@ async def purge(connection: Connection, *, now: datetime) -> int:
 
 
 FINISH_REVIEW: Final = Operation(
-    name="risk.finish_review", item=ReviewDone, result=bool, handle=finish
+    name="risk.finish_review", item=ReviewDone, result=bool, handle=finish, is_own=True
 )

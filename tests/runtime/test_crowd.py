@@ -14,11 +14,13 @@ from runtime.writer import CROWDED_ITEMS, LocalWriter, Operation
 from tests.runtime.background import running
 
 
-def _operation(*, is_urgent: bool) -> Operation[str, str]:
+def _operation(*, is_urgent: bool = False, is_own: bool = False) -> Operation[str, str]:
     async def handle(_connection: object, items: object) -> list[str]:
         return list(items)  # type: ignore[call-overload,no-any-return]
 
-    return Operation(name="noted", item=str, result=str, handle=handle, is_urgent=is_urgent)
+    return Operation(
+        name="noted", item=str, result=str, handle=handle, is_urgent=is_urgent, is_own=is_own
+    )
 
 
 def test_at_first_nobody_queues() -> None:
@@ -49,7 +51,7 @@ def test_callers_that_keep_coming_are_no_queue() -> None:
 async def test_a_queue_at_one_writer_is_seen_at_the_other(
     database: Database, *, is_urgent: bool
 ) -> None:
-    """As api and core on PostgreSQL. Outcomes of the hub's own work are no crowd."""
+    """As api and core on PostgreSQL."""
     crowd = Crowd()
     writer = LocalWriter(database, Notifier(), crowd=crowd)
     operation = _operation(is_urgent=is_urgent)
@@ -57,3 +59,13 @@ async def test_a_queue_at_one_writer_is_seen_at_the_other(
         await asyncio.gather(*(writer.submit(operation, "item") for _ in range(CROWDED_ITEMS)))
         assert crowd.is_busy
         assert crowd.is_crowded == is_urgent
+
+
+async def test_the_hubs_own_outcomes_make_nobody_brief(database: Database) -> None:
+    crowd = Crowd()
+    writer = LocalWriter(database, Notifier(), crowd=crowd)
+    own = _operation(is_own=True)
+    async with running(writer.run()):
+        for _ in range(2):
+            await asyncio.gather(*(writer.submit(own, "item") for _ in range(CROWDED_ITEMS)))
+        assert not crowd.is_busy

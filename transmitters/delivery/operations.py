@@ -167,6 +167,10 @@ POLL: Final = Operation(
     name="transmitters.poll", item=PollTurn, result=PollPage, handle=_apply_poll_turns
 )
 SETTLE: Final = Operation(
-    name="transmitters.settle", item=PushSettlement, result=bool, handle=_apply_settlements
+    name="transmitters.settle",
+    item=PushSettlement,
+    result=bool,
+    handle=_apply_settlements,
+    is_own=True,
 )
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (POLL, SETTLE)

@@ -31,7 +31,9 @@ async def _note(connection: Connection, items: Sequence[Activity]) -> list[bool]
     return [True] * len(items)
 
 
-ACTIVITY: Final = Operation(name="transmitters.activity", item=Activity, result=bool, handle=_note)
+ACTIVITY: Final = Operation(
+    name="transmitters.activity", item=Activity, result=bool, handle=_note, is_own=True
+)
 
 
 async def restart_timer(stream: Stream, *, deps: TransmitterDeps) -> None:
