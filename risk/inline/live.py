@@ -7,7 +7,7 @@ and what is equal in many is shared.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -32,7 +32,7 @@ _NEVER: Final[Mapping[str, datetime]] = MappingProxyType({})
 
 
 class Met(NamedTuple):
-    """What was settled about a context. context: where it is one that others are compared with.
+    """What was settled about a context. context: where others are, or may be, compared with it.
 
     The stand comes without the context as it is stored.
     """
@@ -71,15 +71,21 @@ class Live:
 
     @property
     def contexts(self) -> list[Context]:
-        """The contexts that others are compared with, in the order they were first settled in."""
-        return [each.context for each in self.met.values() if each.context is not None]
+        """The contexts the session was accepted in, in the order they were first settled in."""
+        return [each.context for each in self.met.values() if each.stand.is_known and each.context]
 
     @property
     def accepted(self) -> list[Context]:
-        """The contexts the session was accepted in, with what was reported of its device then."""
-        if not self.posture:
-            return self.contexts
-        return [as_accepted(each, self.posture) for each in self.contexts]
+        """The contexts that others are compared with, with what was reported of the device then.
+
+        INVARIANT: never empty where a client was seen: as long as the session was accepted nowhere,
+        others are compared with who came first. Nobody begins a session because another was kept
+        out of it.
+        """
+        found = self.contexts
+        if not found:
+            found = [each.context for each in _by_age(self.met.values()) if each.context][:1]
+        return [as_accepted(each, self.posture) for each in found] if self.posture else found
 
     def stand_at(self, key: str) -> Stand | None:
         """Return what was settled about a context; None: nothing yet."""
@@ -149,12 +155,28 @@ class Live:
         is_pending: it is still to be written.
         """
         key = stand.context_key
-        self.met[key] = _met(stand, context if stand.is_known else None)
+        is_first = not any(each.context for each in self.met.values())
+        before = self.met.get(key)
+        is_kept = stand.is_known or is_first or (before is not None and before.context is not None)
+        self.met[key] = _met(stand, context if is_kept else None)
         if is_pending and key not in self.pending:
             self.pending += (key,)
         if len(self.met) > store.STANDS_MAX:
-            del self.met[next(iter(self.met))]
+            self._make_room(is_known=stand.is_known)
         self.answers.clear()
+
+    def _make_room(self, *, is_known: bool) -> None:
+        """Forget the oldest of the stands that are known, or of the others; never the first.
+
+        Those that the database would not be asked for either. A known context that is forgotten is
+        judged as a new one, against the others.
+        """
+        alike = [each for each in self.met.values() if each.stand.is_known is is_known]
+        first = _by_age(alike)[0].stand
+        newest = sorted((each.stand for each in alike), key=lambda each: each.at, reverse=True)
+        for gone in newest[store.STANDS_MAX :]:
+            if gone is not first:
+                del self.met[gone.context_key]
 
     def written(self, key: str) -> None:
         """Note that a stand was written, or never will be."""
@@ -176,7 +198,7 @@ class Live:
         """
         if self.trail is None:
             for stand, context in reversed(self.met.values()):
-                if context is not None:
+                if context is not None and stand.is_known:
                     self.trail = Trail(((spot_of(context), stand.at),))
                     break
         if told is not None:
@@ -188,19 +210,30 @@ def made(session: Session, found: Sequence[Stand], used: Collection[str]) -> Liv
     """Return a session as it is stored. found: its stands, the newest first; used: its apps."""
     apps = {*used, *(each.app_id for each in found if each.app_id)}
     apps |= {session.app_id} if session.app_id else set()
+    is_known = any(each.is_known for each in found)
+    first = min((each for each in found if each.context and not is_known), key=_age, default=None)
     return Live(
         session=session,
         met={
             each.context_key: _met(
                 each,
                 restore_context(each.context, each.since)
-                if each.is_known and each.context
+                if each.context and (each.is_known or each is first)
                 else None,
             )
             for each in reversed(found)
         },
         apps=shared(frozenset(apps)),
     )
+
+
+def _age(stand: Stand) -> tuple[datetime, str]:
+    """Return what puts stands in the order they were first settled in, everywhere the same."""
+    return stand.since, stand.context_key
+
+
+def _by_age(met: Iterable[Met]) -> list[Met]:
+    return sorted(met, key=lambda each: _age(each.stand))
 
 
 def _met(stand: Stand, context: Context | None) -> Met:

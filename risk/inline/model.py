@@ -50,7 +50,9 @@ class StandState(StrEnum):
     TERMINATED = "terminated"
 
 
-_ACCEPTED: Final = frozenset({StandState.ANCHOR, StandState.ACCEPTED, StandState.PASSED})
+#: where the session may go on
+KNOWN_STATES: Final = (StandState.ANCHOR, StandState.ACCEPTED, StandState.PASSED)
+_ACCEPTED: Final = frozenset(KNOWN_STATES)
 #: nothing brings a context back from here; the session has to begin anew
 _FINAL: Final = frozenset({StandState.REFUSED, StandState.TERMINATED})
 STATE_OF: Final[Mapping[Decision, StandState]] = {

@@ -55,13 +55,19 @@ async def _settle_of_tenant(
         await serialize(connection, "stands", tenant_id, session_id)
     known = await store.stands_of(connection, tenant_id, session_ids=session_ids)
     anchored = {session_id for (session_id, _), each in known.items() if each.is_known}
+    begun: dict[str, datetime] = {}
+    for each in known.values():
+        _note_begin(begun, each)
     written: dict[tuple[str, str], Stand] = {}
     results: dict[int, Settled] = {}
     for place, wanted in batch.items():
         key = (wanted.session_id, wanted.context_key)
         before = written.get(key) or known.get(key)
-        if wanted.state == StandState.ANCHOR and before is None and wanted.session_id in anchored:
-            # Somebody else was first: this context has to be judged against theirs.
+        is_first = begun.get(wanted.session_id, wanted.since) >= wanted.since
+        is_beside = wanted.session_id in anchored or not is_first
+        if wanted.state == StandState.ANCHOR and before is None and is_beside:
+            # Somebody else was first: this context has to be judged against theirs, also where
+            # they were kept out.
             results[place] = Settled(stand=wanted, is_new=False)
             continue
         results[place] = settle(before, wanted)
@@ -69,6 +75,7 @@ async def _settle_of_tenant(
             written[key] = results[place].stand
         if results[place].stand.is_known:
             anchored.add(wanted.session_id)
+        _note_begin(begun, results[place].stand)
     await store.write_stands(connection, written.values())
     over = [each for each in written.values() if each.ends is not None]
     await sessions.end_sessions(connection, [_end_of(each) for each in over])
@@ -77,6 +84,12 @@ async def _settle_of_tenant(
         connection, SESSIONS_KIND, [(tenant_id, session_id) for session_id in session_ids]
     )
     return results
+
+
+def _note_begin(begun: dict[str, datetime], stand: Stand) -> None:
+    """Note when a session was seen first, by session id."""
+    if stand.context:
+        begun[stand.session_id] = min(stand.since, begun.get(stand.session_id, stand.since))
 
 
 def _end_of(stand: Stand) -> EndSession:

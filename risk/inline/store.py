@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.inline.forks import TrailNote, render_switches, restore_switches
-from risk.inline.model import Stand, StandMark, UsedApp
+from risk.inline.model import KNOWN_STATES, Stand, StandMark, UsedApp
 from risk.inline.proofs import Proof
 from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (
@@ -25,7 +25,8 @@ from runtime.database import (
 )
 from runtime.statements import Query, inserts, upserts
 
-#: contexts of one session that are read; the newest
+#: contexts of one session that are read, of those that others are compared with and of those that
+#: are not: the newest of each, and the first of each
 STANDS_MAX: Final = 64
 #: apps of one session that are known
 APPS_MAX: Final = 64
@@ -124,24 +125,34 @@ _KEY: Final = ("tenant_id", "session_id", "context_key")
 _OF_SESSIONS: Final = sa.select(stands).where(
     stands.c.tenant_id == TENANT, stands.c.session_id.in_(IDS)
 )
+#: A session may be asked about from any number of strange contexts: they take no room from those
+#: that it is compared with.
+_IS_KNOWN: Final = sa.or_(stands.c.was_accepted, *(stands.c.state == each for each in KNOWN_STATES))
 _RANKED: Final = (
     sa.select(
         stands,
         sa.func.row_number()
-        .over(partition_by=stands.c.session_id, order_by=stands.c.at.desc())
+        .over(partition_by=(stands.c.session_id, _IS_KNOWN), order_by=stands.c.at.desc())
         .label("place"),
+        sa.func.row_number()
+        .over(
+            partition_by=(stands.c.session_id, _IS_KNOWN),
+            order_by=(stands.c.since, stands.c.context_key),
+        )
+        .label("age"),
     )
     .where(stands.c.tenant_id == TENANT, stands.c.session_id.in_(IDS))
     .subquery()
 )
+_IS_READ: Final = sa.or_(_RANKED.c.place <= STANDS_MAX, _RANKED.c.age == 1)
 _NEWEST: Final = (
     sa.select(*(_RANKED.c[name] for name in _COLUMNS))
-    .where(_RANKED.c.place <= STANDS_MAX)
-    .order_by(_RANKED.c.session_id, _RANKED.c.place)
+    .where(_IS_READ)
+    .order_by(_RANKED.c.session_id, _RANKED.c.at.desc())
 )
 _MARKS: Final = sa.select(
     *(_RANKED.c[name] for name in ("session_id", "context_key", "state", "level", "at"))
-).where(_RANKED.c.place <= STANDS_MAX)
+).where(_IS_READ)
 _WRITE: Final = upserts(
     stands, _KEY, [column.name for column in stands.columns if not column.primary_key]
 )
@@ -150,7 +161,10 @@ _WRITE: Final = upserts(
 async def newest_stands(
     connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
 ) -> dict[str, list[Stand]]:
-    """Return the newest 64 stands of each session, newest first; without any: left out."""
+    """Return the stands of each session that are looked at, newest first; without any: left out.
+
+    Known ones and others are bounded apart: STANDS_MAX of each, and the first of each.
+    """
     found: dict[str, list[Stand]] = {}
     for row in await rows_of(connection, _NEWEST, tenant_id, session_ids):
         stand = _stand(row)
@@ -161,7 +175,7 @@ async def newest_stands(
 async def stand_marks_of(
     connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
 ) -> dict[str, dict[str, StandMark]]:
-    """Return what tells whether the newest stands of sessions are others now.
+    """Return what tells whether the stands of sessions that are looked at are others now.
 
     By session id and context key; without any: left out.
     """

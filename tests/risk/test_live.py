@@ -128,12 +128,40 @@ def test_a_session_holds_a_bounded_number_of_everything() -> None:
         live.log_out(f"key-{number}", None)
     for number in range(ANSWERS_MAX * 2):
         live.keep(("asked", number), number)
-    assert len(live.met) == STANDS_MAX
+    # The newest, and the first: others are compared with it as long as the session lives.
+    assert len(live.met) == STANDS_MAX + 1
+    assert next(iter(live.met)) == "key-0"
     assert len(live.answers) == ANSWERS_MAX
     assert list(live.answers.values())[-1] == ANSWERS_MAX * 2 - 1
     for kept in (live.noted, live.learned, live.logged_out):
         assert len(kept) == NOTED_MAX
     assert live.learned[-1] == f"key-{NOTED_MAX * 2 - 1}"
+
+
+def test_contexts_that_are_kept_out_take_no_room_from_those_others_are_compared_with() -> None:
+    live = live_of()
+    live.stand(stand_at(0, StandState.ANCHOR), context_at(0))
+    for number in range(1, STANDS_MAX * 3):
+        live.stand(stand_at(number, StandState.TERMINATED), context_at(number))
+    assert [each.ip for each in live.accepted] == ["198.51.100.0"]
+    kept = {
+        "key-0",
+        "key-1",
+        *(f"key-{number}" for number in range(STANDS_MAX * 2, STANDS_MAX * 3)),
+    }
+    assert set(live.met) == kept
+
+
+def test_as_long_as_nobody_was_let_pass_others_are_compared_with_who_came_first() -> None:
+    live = live_of()
+    found = [stand_at(number, StandState.DENIED) for number in (1, 2)]
+    for stand, number in zip(found, (1, 2), strict=True):
+        live.stand(stand, context_at(number))
+    for each in (live, made(session_of(1), found[::-1], ())):
+        assert each.contexts == []
+        assert [context.ip for context in each.accepted] == ["198.51.100.1"]
+    live.stand(stand_at(3, StandState.PASSED), context_at(3))
+    assert [context.ip for context in live.accepted] == ["198.51.100.3"]
 
 
 def test_apps_are_logged_out_once() -> None:
