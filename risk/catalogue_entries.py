@@ -173,7 +173,10 @@ _TWELVE: Final = (
         cause=CauseClass.BRUTE_FORCE,
         tactics=("TA0006",),
         mitre=("T1110.001", "T1621"),
-        fires_when="Many failed password or MFA attempts within a short time.",
+        fires_when=(
+            "Ten failed password or MFA attempts at a user from one address within an hour."
+            " Until the right credentials follow, the hub is not sure, and it counts as LOW."
+        ),
         twin="Three wrong passwords, then the right one.",
         suggested=_SOC,
     ),

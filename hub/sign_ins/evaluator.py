@@ -19,8 +19,8 @@ from typing import Any, Final, Protocol
 from hub.alerting import TELL_ALERT, About, Alerts
 from hub.levels import level_reader
 from hub.node import Node
-from hub.sign_ins.finding import signal_of
-from receivers.store import ACCEPT
+from hub.sign_ins.model import Asked, Judged, WouldHave
+from hub.sign_ins.telling import Telling
 from risk.baselines.memory import Recorder
 from risk.baselines.model import Occurrence, hour_of_week, short
 from risk.baselines.service import session_mark
@@ -37,9 +37,8 @@ from risk.policies.facts import RequestFacts
 from risk.scoring.model import Features, Score
 from risk.scoring.rules import BEHAVIOURS
 from risk.scoring.service import scorer_named
-from risk.signins.detections import found_by
 from risk.signins.failures import Failures
-from risk.signins.model import Outcome, SignInQuestion, SignInRecord
+from risk.signins.model import Outcome, SignInRecord
 from risk.signins.policy import SignInPolicies, after_proof, is_good
 from risk.signins.service import SignInLog
 from risk.verdict import Decision, Scope, Verdict
@@ -60,51 +59,6 @@ class Origins(Protocol):
     async def judge(self, tenant_id: str, chain: Sequence[str]) -> Origin:
         """Return where a request comes from. chain: client first. Raises database errors."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A question, and who asks. reference: a stable name of the user, also of one nobody knows.
-
-    user_ids: whom the hub knows by the names given; iss: of the session, with a sid. of_idp:
-    whether it is an identity provider that asks.
-    """
-
-    tenant_id: str
-    client_id: str
-    question: SignInQuestion
-    reference: str
-    user_ids: frozenset[str]
-    iss: str | None = None
-    of_idp: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WouldHave:
-    """What was held back, because policy monitors or a source is only logged."""
-
-    decision: Decision
-    level: Level
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What came of a question. verdict: of the policies alone, without the hub's own denials."""
-
-    trace_id: str
-    verdict: Verdict
-    score: Score
-    view: View
-    origin: Origin
-    ip_level: Level = Level.LOW
-    would_have: WouldHave | None = None
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        """How the address led to the answer, layer by layer, for people."""
-        threat = "not asked, exempt" if self.origin.is_exempt else self.ip_level.name.lower()
-        return (*self.origin.path, f"threat: {threat}", f"login: {self.score.level.name.lower()}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +107,7 @@ class SignIns:
         self.recorder = Recorder(node.writer, history.baselines)
         self.log = SignInLog(node.writer)
         self.failures = Failures(node.writer, node.database, node.changes)
+        self._telling = Telling(node, self.failures)
         self._alerts = Alerts()
 
     async def judge(self, asked: Asked) -> Judged:
@@ -193,9 +148,11 @@ class SignIns:
         outcome = asked.question.outcome
         if outcome is Outcome.FAILURE:
             self.failures.failed(asked.tenant_id, asked.reference, ip, now)
-        elif outcome is Outcome.SUCCESS and verdict.decision is Decision.ALLOW:
+        if outcome is not None:
+            await self._telling.guessed(asked, judged, now)
+        if outcome is Outcome.SUCCESS and verdict.decision is Decision.ALLOW:
             await self.failures.succeeded(asked.tenant_id, asked.reference, ip, now)
-            await self._tell(asked, judged, now)
+            await self._telling.succeeded(asked, judged, now)
             if is_good(judged.verdict, judged.score.level, asked.question.amr):
                 for user_id in asked.user_ids:
                     seen = _occurrence(asked, judged.origin, now)
@@ -221,31 +178,6 @@ class SignIns:
             self.log.note(record)
         for alert in self._alerts.found(judged.verdict, _about(asked, judged, now)):
             await self._node.writer.submit(TELL_ALERT, alert)
-
-    async def _tell(self, asked: Asked, judged: Judged, now: datetime) -> None:
-        """Say of the user what the sign-in gives reason to; return after the commit."""
-        user_id = min(asked.user_ids, default=None)
-        found = found_by(
-            judged.view,
-            action=asked.question.action,
-            ip_level=judged.ip_level,
-            of_idp=asked.of_idp,
-            now=now,
-        )
-        if not found or user_id is None:
-            return
-        async with self._node.database.snapshot() as connection:
-            named = (await entities.view(connection, asked.tenant_id, user_id)).identifiers
-        for each in found if named else ():
-            signal = signal_of(
-                each,
-                tenant_id=asked.tenant_id,
-                subject=named[0],
-                trace_id=judged.trace_id,
-                mode=judged.verdict.mode,
-                now=now,
-            )
-            await self._node.writer.submit(ACCEPT, signal)
 
     async def _facts(self, asked: Asked, now: datetime) -> _Facts:
         question = asked.question

@@ -15,27 +15,35 @@ from risk.policy import PolicyMode
 from risk.signins.detections import Found
 
 
-def signal_of(
+def signal_of(  # noqa: PLR0913 - a member each, all by name
     found: Found,
     *,
     tenant_id: str,
     subject: Mapping[str, object],
     trace_id: str,
+    jti: str,
     mode: PolicyMode,
     now: datetime,
 ) -> AcceptedSET:
     """Return the signal of one detection; subject: an identifier of the user, as JSON.
+
+    trace_id: of the sign-in. jti: a second signal with the same one is a duplicate.
 
     While the policies only monitor it is recorded and counts nothing. Raises nothing.
     """
     return own_signal(
         tenant_id=tenant_id,
         iss=SIGN_INS_ISSUER,
-        jti=f"{trace_id}:{found.name}",
+        jti=jti,
         event_type=DETECTION,
         subject=subject,
         payload=msgspec.json.encode(
-            {"name": found.name, "level": found.level.name, "reasons": [found.reason]}
+            {
+                "name": found.name,
+                "level": found.level.name,
+                "confidence": found.confidence,
+                "reasons": [found.reason],
+            }
         ),
         txn=trace_id,
         mode=mode,

@@ -12,7 +12,8 @@ from starlette.routing import Route
 from hub.decisions import count_decision, denials, evaluator, judge_user, render_verdict
 from hub.doors.apps import is_idp
 from hub.node import Node
-from hub.sign_ins.evaluator import Asked, Judged, SignIns, known_users
+from hub.sign_ins.evaluator import SignIns, known_users
+from hub.sign_ins.model import Asked, Judged
 from risk.deps import RiskDeps
 from risk.entities import service as entities
 from risk.entities.model import Reference, parse_identifiers, parse_reference

@@ -15,17 +15,22 @@ from risk.model import Level
 from risk.policies.facts import RequestKind
 from risk.scoring.model import POSITIVE
 
+#: failed attempts of one user from one address that are a brute force attack; `failures.WINDOW`
+GUESSES_MIN: Final = 10
+#: below the floor of the kind: whoever only types wrong passwords makes no user MEDIUM
+WRONG_CONFIDENCE: Final = 0.4
 #: an account that nobody used for longer; a holiday is shorter
 DORMANT_AFTER: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One detection by its name in the catalogue, at which level, and why."""
+    """One detection by its name in the catalogue, at which level, how sure, and why."""
 
     name: str
     level: Level
     reason: str
+    confidence: float = 1.0
 
 
 def found_by(
@@ -73,6 +78,23 @@ def found_by(
             )
         )
     return tuple(found)
+
+
+def guessed(failed: int, *, is_right: bool) -> Found | None:
+    """Return what many failed attempts at a user from one address say of the user, None: nothing.
+
+    failed: of the last hour, since the last success. is_right: the credentials were right at last.
+    Without that it counts one level less: anybody can type a stranger's name. Raises nothing.
+    """
+    if failed < GUESSES_MIN:
+        return None
+    after = ", then the right credentials" if is_right else ""
+    return Found(
+        name="brute_force_attack",
+        level=Level.MEDIUM,
+        reason=f"{failed} failed attempts from one address within an hour{after}.",
+        confidence=1.0 if is_right else WRONG_CONFIDENCE,
+    )
 
 
 def _is_new(view: View, behaviour: str, dimension: str) -> bool:

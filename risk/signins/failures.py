@@ -81,6 +81,12 @@ class Failures:
         by_address = self._count((tenant_id, of_address), shared[of_address], now)
         return max(by_user, by_address - ADDRESS_FREE if ip else 0)
 
+    async def of_user(self, tenant_id: str, user: str, ip: str, now: datetime) -> int:
+        """Return how many attempts at a user failed from an address. Raises database errors."""
+        name = _name(user, ip)
+        shared = await self._shared.of(tenant_id, (name,))
+        return self._count((tenant_id, name), shared[name], now)
+
     def failed(self, tenant_id: str, user: str, ip: str, now: datetime) -> None:
         """Count a failure, here at once and everywhere soon. Never waits, raises nothing."""
         for name in (_name(user, ip), *([_name("", ip)] if ip else [])):

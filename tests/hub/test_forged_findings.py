@@ -141,6 +141,22 @@ async def test_three_findings_of_callers_do_not_confirm_each_other_either(
 
 
 @ONE_ENGINE
+async def test_forged_guesses_make_no_user_high(gate: Gate, forger: httpx2.AsyncClient) -> None:
+    """Counts are what callers say: with a forged session beside them they are still one source."""
+    await gate.know_rosa(6)
+    for _ in range(12):
+        await claim(forger, ip=AWAY, phase="after", outcome="failure")
+    assert await standing(gate) == ("LOW", {"brute_force_attack"})
+    await claim(forger, ip=AWAY, **PROVED)
+    await forge_session(gate, forger)
+
+    level, found = await standing(gate)
+    assert {"brute_force_attack", "session_influenced_user_risk"} <= found
+    assert level == "MEDIUM"
+    await assert_untouched(gate)
+
+
+@ONE_ENGINE
 async def test_row_8_b_an_identity_provider_says_that_a_factor_was_enrolled(gate: Gate) -> None:
     """It owns the account; whoever else may ask says the same at MEDIUM."""
     await report_address(gate)

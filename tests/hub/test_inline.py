@@ -506,7 +506,7 @@ async def test_an_idle_session_is_judged_when_a_level_moves(gateway: Gateway) ->
     assert session["live"] is False
 
 
-async def test_row_8_a_session_at_high_risk_is_a_finding_about_its_user(gateway: Gateway) -> None:
+async def test_row_8_c_a_session_at_high_risk_is_a_finding_about_its_user(gateway: Gateway) -> None:
     await gateway.ask(request_from(HOME))
     for _ in range(3):
         await gateway.ask(STOLEN)
@@ -515,6 +515,8 @@ async def test_row_8_a_session_at_high_risk_is_a_finding_about_its_user(gateway:
     found = await gateway.story.get(f"/v1/detections?user=email:{ROSA}")
     (detection,) = found["items"]
     assert (detection["name"], detection["level"]) == ("session_influenced_user_risk", "MEDIUM")
+    session = await gateway.story.get(f"/v1/sessions/{SID}?iss={IDP}")
+    assert session["session_id"] in detection["related"]
     risk = await gateway.story.get(f"/v1/risk/users/email:{ROSA}")
     assert risk["level"] == "MEDIUM"
 

@@ -296,6 +296,84 @@ async def test_failures_of_an_address_weigh_on_everybody_from_there(gate: Gate) 
     assert "failures" not in names(await gate.ask(f"email:{TIM}"))
 
 
+async def brute_force(gate: Gate) -> list[tuple[str, float, str]]:
+    """Return the attacks that were found: claimed level, confidence, and the user's level."""
+    await gate.settle()
+    await gate.story.hub.settle()
+    found = await gate.story.get(f"/v1/detections?user=email:{ROSA}&name=brute_force_attack")
+    risk = await gate.story.get(f"/api/v1/users/email:{ROSA}/risk")
+    return [(each["level"], each["confidence"], risk["riskLevel"]) for each in found["items"]]
+
+
+async def test_row_7_a_brute_force_attack_is_found_once_and_three_typos_are_none(
+    gate: Gate,
+) -> None:
+    await gate.know_rosa(6)
+    for _ in range(3):
+        await gate.ask(phase="after", outcome="failure")
+    await gate.succeed()
+    assert await brute_force(gate) == []
+
+    for _ in range(12):
+        await gate.ask(ip=DESERT, device=PHONE, phase="after", outcome="failure")
+    gate.story.hub.clock.advance(1)
+    await gate.succeed(ip=DESERT, device=PHONE, amr=["pwd"])
+    await gate.succeed(ip=DESERT, device=PHONE, amr=["pwd", "otp"])
+    assert await brute_force(gate) == [("MEDIUM", 1.0, "MEDIUM")]
+    path = f"/v1/detections?user=email:{ROSA}&name=brute_force_attack"
+    (found,) = (await gate.story.get(path))["items"]
+    assert found["reasons"] == [
+        "12 failed attempts from one address within an hour, then the right credentials."
+    ]
+    assert found["mitre"]
+    # It is over with the day, and with the success its failures are.
+    gate.story.hub.clock.advance(25 * 3600)
+    await gate.succeed(ip=DESERT, device=PHONE, amr=["pwd", "otp"])
+    await gate.story.hub.settle()
+    risk = await gate.story.get(f"/v1/risk/users/email:{ROSA}")
+    assert risk["level"] == "LOW"
+
+
+@ONE_ENGINE
+async def test_who_only_types_wrong_passwords_makes_no_user_medium(gate: Gate) -> None:
+    """Anybody can do that to anybody, at any login form."""
+    await gate.know_rosa(6)
+    for _ in range(30):
+        await gate.ask(ip=DESERT, device=PHONE, phase="after", outcome="failure")
+    assert await brute_force(gate) == [("MEDIUM", 0.4, "LOW")]
+    # The user, elsewhere, is not who guesses.
+    await gate.succeed()
+    assert await brute_force(gate) == [("MEDIUM", 0.4, "LOW")]
+
+
+@ONE_ENGINE
+async def test_a_flood_of_wrong_passwords_is_one_signal_an_hour(gate: Gate) -> None:
+    for _ in range(30):
+        await gate.ask(phase="after", outcome="failure")
+    gate.story.hub.clock.advance(1800)
+    await gate.ask(phase="after", outcome="failure")
+    await gate.story.hub.settle()
+    (found,) = (await gate.story.get(f"/v1/detections?user=email:{ROSA}"))["items"]
+    assert len(found["evidence"]) <= 2
+
+
+@ONE_ENGINE
+async def test_guesses_are_an_attack_within_the_hour_and_of_a_user_the_hub_knows(
+    gate: Gate,
+) -> None:
+    for _ in range(9):
+        await gate.ask(phase="after", outcome="failure")
+    gate.story.hub.clock.advance(3_601)
+    await gate.ask(phase="after", outcome="failure")
+    await gate.succeed()
+    assert await brute_force(gate) == []
+    stranger = "email:first.day@customer.example"
+    for _ in range(12):
+        await gate.ask(stranger, phase="after", outcome="failure")
+    assert "user_unknown" in (await gate.succeed(stranger))["reasons"]
+    assert (await gate.story.admin.get(f"/admin/v1/users/{stranger}")).status_code == 404
+
+
 # --- enrolment, zones, entity risk --------------------------------------------------------------
 
 
