@@ -23,6 +23,7 @@ import hub.guard.store
 import hub.reminders
 import hub.sweeps
 import receivers.store
+import risk.app_use.service
 import risk.baselines.service
 import risk.contexts.service
 import risk.inline.service
@@ -295,6 +296,7 @@ class Core:
             await risk.inline.service.purge(connection, now=self._node.clock.now())
             await risk.reviews.service.purge(connection, now=self._node.clock.now())
             await actions.session_logout.purge(connection, now=self._node.clock.now())
+            await risk.app_use.service.purge(connection, now=self._node.clock.now())
             await risk.baselines.service.purge(connection, now=self._node.clock.now())
             await risk.signins.service.purge(connection, now=self._node.clock.now())
             await system_purge_assertions(connection, before=self._node.clock.now())

@@ -20,6 +20,7 @@ import transmitters
 from actions.messages import Event
 from hub import logouts, user_logouts
 from hub.alerting import TELL_ALERT
+from hub.app_access import NOTE_APP, RECORD_SIGN_IN
 from hub.lowered import tell_lowered
 from hub.pipeline import lock_tenants
 from hub.session_logouts import log_out_sessions
@@ -167,7 +168,16 @@ SETTLE_UPSTREAM: Final = replace(
 
 
 _ENRICHED: Final = {
-    one.name: one for one in (PUT_SESSION, SETTLE, SETTLE_STEP_UP, SETTLE_UPSTREAM, logouts.SETTLE)
+    one.name: one
+    for one in (
+        PUT_SESSION,
+        SETTLE,
+        SETTLE_STEP_UP,
+        NOTE_APP,
+        RECORD_SIGN_IN,
+        SETTLE_UPSTREAM,
+        logouts.SETTLE,
+    )
 }
 
 

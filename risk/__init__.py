@@ -17,8 +17,8 @@ turns into containments and events; risk itself acts on nobody::
     service.reassess_due       expiry, the end of a pin, a new session or owner: the same way
     service.set_user_risk      an administrator's word: the same way
 
-Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, `baselines`, each with a
-`store.py`.
+Folders: `entities`, `sessions`, `findings`, `levels`, `policies`, `ips`, `baselines`, `app_use`,
+each with a `store.py`.
 """
 
 from risk.baselines.service import RECORD_GOOD, WITHDRAW_SESSION

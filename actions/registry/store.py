@@ -14,8 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from actions.fronting import ForwardAuthSetting
 from actions.model import App, AppKind, LogoutSetting, SCIMSetting, Webhook
 from actions.registry.model import WantedApp
-from runtime.database import JSONDocument, UTCDateTime, id_column, metadata, tenant_column
-from runtime.statements import Query
+from runtime.database import (
+    JSONDocument,
+    UTCDateTime,
+    chunks,
+    id_column,
+    metadata,
+    tenant_column,
+)
+from runtime.statements import LIST_MAX, Query
 
 #: what services pass through without knowing it
 Connection: TypeAlias = AsyncConnection
@@ -133,6 +140,14 @@ async def system_apps_of(connection: AsyncConnection, tenant_ids: Collection[str
     return [_app(row) for row in await connection.execute(query)]
 
 
+_REGISTERED: Final = Query(
+    sa.select(apps.c.app_id).where(
+        apps.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        apps.c.app_id.in_(sa.bindparam("ids", expanding=True, type_=sa.String)),
+    ),
+    scalars=["tenant_id"],
+    lists=["ids"],
+)
 _ISSUERS: Final = Query(
     sa.select(apps.c.app_id, apps.c.issuer).where(
         apps.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
@@ -141,6 +156,17 @@ _ISSUERS: Final = Query(
     ),
     scalars=["tenant_id"],
 )
+
+
+async def registered(
+    connection: AsyncConnection, tenant_id: str, *, app_ids: Collection[str]
+) -> set[str]:
+    """Return those of the ids that are apps of the tenant."""
+    found: set[str] = set()
+    for some in chunks(app_ids, LIST_MAX):
+        rows = await _REGISTERED.rows(connection, tenant_id=tenant_id, ids=some)
+        found |= {app_id for (app_id,) in rows}
+    return found
 
 
 async def app_issuers(connection: AsyncConnection, tenant_id: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+import risk.app_use.service as app_use
 import risk.baselines.service as baselines
 import risk.behaviours.service as behaviours
 from hub.admin.bodies import Body
@@ -88,6 +89,7 @@ async def reset_user(admin: Admin, _id: str, body: ResetBody) -> Document:
     async with admin.node.database.transaction() as connection:
         user_id = await entities.resolve(connection, admin.tenant_id, body.user)
         was_known = await baselines.forget(connection, admin.tenant_id, user_id)
+        await app_use.forget(connection, admin.tenant_id, user_id)
     return {"user_id": user_id, "was_known": was_known}
 
 

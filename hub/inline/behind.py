@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import Counter
 
 from hub.alerting import TELL_ALERT, PolicyAlert
+from hub.app_access import NOTE_APP
 from hub.operations import LOG_OUT_SESSION, SETTLE
 from receivers.model import AcceptedSET
 from receivers.store import ACCEPT
@@ -16,7 +17,7 @@ from risk.contexts.service import RECORD
 from risk.inline.forks import TrailNote
 from risk.inline.memory import LiveSessions
 from risk.inline.model import SessionLogout, Settled, Stand, UsedApp
-from risk.inline.service import NOTE_APP, SHARE_TRAIL
+from risk.inline.service import SHARE_TRAIL
 from risk.policies.recorded import RecordedContext
 from runtime.behind import WriteBehind
 from runtime.writer import Operation, Writer

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from hub.alerting import TELL_ALERT, About, Alerts
+from hub.app_access import RECORD_SIGN_IN
 from hub.levels import level_reader
 from hub.node import Node
 from hub.sign_ins.model import Asked, Judged, WouldHave
@@ -105,7 +106,7 @@ class SignIns:
         self._claims = claims
         self._origins = origins
         self.recorder = Recorder(node.writer, history.baselines)
-        self.log = SignInLog(node.writer)
+        self.log = SignInLog(node.writer, RECORD_SIGN_IN)
         self.failures = Failures(node.writer, node.database, node.changes)
         self._telling = Telling(node, self.failures)
         self._alerts = Alerts()

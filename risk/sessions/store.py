@@ -66,6 +66,9 @@ _MARKS: Final = sa.select(
     sessions.c.user_id,
     sessions.c.device_id,
 ).where(sessions.c.tenant_id == TENANT, sessions.c.session_id.in_(IDS))
+_OWNERS: Final = sa.select(sessions.c.session_id, sessions.c.user_id).where(
+    sessions.c.tenant_id == TENANT, sessions.c.session_id.in_(IDS)
+)
 _WRITE: Final = upserts(sessions, _KEY, [name for name in _COLUMNS if name not in _KEY])
 _OF_KEYS: Final = Query(
     sa.select(sessions).where(
@@ -114,6 +117,14 @@ async def marks_of(
     """Return what tells whether sessions were written since: `Session.mark`, by session id."""
     rows = await rows_of(connection, _MARKS, tenant_id, session_ids)
     return {session_id: tuple(mark) for session_id, *mark in rows}
+
+
+async def owners_of(
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[str, str]:
+    """Return whose sessions these are, by session id; a session nobody knows is left out."""
+    rows = await rows_of(connection, _OWNERS, tenant_id, session_ids)
+    return {session_id: user_id for session_id, user_id in rows}  # noqa: C416 - rows are no pairs
 
 
 async def find_by_sid(connection: AsyncConnection, tenant_id: str, *, sid: str) -> Session | None:

@@ -43,13 +43,16 @@ RECORD_SIGN_IN: Final = Operation(
 class SignInLog(WriteBehind[SignInRecord, bool]):
     """Sign-ins: those that were allowed are noted, and written behind the answer."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(
+        self, writer: Writer, operation: Operation[SignInRecord, bool] = RECORD_SIGN_IN
+    ) -> None:
+        """operation: keeps a sign-in, and may draw conclusions from it."""
+        self._writer, self._operation = writer, operation
         super().__init__(self.write, lost=_lost_total, warn=_warn)
 
     async def write(self, record: SignInRecord) -> bool:
         """Keep a sign-in; return after the commit. Raises Refused, Unavailable."""
-        return await self._writer.submit(RECORD_SIGN_IN, record)
+        return await self._writer.submit(self._operation, record)
 
 
 def _warn(count: int, error: str) -> None:

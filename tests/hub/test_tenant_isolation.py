@@ -54,6 +54,7 @@ SYSTEM_FUNCTIONS = {
     "risk.sweeps.store.system_running",
     "actions.held.store.system_purge_held",
     "risk.inline.store.system_purge_apps",
+    "risk.app_use.store.system_purge_uses",
     "actions.store.system_count_enforced",
     "actions.tasks.store.system_due_tasks",
     "actions.tasks.store.system_local_due",
@@ -78,6 +79,7 @@ SYSTEM_INDEXES = {
     "ix_session_trails_at",
     "ix_sign_in_failures_at",
     "ix_sign_ins_at",
+    "ix_user_apps_last_at",
 }
 
 
