@@ -58,7 +58,10 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One judgement with everything that belongs to it."""
+    """One judgement with everything that belongs to it.
+
+    until: when it has to be judged anew although nothing but time has passed; None: never.
+    """
 
     live: Live
     asked: Asked
@@ -66,6 +69,7 @@ class Case:
     situation: Situation
     judged: Judged
     seen: Occurrence | None = None
+    until: datetime | None = None
 
     @property
     def is_first(self) -> bool:
@@ -101,7 +105,7 @@ class Case:
 class Held:
     """An answer in memory, the state of the world it was given in, and where it was asked.
 
-    until: when the step-up it asks for is given up.
+    until: when the step-up it asks for is given up, or a proof is too old for what rules want.
     """
 
     answer: Answer
@@ -292,6 +296,8 @@ def answer_of(case: Case, trace_id: str | None) -> Answer:
 def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
     """Return what is to be settled about the context of a case. Raises nothing."""
     situation, verdict, session = case.situation, case.judged.verdict, case.live.session
+    known = situation.stand
+    is_asked_anew = state is StandState.ASKED and known and known.state == StandState.PASSED
     return Stand(
         tenant_id=session.tenant_id,
         session_id=session.session_id,
@@ -309,6 +315,7 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         trace_id=trace_id or "",
         app_id=situation.facts.app_id or "",
         context=render_context(situation.here) if situation.here else {},
+        outdated=known.at if known and is_asked_anew else None,
         ends=(session.iss, session.sid) if _ends_all(case, state) else None,
         logout=logout_of(case, trace_id) if state is StandState.TERMINATED else None,
     )

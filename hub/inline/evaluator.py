@@ -353,6 +353,7 @@ class Evaluator:
             key=key,
             seen=seen,
             situation=situation,
+            until=policies.ages.until(facts.auth_age_s, now),
             judged=judge(situation, policies, self._scorer),
         )
 

@@ -163,6 +163,8 @@ class Settling:
     def _keep(self, case: Case, answer: Answer, until: datetime | None = None) -> None:
         here, live = case.situation.here, case.live
         spot = trail_of(live).known(spot_of(here)) if here else None
+        if case.until is not None:
+            until = min(case.until, until or case.until)
         live.keep(case.asked, Held(answer, shared(self._stamp(live)), spot, case.key, until))
 
 

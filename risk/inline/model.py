@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from sys import intern
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -15,6 +15,7 @@ from risk.contexts.model import Change, Context, level_min, nearest, ordered
 from risk.inline.forks import spot_of
 from risk.inline.proofs import is_recent, is_strong
 from risk.model import Level
+from risk.policies.ages import Judge, asks_for_newer
 from risk.policies.facts import RequestFacts
 from risk.scoring.model import Features, Score, Scorer
 from risk.scoring.rules import news
@@ -94,8 +95,9 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     level: of the risk it was settled at. context: as rendered by `render_context`. step_up_id: of
     the one step-up it was asked for, "" without; acr, max_age (seconds): what that has to reach.
     was_accepted: before more was asked of it, or it was kept out: other contexts are compared with
-    it all the same. auth_time: of the proof that a PASSED brings. ends: (issuer, sid) when the
-    session ends with it; logout: where it ends. These three are not stored.
+    it all the same. auth_time: of the proof that a PASSED brings. outdated: when a PASSED was
+    settled that this ASKED wants a newer proof than. ends: (issuer, sid) when the session ends with
+    it; logout: where it ends. These four are not stored.
     """
 
     tenant_id: str
@@ -116,6 +118,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     app_id: str = ""
     context: dict[str, Any] = {}
     auth_time: datetime | None = None
+    outdated: datetime | None = None
     ends: tuple[str, str] | None = None
     logout: SessionLogout | None = None
 
@@ -182,7 +185,8 @@ def _changes_nothing(known: Stand, wanted: Stand) -> bool:
     if wanted.state == StandState.ASKED and known.state == StandState.ASKED:
         return not known.is_given_up(wanted.at)
     if wanted.state == StandState.ASKED and known.state == StandState.PASSED:
-        return Level[wanted.level] <= Level[known.level]
+        is_newer = wanted.outdated is None or known.at > wanted.outdated
+        return is_newer and Level[wanted.level] <= Level[known.level]
     if wanted.state == StandState.PASSED and known.state == StandState.ASKED:
         return not (is_strong(known, wanted.acr) and is_recent(known, wanted))
     is_denied_again = wanted.state == StandState.DENIED and known.state == StandState.DENIED
@@ -199,8 +203,8 @@ def settle(known: Stand | None, wanted: Stand) -> Settled:
     """Return what a stand becomes. Raises nothing; the order of equal requests does not matter.
 
     One step-up per (session, context): a second request joins the first, until that is given up.
-    What was passed is asked again only at a higher level. A proof that is weaker or older than what
-    was asked for changes nothing. An end is the end.
+    What was passed is asked again only at a higher level, or when it is too long ago. A proof that
+    is weaker or older than what was asked for changes nothing. An end is the end.
     """
     if known is None:
         return Settled(stand=wanted, is_new=True)
@@ -237,14 +241,6 @@ class Situation:
     is_review: bool = False
 
 
-class SessionPolicies(Protocol):
-    """The policies of a tenant: what a session of this risk may do."""
-
-    def judge_session(self, facts: RequestFacts, app_ids: Sequence[str]) -> Verdict:
-        """Return the verdict over the global session policy and those of the session's apps."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """One judgement. before: what `here` was compared with. accepts: it joins what is accepted.
@@ -262,7 +258,7 @@ class Judged:
     is_anchor: bool = False
 
 
-def judge(situation: Situation, policies: SessionPolicies, scorer: Scorer) -> Judged:
+def judge(situation: Situation, policies: Judge, scorer: Scorer) -> Judged:
     """Judge a request of a live session. Raises nothing of its own.
 
     A change from an exempt place is none. What was passed before stays passed up to the level it
@@ -275,7 +271,12 @@ def judge(situation: Situation, policies: SessionPolicies, scorer: Scorer) -> Ju
     verdicts = [policies.judge_session(facts, (facts.app_id,) if facts.app_id else ())]
     if situation.blocked_by is not None:
         verdicts.append(_blocked(situation.blocked_by))
-    verdict = _with_stand(_reaching(strongest(verdicts), facts), situation.stand, facts)
+    verdict = _reaching(strongest(verdicts), facts)
+    stand = situation.stand
+    # A proof counts with its age: whoever gives one gives it for the session.
+    is_passed = stand is not None and stand.state == StandState.PASSED
+    if not (is_passed and asks_for_newer(verdict, facts, policies)):
+        verdict = _with_stand(verdict, stand, facts)
     verdict = _with_other_apps(verdict, situation, facts, policies)
     if changes and verdict.decision is not Decision.ALLOW:
         told = dict.fromkeys((*verdict.reasons, *(f"{name}_changed" for name in named)))
@@ -379,7 +380,7 @@ def _with_stand(verdict: Verdict, stand: Stand | None, facts: RequestFacts) -> V
 
 
 def _with_other_apps(
-    verdict: Verdict, situation: Situation, facts: RequestFacts, policies: SessionPolicies
+    verdict: Verdict, situation: Situation, facts: RequestFacts, policies: Judge
 ) -> Verdict:
     """Return the verdict with what fails at the session's other apps: told, and of no effect here.
 

@@ -21,6 +21,7 @@ import structlog
 from prometheus_client import Counter
 
 from risk.contexts.model import Change
+from risk.policies.ages import Ages
 from risk.policies.assurance import decided, why
 from risk.policies.conditions import SetCondition, Test, tests_of
 from risk.policies.documents import (
@@ -129,7 +130,7 @@ class CompiledPolicies:
     """One tenant's policies; immutable. Made anew when the tenant's policies change.
 
     stored: what the tenant has; what is missing of the singletons is the default. timer: seconds
-    that only go forward.
+    that only go forward. ages: of proofs, at which something else may be decided.
     """
 
     def __init__(
@@ -153,6 +154,11 @@ class CompiledPolicies:
             for rule in each.rules
             if rule.expression
             for name in rule.expression.names
+        )
+        self.ages = Ages(
+            rule
+            for each in (self._global, self._default, *self._by_app.values())
+            for rule in each.policy.rules
         )
         self._logged_at: dict[tuple[str, str], float] = {}
 

@@ -101,6 +101,15 @@ class Conditions:
             for name in (*each.include, *each.exclude)
         )
 
+    def reads_age(self) -> bool:
+        """Tell whether an expression looks at how long ago the last proof was."""
+        return self.expression is not None and "auth_age_s" in self.expression.names
+
+    def ages_s(self) -> tuple[int, ...]:
+        """Return the ages past which the structured conditions say something else."""
+        given = (self.age.over_s, self.age.within_s) if self.age is not None else ()
+        return tuple(each for each in given if each is not None)
+
     def depends_on_app(self) -> bool:
         """Tell whether two apps of a session can get different answers."""
         uses = self.expression.names if self.expression else frozenset()
