@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -32,6 +32,16 @@ log = structlog.get_logger()
 _evaluations_total = Counter(
     "hub_evaluations_total", "Decisions given to apps and IdPs.", ["of", "decision"]
 )
+_unknown_total = Counter(
+    "hub_inline_unknown_total",
+    "Questions about a session, or for an app, that nobody registered.",
+    ["what"],
+)
+
+
+def count_unknown(what: Literal["session", "app"]) -> None:
+    """Count a question that names something nobody registered. Raises nothing."""
+    _unknown_total.labels(what).inc()
 
 
 def judge_session(session: Session | None, now: datetime) -> Verdict:

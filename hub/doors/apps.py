@@ -8,6 +8,7 @@ from typing import Final
 
 import actions.registry.service
 from actions.model import App, AppKind
+from hub.decisions import count_unknown
 from hub.node import Node
 from runtime.caller import Caller
 from runtime.errors import Forbidden
@@ -15,6 +16,8 @@ from runtime.feed import ConfigCache
 
 #: of one tenant; apps beyond are unknown to the doors
 APPS_MAX: Final = 10_000
+#: said in the reasons where an app was asked for that nobody registered
+APP_UNKNOWN: Final = "app_unknown"
 PAGE: Final = 200
 
 Apps = ConfigCache[Mapping[str, App]]
@@ -35,6 +38,14 @@ async def check_may_ask(apps: Apps, caller: Caller, app_id: str) -> None:
     own = (await apps.get(caller.tenant_id)).get(caller.app_id)
     if own is None or own.kind is AppKind.RP:
         raise Forbidden("This client may ask about its own app only.")
+
+
+async def is_unknown_app(apps: Apps, tenant_id: str, app_id: str | None) -> bool:
+    """Return whether an app is named that nobody registered, and count it."""
+    if app_id is None or app_id in await apps.get(tenant_id):
+        return False
+    count_unknown("app")
+    return True
 
 
 async def is_idp(apps: Apps, caller: Caller) -> bool:

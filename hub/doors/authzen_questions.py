@@ -18,7 +18,7 @@ from typing import Final
 from starlette.datastructures import State
 
 from hub.decisions import count_decision, denials
-from hub.doors.apps import Apps, check_may_ask
+from hub.doors.apps import APP_UNKNOWN, Apps, check_may_ask, is_unknown_app
 from hub.doors.authzen_model import Entity, Evaluation
 from hub.doors.reading import Read, read_context
 from hub.inline.evaluate import evaluate
@@ -88,9 +88,9 @@ async def _app(state: State, caller: Caller, asked: Evaluation, reasons: list[st
         return None
     apps: Apps = state.apps
     await check_may_ask(apps, caller, asked.resource.id)
-    if asked.resource.id in await apps.get(caller.tenant_id):
+    if not await is_unknown_app(apps, caller.tenant_id, asked.resource.id):
         return asked.resource.id
-    reasons.append("app_unknown")
+    reasons.append(APP_UNKNOWN)
     return None
 
 

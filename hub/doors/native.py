@@ -6,6 +6,7 @@ Source: threat-protection §2.3, contracts §7.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from starlette.datastructures import State
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hub.decisions import EVALUATE_SCOPE, verdict_body, verdict_response
+from hub.doors.apps import APP_UNKNOWN, is_unknown_app
 from hub.doors.heard import Heard
 from hub.inline.case import asked_of
 from hub.inline.evaluate import evaluate, held_answer
@@ -63,6 +65,12 @@ async def decide(state: State, caller: Caller, sid: str, raw: bytes) -> bytes:
         question = await _read(state, caller, sid, raw)
         answer = await evaluate(state, caller, question)
         heard.keep(name, question, asked_of(caller, question))
+        app_unknown = question.app_unknown
+    else:
+        app_unknown = known is not None and known[0].app_unknown
+    if app_unknown:
+        reasons = (*answer.verdict.reasons, APP_UNKNOWN)
+        return render_answer(replace(answer, verdict=replace(answer.verdict, reasons=reasons)))
     # An answer that is held is rendered once.
     if not answer.rendered:
         answer.rendered.append(shared(render_answer(answer)))
@@ -75,6 +83,7 @@ async def _read(state: State, caller: Caller, sid: str, raw: bytes) -> SessionQu
     iss = await session_issuer(caller, state.risk, body.get("iss"))
     check_key(iss, sid)
     device, dbsc = _object(body, "device"), _object(body, "dbsc")
+    app_id = _text(body, "app_id") or None
     return SessionQuestion(
         tenant_id=caller.tenant_id,
         at=parse_moment(body.get("ts"), "/ts") or state.node.clock.now(),
@@ -87,7 +96,8 @@ async def _read(state: State, caller: Caller, sid: str, raw: bytes) -> SessionQu
         device_id=_text(device, "id", "/device"),
         device_token_hash=_text(device, "token_hash", "/device"),
         signals=_signals(device.get("signals")),
-        app=_text(body, "app_id"),
+        app=app_id,
+        app_unknown=await is_unknown_app(state.apps, caller.tenant_id, app_id),
         method=_text(body, "method"),
         path=_text(body, "path_class"),
         dbsc_proof=_text(dbsc, "proof", "/dbsc", PROOF_CHARACTERS_MAX),

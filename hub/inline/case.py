@@ -50,10 +50,14 @@ _NO_VALUES: Final[Mapping[str, str]] = {}
 
 
 class Asked(NamedTuple):
-    """What makes two questions about one session the same. context: all but the app."""
+    """What makes two questions about one session the same. context: all but the app.
+
+    app_unknown: as long as nobody registered it, an app is another one.
+    """
 
     app: str | None
     context: Hashable
+    app_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +163,7 @@ def asked_of(caller: Caller, question: SessionQuestion) -> Asked:
             question.device_id,
             tuple(question.signals.items()),
         ),
+        question.app_unknown,
     )
 
 
@@ -189,7 +194,7 @@ def context_of(
             device_token_hash=question.device_token_hash or "",
             device_id=question.device_id or "",
             signals=with_reported(question.signals, live.posture),
-            app_id=question.app or "",
+            app_id="" if question.app_unknown else question.app or "",
             method=question.method or "",
             path_class=question.path or "",
             at=at,

@@ -18,7 +18,7 @@ from typing import Final
 
 from prometheus_client import Histogram
 
-from hub.decisions import judge_session
+from hub.decisions import count_unknown, judge_session
 from hub.denied import DeniedUsers
 from hub.errors import is_data_error
 from hub.inline.behind import behind
@@ -270,6 +270,7 @@ class Evaluator:
             pace.slow_down()
             live = await self.live.find(*named)
         if live is None:
+            count_unknown("session")
             return plain_answer(judge_session(None, now), live)
         session = live.session
         denied = await self._denied.among(session.tenant_id, (session.user_id,))
@@ -300,7 +301,7 @@ class Evaluator:
             self._step(live, spot_of(here), now)
         key = here.key() if here is not None else NO_CONTEXT
         app_id = question.app or caller.app_id or session.app_id or ""
-        if app_id and live.use(app_id):
+        if app_id and not question.app_unknown and live.use(app_id):
             self._note_app(session, app_id, now)
         seen = None if here is None else occurrence_of(here, live, app_id, place.record, now)
         view = (

@@ -44,6 +44,7 @@ class SessionQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     device_token_hash: str | None = None
     signals: Mapping[str, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     app: str | None = None
+    app_unknown: bool = False
     method: str | None = None
     path: str | None = None
     dbsc_proof: str | None = None

@@ -208,8 +208,7 @@ class Live:
 
 def made(session: Session, found: Sequence[Stand], used: Collection[str]) -> Live:
     """Return a session as it is stored. found: its stands, the newest first; used: its apps."""
-    apps = {*used, *(each.app_id for each in found if each.app_id)}
-    apps |= {session.app_id} if session.app_id else set()
+    apps = {*used, *([session.app_id] if session.app_id else [])}
     is_known = any(each.is_known for each in found)
     first = min((each for each in found if each.context and not is_known), key=_age, default=None)
     return Live(

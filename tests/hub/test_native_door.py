@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import Story, begin
@@ -25,6 +26,31 @@ async def idp(story: Story) -> AsyncIterator[httpx2.AsyncClient]:
     token = await story.hub.token("sessions.evaluate", app_id=story.ids["idp"])
     async with story.hub.client(token) as client:
         yield client
+
+
+def unknown(what: str) -> float:
+    return REGISTRY.get_sample_value("hub_inline_unknown_total", {"what": what}) or 0.0
+
+
+@ONE_ENGINE
+async def test_an_app_that_nobody_registered_is_told(story: Story, idp: httpx2.AsyncClient) -> None:
+    """It is the answer of the AuthZEN door; the app is known as soon as it is registered."""
+    before = unknown("app")
+    for _ in range(2):
+        decided = (await idp.post(PATH, json={"app_id": "app_nobody"})).json()
+        assert (decided["decision"], decided["reasons"]) == ("ALLOW", ["app_unknown"])
+        plain = (await idp.post(PATH, json={})).json()
+        known = (await idp.post(PATH, json={"app_id": story.ids["wiki"]})).json()
+        assert plain["reasons"] == known["reasons"] == []
+    assert unknown("app") == before + 1
+
+
+@ONE_ENGINE
+async def test_a_session_that_nobody_registered_is_counted(idp: httpx2.AsyncClient) -> None:
+    before = unknown("session")
+    decided = (await idp.post("/v1/sessions/nobodys/evaluate", json={})).json()
+    assert (decided["decision"], decided["reasons"]) == ("DENY", ["session_unknown"])
+    assert unknown("session") == before + 1
 
 
 @ONE_ENGINE

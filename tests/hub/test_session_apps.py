@@ -270,13 +270,34 @@ async def test_an_app_is_heard_of_in_a_process_that_holds_the_session(gateway: G
 
 async def test_no_more_apps_of_a_session_are_kept_than_there_is_room_for(gateway: Gateway) -> None:
     for number in range(APPS_MAX + 3):
-        await gateway.ask(request_from(HOME, app_id=f"app_{number}"))
+        app = await gateway.story.post("/admin/v1/apps", {"name": f"app-{number}"})
+        gateway.story.ids[f"app-{number}"] = app["id"]
+    await gateway.story.hub.node.feed.refresh()
+    for number in range(APPS_MAX + 3):
+        await gateway.ask(at(gateway, HOME, f"app-{number}"))
     await gateway.settle()
     async with another_process(gateway) as other:
         assert await other.decision(request_from(HOME)) == "ALLOW"
         live = await other.inline.live.find("default", IDP, SID, None)
         assert live is not None
         assert len(live.apps) == APPS_MAX
+
+
+@ONE_ENGINE
+async def test_names_that_nobody_registered_take_no_room_from_apps(gateway: Gateway) -> None:
+    for number in range(APPS_MAX):
+        await gateway.ask(request_from(HOME, app_id=f"a-made-up-{number}"))
+        await gateway.ask(request_from(OFFICE, app_id=f"a-made-up-{number}"))
+    await rest(gateway)
+    gateway.inline.live.start_over()
+    await govern(gateway, apps=[ENDS])
+    live = await gateway.inline.live.find("default", IDP, SID, None)
+    assert live is not None
+    assert live.apps == {gateway.story.ids[name] for name in APPS}
+    gateway.story.hub.clock.advance(1)
+    await gateway.ask(at(gateway, "192.0.2.77", "mail"))
+    await rest(gateway)
+    assert sorted(logouts(gateway)) == ["https://bank.example/bcl", "https://books.example/bcl"]
 
 
 # --- held for a person --------------------------------------------------------------------------
