@@ -221,5 +221,5 @@ async def note_changes(
 
 
 async def purge_changes(connection: AsyncConnection) -> int:
-    """Delete entries nobody looks back to any more; return how many."""
+    """Delete entries nobody looks back to any more, a bounded number; return how many."""
     return await store.system_purge_changes(connection, before=_MACHINE.now() - KEPT)

@@ -275,15 +275,19 @@ async def delete_before(
     column: sa.Column[Any],
     before: datetime,
     *,
+    also: sa.ColumnElement[bool] | None = None,
     limit: int = DELETED_AT_ONCE_MAX,
 ) -> int:
     """Delete rows whose `column` holds a time before a moment, at most `limit`; return how many.
 
-    Of all tenants, so that only system queries may call it.
+    also: what has to be true of them besides. Of all tenants, so that only system queries may call
+    it.
     """
     table = column.table
     key: tuple[Any, ...] = tuple(table.primary_key.columns)
     old = sa.select(*key).where(column < before).limit(limit)
+    if also is not None:
+        old = old.where(also)
     result = await connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))
     return int(result.rowcount)
 

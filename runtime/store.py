@@ -17,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
+    delete_before,
     dialect_insert,
     id_column,
     metadata,
@@ -212,14 +213,14 @@ _CHANGES_UNSEEN: Final = Query(
 
 
 async def system_purge_changes(connection: AsyncConnection, *, before: datetime) -> int:
-    """Delete feed entries nobody reads any more; return how many.
+    """Delete feed entries nobody reads any more, a bounded number; return how many.
 
     On SQLite the last one stays: the next one's position follows it.
     """
-    old = sa.delete(changes).where(changes.c.at < before)
+    not_last = None
     if connection.dialect.name == "sqlite":
-        old = old.where(changes.c.position < int(await system_feed_end(connection)))
-    return int((await connection.execute(old)).rowcount)
+        not_last = changes.c.position < int(await system_feed_end(connection))
+    return await delete_before(connection, changes.c.at, before, also=not_last)
 
 
 async def add_key(connection: AsyncConnection, key: StoredKey) -> None:

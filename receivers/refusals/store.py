@@ -32,7 +32,6 @@ from runtime.database import (
 )
 from runtime.writer import Operation
 
-PURGE_ROWS: Final = 500
 COUNTS_MAX: Final = 1_000
 
 ingest_errors: Final = sa.Table(
@@ -201,7 +200,7 @@ async def list_counts(connection: AsyncConnection, tenant_id: str) -> list[dict[
 
 async def system_purge_errors(connection: AsyncConnection, *, before: datetime) -> int:
     """Delete refused SETs that are too old, a few at once; return how many."""
-    deleted = await delete_before(connection, ingest_errors.c.at, before, limit=PURGE_ROWS)
+    deleted = await delete_before(connection, ingest_errors.c.at, before)
     await connection.execute(
         ingest_error_counts.delete().where(ingest_error_counts.c.last_at < before)
     )

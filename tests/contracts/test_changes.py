@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runtime import store
-from runtime.database import Database
+from runtime.database import DELETED_AT_ONCE_MAX, Database
 from runtime.ids import new_id
 from runtime.store import Change
 
@@ -83,6 +83,18 @@ async def test_old_changes_are_purged_and_counted(database: Database) -> None:
         purged = await store.system_purge_changes(connection, before=kept.at)
     assert purged == 2
     assert (await _after(database, mark))[0] == [kept]
+
+
+async def test_many_old_changes_are_purged_a_bounded_number_at_a_time(database: Database) -> None:
+    """One deletion of everything would hold up all writers of a busy hub."""
+    kept = _change(5)
+    await _add(database, *(_change(1) for _ in range(DELETED_AT_ONCE_MAX + 1)))
+    await _add(database, kept)
+    purged = []
+    for _ in range(3):
+        async with database.transaction() as connection:
+            purged.append(await store.system_purge_changes(connection, before=kept.at))
+    assert purged == [DELETED_AT_ONCE_MAX, 1, 0]
 
 
 async def test_after_everything_was_purged_the_next_one_is_still_new(database: Database) -> None:

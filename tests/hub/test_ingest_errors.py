@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import sqlalchemy as sa
 from jwcrypto.jwk import JWK
 
 from hub.core import LEADER_BUCKET, LEASE_KIND
 from receivers.refusals.model import KEPT_PER_CODE, LIFE, decode, masked
+from runtime.changes import KEPT, Change
+from runtime.clock import SystemClock
+from runtime.database import DELETED_AT_ONCE_MAX
+from runtime.ids import new_id
+from runtime.store import add_changes, changes
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import COMPLIANCE_CHANGE, LAPTOP, ROSA, VENDOR, Story, begin, sign
 from tests.hub.test_mappings import THREAT, say, threat
@@ -191,6 +198,27 @@ async def test_old_refusals_are_forgotten(hub: Hub) -> None:
     await hub.core.purge(keeper.fence(LEADER_BUCKET))
     assert await listed(story, lambda _: True) == []
     assert (await story.post(f"{PATH}:summary", {}))["items"] == []
+
+
+@ONE_ENGINE
+async def test_what_is_old_is_deleted_in_batches_until_nothing_is_left(hub: Hub) -> None:
+    begun = SystemClock().now() - KEPT - timedelta(minutes=1)
+    entry = Change(tenant_id="default", change_id="", kind="sessions", ref="ses_1", at=begun)
+    async with hub.database.transaction() as connection:
+        await add_changes(
+            connection,
+            [replace(entry, change_id=new_id("chg")) for _ in range(DELETED_AT_ONCE_MAX + 1)],
+        )
+        # On SQLite the last ones stay, as the place of the next one follows theirs.
+        await add_changes(connection, [replace(entry, change_id=new_id("chg"), at=begun + KEPT)])
+    keeper = await hub._keeper(LEASE_KIND)
+    assert await hub.core.purge(keeper.fence(LEADER_BUCKET))
+    assert not await hub.core.purge(keeper.fence(LEADER_BUCKET))
+    async with hub.database.snapshot() as connection:
+        count = sa.select(sa.func.count()).where(
+            changes.c.tenant_id == "default", changes.c.at <= begun
+        )
+        assert await connection.scalar(count) == 0
 
 
 def test_decoding_and_masking_take_anything() -> None:
