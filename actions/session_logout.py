@@ -121,9 +121,10 @@ async def log_out(
     """Enqueue what orders want and was not ordered before; return each order with its new tasks.
 
     user_counts: users per tenant, for the blast-radius guard: users whose sessions are logged out
-    are counted with those who are contained. What is beyond waits for a person, and so does what
-    was held before. Publications are settled already: publish them in this transaction. The caller
-    wakes "tasks" after its commit.
+    are counted with those who are contained. The caller has locked the tenants, so that processes
+    share one limit. What is beyond waits for a person, and so does what was held before.
+    Publications are settled already: publish them in this transaction. The caller wakes "tasks"
+    after its commit.
     """
     made: list[tuple[SessionOrder, Task]] = []
     held: list[SessionOrder] = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from risk.inline.service import register_contexts
 from risk.inline.step_ups import PASSED, StepUp
 from risk.sessions import store as sessions_store
 from risk.sessions.model import PutSession, PutSessionResult
+from runtime.database import serialize
 from runtime.ids import new_id
 from runtime.writer import Operation
 
@@ -97,20 +98,62 @@ SETTLE_STEP_UP: Final = replace(
 
 async def _settle_stands(connection: AsyncConnection, items: Sequence[Stand]) -> Sequence[Settled]:
     """Settle stands, and log out the sessions and users that end there, in one transaction."""
-    wanted = [item.logout for item in items if item.logout]
-    of_users = await user_logouts.due(connection, [each for each in wanted if each.of_user])
+    ending = {item.tenant_id for item in items if item.ends}
+    due = await _due(connection, [item.logout for item in items if item.logout], ending)
     results = await risk.SETTLE.handle(connection, items)
-    await user_logouts.log_out_users(connection, of_users)
-    await log_out_sessions(connection, [each for each in wanted if not each.of_user])
+    await user_logouts.log_out_users(connection, due.users)
+    await log_out_sessions(connection, due.sessions)
     return results
 
 
 async def _log_out(connection: AsyncConnection, items: Sequence[SessionLogout]) -> Sequence[bool]:
     """Log out sessions and users whose contexts were settled before."""
-    of_users = await user_logouts.due(connection, [each for each in items if each.of_user])
-    await user_logouts.log_out_users(connection, of_users)
-    await log_out_sessions(connection, [each for each in items if not each.of_user])
+    due = await _due(connection, items)
+    await user_logouts.log_out_users(connection, due.users)
+    await log_out_sessions(connection, due.sessions)
     return [True] * len(items)
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """Logouts that are to be carried out: of users, one each, and of sessions."""
+
+    users: list[SessionLogout]
+    sessions: list[SessionLogout]
+
+
+async def _due(
+    connection: AsyncConnection,
+    items: Sequence[SessionLogout],
+    ending: Collection[str] = (),
+) -> _Due:
+    """Return what is still to be carried out. ending: tenants that have sessions ended besides.
+
+    Not what another process has done already, and nothing of a session that began anew since under
+    the same name: nobody judged that one. First of all in the transaction, because it locks: the
+    audit, then tenants, in the order in which everybody does. Under the tenant's lock the guard
+    counts what every process did.
+    """
+    for tenant_id in sorted({item.tenant_id for item in items if item.of_user}):
+        await serialize(connection, "audit", tenant_id)
+    tenants = {item.tenant_id for item in items}
+    await lock_tenants(connection, {*tenants, *ending})
+    users: dict[tuple[str, str], SessionLogout] = {}
+    of_sessions: list[SessionLogout] = []
+    for tenant_id in sorted(tenants):
+        mine = [item for item in items if item.tenant_id == tenant_id]
+        known = await sessions_store.find_sessions(
+            connection, tenant_id, keys={(item.iss, item.sid) for item in mine}
+        )
+        for item in mine:
+            session = known.get((item.iss, item.sid))
+            if session is None or session.session_id != item.session_id:
+                continue
+            if not item.of_user:
+                of_sessions.append(item)
+            elif session.ended_at is None:
+                users.setdefault((tenant_id, session.user_id), item)
+    return _Due(users=list(users.values()), sessions=of_sessions)
 
 
 SETTLE: Final = replace(risk.SETTLE, handle=_settle_stands)

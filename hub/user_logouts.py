@@ -21,13 +21,11 @@ import risk.service
 from actions.model import REQUESTED, Action, Cause, ContainmentOrder, PlanOutcome
 from actions.requests import decide_request
 from hub import store
-from hub.pipeline import end_sessions, lock_tenants
+from hub.pipeline import end_sessions
 from risk import explanation
 from risk.entities import service as entities
 from risk.inline.model import SessionLogout
-from risk.sessions import store as sessions_store
 from runtime.audit import AuditNote
-from runtime.database import serialize
 from runtime.ids import new_id
 
 #: who did it, in the audit and in causes
@@ -76,32 +74,10 @@ async def order_for(
     )
 
 
-async def due(connection: AsyncConnection, items: Sequence[SessionLogout]) -> list[SessionLogout]:
-    """Return what is to be carried out, one per user: not what another process has done already.
-
-    First of all in the transaction, because it takes the locks of audit and containments, in the
-    order in which everybody takes them.
-    """
-    tenants = {item.tenant_id for item in items}
-    for tenant_id in sorted(tenants):
-        await serialize(connection, "audit", tenant_id)
-    await lock_tenants(connection, tenants)
-    found: dict[tuple[str, str], SessionLogout] = {}
-    for tenant_id in sorted(tenants):
-        mine = [item for item in items if item.tenant_id == tenant_id]
-        known = await sessions_store.find_sessions(
-            connection, tenant_id, keys={(item.iss, item.sid) for item in mine}
-        )
-        for item in mine:
-            session = known.get((item.iss, item.sid))
-            if session is not None and session.ended_at is None:
-                found.setdefault((tenant_id, session.user_id), item)
-    return list(found.values())
-
-
 async def log_out_users(connection: AsyncConnection, items: Sequence[SessionLogout]) -> None:
-    """End all sessions of users in the index and order their logouts. items: as `due` found them.
+    """End all sessions of users in the index and order their logouts.
 
+    items: one per user, of tenants whose audit and pipeline the caller has locked, in that order.
     Break-glass users keep their other sessions. Beyond the blast-radius guard's limit the
     containment is held for a person, and so are the other sessions. Wakes nobody.
     """

@@ -1,7 +1,11 @@
-"""A PostgreSQL database with all tables that one test after the other may have, always empty."""
+"""A PostgreSQL database with all tables that one test after the other may have, always empty.
+
+And how tests know that one transaction waits for another.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Any, Final
 
@@ -32,6 +36,10 @@ WHERE relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
 _STATISTICS: Final = """
 SELECT count(*) FROM pg_statistic JOIN pg_class ON pg_class.oid = starelid
 WHERE relnamespace = 'public'::regnamespace
+"""
+_WAITING: Final = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 
 
@@ -81,6 +89,14 @@ class TidyDatabase:
     def _url(self) -> str:
         url = sa.make_url(self._server).set(database=self._name)
         return url.render_as_string(hide_password=False)
+
+
+async def until_it_waits(database: Database, task: asyncio.Task[Any]) -> None:
+    """Return when somebody waits for another transaction of the database, or the task is over."""
+    found = 0
+    while not found and not task.done():
+        async with database.snapshot() as connection:
+            found = await connection.scalar(sa.text(_WAITING)) or 0
 
 
 async def administer(server: str, statement: str) -> None:

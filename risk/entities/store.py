@@ -342,7 +342,7 @@ async def links_around(
 
 
 async def write_links(connection: AsyncConnection, written: Sequence[Link]) -> None:
-    """Insert links, or give known ones their new times."""
+    """Insert links, or give known ones their new times; in order, so that nobody deadlocks."""
     await _WRITE_LINKS.run(
         connection,
         [
@@ -355,7 +355,7 @@ async def write_links(connection: AsyncConnection, written: Sequence[Link]) -> N
                 "since": link.since,
                 "until": link.until,
             }
-            for link in written
+            for link in sorted(written, key=lambda link: (link.device_id, link.user_id))
         ],
     )
 

@@ -19,7 +19,7 @@ from risk.posture.model import Reported, with_reported
 from risk.posture.service import posture_of
 from risk.sessions import service as sessions
 from risk.sessions import store as sessions_store
-from risk.sessions.model import SESSIONS_KIND, EndSession, PutSession, PutSessionResult
+from risk.sessions.model import SESSIONS_KIND, PutSession, PutSessionResult
 from risk.sql.store import Connection
 from runtime.changes import note_changes
 from runtime.database import serialize
@@ -51,6 +51,12 @@ async def _settle_of_tenant(
     connection: Connection, tenant_id: str, batch: dict[int, Stand]
 ) -> dict[int, Settled]:
     session_ids = sorted({each.session_id for each in batch.values()})
+    # Sessions are locked before their stands, by whoever locks both.
+    live = await sessions_store.lock_by_id(
+        connection,
+        tenant_id,
+        session_ids={each.session_id for each in batch.values() if each.ends is not None},
+    )
     for session_id in session_ids:
         await serialize(connection, "stands", tenant_id, session_id)
     known = await store.stands_of(connection, tenant_id, session_ids=session_ids)
@@ -77,8 +83,14 @@ async def _settle_of_tenant(
             anchored.add(wanted.session_id)
         _note_begin(begun, results[place].stand)
     await store.write_stands(connection, written.values())
-    over = [each for each in written.values() if each.ends is not None]
-    await sessions.end_sessions(connection, [_end_of(each) for each in over])
+    over = {each.session_id: each.at for each in written.values() if each.ends is not None}
+    # What began anew meanwhile, under the same name, is another session that nobody judged.
+    ended = [
+        replace(session, ended_at=over[session_id], updated_at=over[session_id])
+        for session_id, session in live.items()
+        if session_id in over and session.ended_at is None
+    ]
+    await sessions.write_ended(connection, tenant_id, ended)
     # Also whoever was not first has to look again.
     await note_changes(
         connection, SESSIONS_KIND, [(tenant_id, session_id) for session_id in session_ids]
@@ -90,11 +102,6 @@ def _note_begin(begun: dict[str, datetime], stand: Stand) -> None:
     """Note when a session was seen first, by session id."""
     if stand.context:
         begun[stand.session_id] = min(stand.since, begun.get(stand.session_id, stand.since))
-
-
-def _end_of(stand: Stand) -> EndSession:
-    iss, sid = stand.ends or ("", "")
-    return EndSession(tenant_id=stand.tenant_id, iss=iss, sid=sid, at=stand.at)
 
 
 async def register_contexts(
@@ -141,15 +148,25 @@ def _registered(
 
 async def settle_step_ups(connection: Connection, items: Sequence[StepUp]) -> list[str]:
     """Note how step-ups ended; return for each "" or a key of STEP_UP_REFUSALS."""
-    return [await _settle_step_up(connection, item) for item in items]
+    results: dict[int, str] = {}
+    order = sorted(range(len(items)), key=lambda place: items[place].tenant_id)
+    for tenant_id, places in groupby(order, key=lambda place: items[place].tenant_id):
+        batch = {place: items[place] for place in places}
+        keys = {(item.iss, item.sid) for item in batch.values()}
+        held = await sessions_store.find_sessions(connection, tenant_id, keys=keys, lock=True)
+        for session_id in sorted(session.session_id for session in held.values()):
+            await serialize(connection, "stands", tenant_id, session_id)
+        for place, item in batch.items():
+            results[place] = await _settle_step_up(connection, item)
+    return [results[place] for place in range(len(items))]
 
 
 async def _settle_step_up(connection: Connection, item: StepUp) -> str:
+    """Note how one step-up ended. Its session and the stands of that are locked."""
     key = (item.iss, item.sid)
     session = (await sessions_store.find_sessions(connection, item.tenant_id, keys={key})).get(key)
     if session is None:
         return "unknown"
-    await serialize(connection, "stands", item.tenant_id, session.session_id)
     stands = await store.stands_of(connection, item.tenant_id, session_ids=[session.session_id])
     stand = next((each for each in stands.values() if each.step_up_id == item.step_up_id), None)
     if stand is None or session.ended_at is not None:
@@ -161,8 +178,8 @@ async def _settle_step_up(connection: Connection, item: StepUp) -> str:
         return ""
     await store.write_stands(connection, [outcome])
     if outcome.state == StandState.REFUSED:
-        end = EndSession(tenant_id=item.tenant_id, iss=item.iss, sid=item.sid, at=item.at)
-        await sessions.end_sessions(connection, [end])
+        over = replace(session, ended_at=item.at, updated_at=item.at)
+        await sessions.write_ended(connection, item.tenant_id, [over])
     else:
         proven = replace(
             session,
@@ -218,10 +235,12 @@ async def share_trails(connection: Connection, items: Sequence[TrailNote]) -> li
 
 async def purge(connection: Connection, *, now: datetime) -> int:
     """Forget what was settled about sessions that are over, a bounded number; return how many."""
-    await store.system_purge_proofs(connection, before=now - PROOFS_KEPT)
-    await store.system_purge_apps(connection, before=now - LIFE)
-    await store.system_purge_trails(connection, before=now - LIFE)
-    return await store.system_purge_stands(connection, before=now - LIFE)
+    return (
+        await store.system_purge_proofs(connection, before=now - PROOFS_KEPT)
+        + await store.system_purge_apps(connection, before=now - LIFE)
+        + await store.system_purge_trails(connection, before=now - LIFE)
+        + await store.system_purge_stands(connection, before=now - LIFE)
+    )
 
 
 SETTLE: Final = Operation(

@@ -78,7 +78,7 @@ async def end_sessions(connection: Connection, items: Sequence[EndSession]) -> l
     known: dict[tuple[str, str, str], Session] = {}
     for tenant_id in sorted({item.tenant_id for item in items}):
         keys = {(item.iss, item.sid) for item in items if item.tenant_id == tenant_id}
-        found = await store.find_sessions(connection, tenant_id, keys=keys)
+        found = await store.find_sessions(connection, tenant_id, keys=keys, lock=True)
         known |= {(tenant_id, *key): session for key, session in found.items()}
         ended = [
             replace(session, ended_at=item.at, updated_at=item.at)
@@ -92,7 +92,10 @@ async def end_sessions(connection: Connection, items: Sequence[EndSession]) -> l
 
 
 async def write_ended(connection: Connection, tenant_id: str, ended: Sequence[Session]) -> None:
-    """Store sessions that were ended, and what that means for the links of their devices."""
+    """Store sessions that were ended, and what that means for the links of their devices.
+
+    ended: as they were read and locked, with their end.
+    """
     await store.write_sessions(connection, ended)
     await _note(connection, ended)
     await _write_session_links(connection, tenant_id, ended)
@@ -179,7 +182,7 @@ async def _put_of_tenant(
         connection, tenant_id, entity_ids={each for each in named.devices.values() if each}
     )
     known = await store.find_sessions(
-        connection, tenant_id, keys={(item.iss, item.sid) for item in batch.values()}
+        connection, tenant_id, keys={(item.iss, item.sid) for item in batch.values()}, lock=True
     )
     results: dict[int, PutSessionResult] = {}
     written: dict[tuple[str, str], Session] = {}

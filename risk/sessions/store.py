@@ -21,7 +21,7 @@ from runtime.database import (
     tenant_column,
 )
 from runtime.sharing import shared, shared_text
-from runtime.statements import Query, upserts
+from runtime.statements import Query, among, rows_of_keys, upserts
 
 IN_LIST_MAX: Final = 500
 
@@ -70,14 +70,21 @@ _OWNERS: Final = sa.select(sessions.c.session_id, sessions.c.user_id).where(
     sessions.c.tenant_id == TENANT, sessions.c.session_id.in_(IDS)
 )
 _WRITE: Final = upserts(sessions, _KEY, [name for name in _COLUMNS if name not in _KEY])
-_OF_KEYS: Final = Query(
-    sa.select(sessions).where(
-        sessions.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
-        sessions.c.iss.in_(sa.bindparam("issuers", expanding=True, type_=sa.String)),
-        sessions.c.sid.in_(sa.bindparam("sids", expanding=True, type_=sa.String)),
-    ),
+_of_keys: Final = sa.select(sessions).where(
+    sessions.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+    sessions.c.iss.in_(sa.bindparam("issuers", expanding=True, type_=sa.String)),
+    sessions.c.sid.in_(sa.bindparam("sids", expanding=True, type_=sa.String)),
+)
+_OF_KEYS: Final = Query(_of_keys, scalars=["tenant_id"], lists=["issuers", "sids"])
+#: Whoever locks sessions does so in this order, which never changes, and before their stands.
+_ORDER: Final = (sessions.c.iss, sessions.c.sid)
+_LOCK_KEYS: Final = Query(
+    _of_keys.order_by(*_ORDER).with_for_update(),
     scalars=["tenant_id"],
     lists=["issuers", "sids"],
+)
+_LOCK_IDS: Final = among(
+    sa.select(sessions).order_by(*_ORDER).with_for_update(), sessions, sessions.c.session_id
 )
 
 
@@ -92,12 +99,21 @@ class Span:
 
 
 async def find_sessions(
-    connection: AsyncConnection, tenant_id: str, *, keys: Collection[tuple[str, str]]
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    keys: Collection[tuple[str, str]],
+    lock: bool = False,
 ) -> dict[tuple[str, str], Session]:
-    """Return sessions by (iss, sid)."""
+    """Return sessions by (iss, sid). lock: nobody else writes them until the transaction ends.
+
+    INVARIANT: whoever writes a session back whole has locked it before; else what was written
+    meanwhile, as its end, is undone.
+    """
+    query = _LOCK_KEYS if lock else _OF_KEYS
     found: dict[tuple[str, str], Session] = {}
-    for some in chunks(keys, IN_LIST_MAX):
-        rows = await _OF_KEYS.rows(
+    for some in chunks(sorted(keys) if lock else keys, IN_LIST_MAX):
+        rows = await query.rows(
             connection,
             tenant_id=tenant_id,
             issuers={iss for iss, _ in some},
@@ -109,6 +125,15 @@ async def find_sessions(
             if (session.iss, session.sid) in keys
         }
     return found
+
+
+async def lock_by_id(
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[str, Session]:
+    """Return sessions by id, locked; not those that began anew since, under another one."""
+    keys = {(tenant_id, session_id) for session_id in session_ids}
+    rows = await rows_of_keys(connection, _LOCK_IDS, keys)
+    return {session.session_id: session for session in map(_session, rows)}
 
 
 async def marks_of(
@@ -159,16 +184,19 @@ async def live_sessions(
     user_ids: Collection[str],
     issuers: Collection[str],
 ) -> list[Session]:
-    """Return the sessions of the users at the issuers that were not ended."""
+    """Return the sessions of the users at the issuers that were not ended, locked."""
     found: list[Session] = []
     for ids in chunks(user_ids, IN_LIST_MAX):
         rows = await connection.execute(
-            sa.select(sessions).where(
+            sa.select(sessions)
+            .where(
                 sessions.c.tenant_id == tenant_id,
                 sessions.c.user_id.in_(ids),
                 sessions.c.iss.in_(issuers),
                 sessions.c.ended_at.is_(None),
             )
+            .order_by(*_ORDER)
+            .with_for_update()
         )
         found.extend(map(_session, rows))
     return found
@@ -177,7 +205,7 @@ async def live_sessions(
 async def live_of_users(
     connection: AsyncConnection, tenant_id: str, *, user_ids: Collection[str], limit: int
 ) -> list[Session]:
-    """Return up to `limit` sessions of users, at any issuer, that were not ended."""
+    """Return up to `limit` sessions of users, at any issuer, that were not ended, locked."""
     found: list[Session] = []
     for some in chunks(user_ids, IN_LIST_MAX):
         rows = await connection.execute(
@@ -187,8 +215,9 @@ async def live_of_users(
                 sessions.c.user_id.in_(some),
                 sessions.c.ended_at.is_(None),
             )
-            .order_by(sessions.c.session_id)
+            .order_by(*_ORDER)
             .limit(limit - len(found))
+            .with_for_update()
         )
         found.extend(map(_session, rows))
     return found

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-import sqlalchemy as sa
 
 from runtime.clock import FixedClock, from_epoch_s
 from runtime.database import Database
@@ -25,6 +24,7 @@ from runtime.queue import (
     fences_valid,
 )
 from runtime.writer import LocalWriter, Writer
+from tests.postgresql import until_it_waits
 from tests.runtime.background import LIMIT_S, running
 
 NODES = 4
@@ -286,23 +286,12 @@ async def test_nobody_takes_a_bucket_over_while_its_settlement_commits(cluster: 
     async with cluster.database.transaction() as connection, asyncio.timeout(LIMIT_S):
         assert await fences_valid(connection, [fence]) == {fence}
         taking_over = asyncio.create_task(heir.renew())
-        await _until_somebody_waits_for_a_lock(cluster.database)
+        await until_it_waits(cluster.database, taking_over)
         assert not taking_over.done()
         assert await fences_valid(connection, [fence]) == {fence}
     async with asyncio.timeout(LIMIT_S):
         await taking_over
     assert heir.fence(7).epoch > fence.epoch
-
-
-async def _until_somebody_waits_for_a_lock(database: Database) -> None:
-    waiting = sa.text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    found = 0
-    while not found:
-        async with database.snapshot() as connection:
-            found = await connection.scalar(waiting) or 0
 
 
 @pytest.mark.parametrize(
