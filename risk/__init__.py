@@ -25,7 +25,7 @@ from risk.baselines.service import RECORD_GOOD, WITHDRAW_SESSION
 from risk.contexts.service import RECORD
 from risk.inline.service import NOTE_APP, PROVE, SETTLE, SETTLE_STEP_UP, SHARE_TRAIL
 from risk.ips.service import REPORT_IPS
-from risk.reviews.service import FINISH_REVIEW
+from risk.reviews.service import FINISH_REVIEW, PUT_OFF_REVIEW
 from risk.sessions.service import END_SESSION, PUT_SESSION
 from risk.signins.failures import COUNT_FAILURES
 from risk.signins.service import RECORD_SIGN_IN
@@ -37,6 +37,7 @@ __all__ = [
     "OPERATIONS",
     "NOTE_APP",
     "PROVE",
+    "PUT_OFF_REVIEW",
     "PUT_SESSION",
     "RECORD",
     "RECORD_GOOD",
@@ -64,4 +65,5 @@ OPERATIONS = (
     RECORD_SIGN_IN,
     COUNT_FAILURES,
     FINISH_REVIEW,
+    PUT_OFF_REVIEW,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import Counter
@@ -58,8 +58,8 @@ class WriteBehind(Generic[ItemT, ResultT]):
     def note(self, item: ItemT) -> None:
         """Write an item soon. Never waits, raises nothing."""
         if len(self._waiting) >= WAITING_MAX:
-            self._waiting.popleft()
             self._lost.inc()
+            self._written(self._waiting.popleft(), None)
         self._waiting.append(item)
         self._noted.set()
 
@@ -84,16 +84,30 @@ class WriteBehind(Generic[ItemT, ResultT]):
                         self._noted.set()
                     return
 
-    async def _write_batch(self) -> bool:
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
-        results = await asyncio.gather(*map(self._write, batch), return_exceptions=True)
+    async def write_now(self, items: Sequence[ItemT]) -> None:
+        """Write items that nobody answered yet; return after the commit.
+
+        For whoever tries again what fails: nothing is dropped or counted. Raises the first error;
+        what else there is was written all the same.
+        """
+        for error in await self._write_all(items):
+            raise error
+
+    async def _write_all(self, items: Sequence[ItemT]) -> list[BaseException]:
+        """Write items, and let it be heard what became of each; return the errors."""
+        results = await asyncio.gather(*map(self._write, items), return_exceptions=True)
         failed: list[BaseException] = []
-        for item, result in zip(batch, results, strict=True):
+        for item, result in zip(items, results, strict=True):
             if isinstance(result, BaseException):
                 failed.append(result)
                 self._written(item, None)
             else:
                 self._written(item, result)
+        return failed
+
+    async def _write_batch(self) -> bool:
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+        failed = await self._write_all(batch)
         for error in failed:
             if not isinstance(error, Refused | Unavailable):
                 raise error

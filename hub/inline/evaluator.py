@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -21,7 +21,7 @@ from prometheus_client import Histogram
 from hub.decisions import count_unknown, judge_session
 from hub.denied import DeniedUsers
 from hub.errors import is_data_error
-from hub.inline.behind import behind
+from hub.inline.behind import Note, behind
 from hub.inline.bound import read_proof
 from hub.inline.case import (
     Asked,
@@ -140,7 +140,6 @@ class Evaluator:
         self._settling = Settling(
             node.writer,
             node.box,
-            behind=self.behind,
             recorder=recorder,
             stamp=self._stamp,
             wake=node.notifier.wake_all,
@@ -179,13 +178,19 @@ class Evaluator:
         await self.levels.of(tenant_id, users | {e.device_id for e in sessions if e.device_id})
         await self.groups.of(tenant_id, users)
 
-    async def review(self, caller: Caller, question: SessionQuestion) -> Answer:
-        """Judge a session nobody asks about, as long as it takes. Raises database errors."""
+    async def review(
+        self, caller: Caller, question: SessionQuestion, note: Callable[[Note], None]
+    ) -> Answer:
+        """Judge a session nobody asks about, as long as it takes.
+
+        note: takes what is to be written besides, before the review is forgotten. Raises database
+        errors, and Unavailable when what was decided could not be written.
+        """
         pace = _Pace(0.0, is_review=True)
         case = await self._open(caller, question, asked_of(caller, question), pace)
         if isinstance(case, Answer):
             return case
-        return await self._settling.conclude(case)
+        return await self._settling.conclude(case, note)
 
     # --- answers that are held ------------------------------------------------------------------
 
@@ -257,7 +262,7 @@ class Evaluator:
             return self._fallback.answer(question, Reason.DATABASE)
         if isinstance(case, Answer):
             return case
-        return await self._settling.conclude(case)
+        return await self._settling.conclude(case, self.behind.note)
 
     async def _open(
         self, caller: Caller, question: SessionQuestion, asked: Asked, pace: _Pace

@@ -2,16 +2,17 @@
 
     signal, level, edit ─▶ review noted ─▶ wake ─▶ Reviews, in one api process ─▶ Evaluator.review
 
-The sessions were found in the database, whoever holds them. What is no ALLOW is written before the
-review is forgotten, so that the next request is answered at once. One process at a time works
-reviews off; should two overlap, a context is settled once all the same.
+The sessions were found in the database, whoever holds them. All that a review leads to is committed
+before the review is forgotten; what fails is tried again, a bounded number of times. One process at
+a time works reviews off; should two overlap, a context is settled once all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -19,15 +20,17 @@ import structlog
 from prometheus_client import Counter
 
 from hub.inline.asking import last_seen, question_of
+from hub.inline.behind import Note
 from hub.inline.evaluator import Evaluator
+from hub.inline.fallback import DATABASE_TROUBLE
 from hub.inline.model import Answer
 from hub.node import Node
 from risk.contexts.model import Context
 from risk.contexts.stored import restore_context
 from risk.inline.live import Live
 from risk.reviews import store
-from risk.reviews.model import EDITS, SWEPT, Review, ReviewCause, ReviewDone
-from risk.reviews.service import FINISH_REVIEW, TOPIC
+from risk.reviews.model import EDITS, SWEPT, Review, ReviewCause, ReviewDone, put_off
+from risk.reviews.service import FINISH_REVIEW, PUT_OFF_REVIEW, TOPIC
 from risk.verdict import Decision, Scope
 from runtime.errors import Unavailable
 from runtime.queue import LeaseKeeper
@@ -51,6 +54,20 @@ _reviews_total = Counter(
     "Sessions judged without a request.",
     ["cause", "decision"],
 )
+_given_up_total = Counter(
+    "hub_inline_reviews_given_up_total",
+    "Sessions that could not be judged without a request, however often that was tried.",
+    ["cause"],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A review that was made, and what has to be written before it is forgotten."""
+
+    done: ReviewDone
+    notes: Sequence[Note] = ()
+    answers: Sequence[Answer] = ()
 
 
 class Reviews:
@@ -78,7 +95,7 @@ class Reviews:
                     # What waits is judged in a moment.
                     log.warning("session.review_failed", reason=error.detail)
                 except Exception:
-                    # The outermost step of this loop: the next request judges the session anyway.
+                    # The outermost step of this loop: what waits is still there.
                     log.warning("session.review_failed", exc_info=True)
                 await node.notifier.wait(TOPIC, LOOK_AGAIN_S, since=seen)
         finally:
@@ -92,7 +109,10 @@ class Reviews:
         return done
 
     async def turn(self) -> int:
-        """Judge up to BATCH_MAX sessions that are due; return how many. Raises database errors."""
+        """Judge up to BATCH_MAX sessions that are due; return of how many something became.
+
+        Raises database errors, and Unavailable when nobody can write.
+        """
         async with self._working:
             due = await self._due()
             if not due:
@@ -103,17 +123,26 @@ class Reviews:
                 await self._node.feed.refresh()
             judged = _once(due)
             await self._prepare([each for each in due if each.review_id in judged])
-            made = [
-                await self._in_turn(review) if review.review_id in judged else _done(review)
-                for review in due
-            ]
-            await self._evaluator.behind.flush()
-            await asyncio.gather(*(self._node.writer.submit(FINISH_REVIEW, each) for each in made))
-            return len(due)
+            made: list[tuple[Review, _Made]] = []
+            failed: list[tuple[Review, Exception]] = []
+            for review in due:
+                try:
+                    made.append((review, await self._in_turn(review, judged)))
+                except Exception as error:  # noqa: BLE001 - one must not keep the others waiting
+                    failed.append((review, error))
+                    if isinstance(error, (Unavailable, *DATABASE_TROUBLE)):
+                        # Perhaps the same trouble waits for all: they stay as they are.
+                        break
+            count = len(made) + len(failed)
+            written = await asyncio.gather(*(self._finish(*each) for each in made))
+            failed += [each for each in written if each is not None]
+            await asyncio.gather(*(self._put_off(*each) for each in failed))
+            return count
 
     async def _due(self) -> list[Review]:
+        now = self._node.clock.now()
         async with self._node.database.snapshot() as connection:
-            return await store.system_due_reviews(connection, limit=BATCH_MAX)
+            return await store.system_due_reviews(connection, now=now, limit=BATCH_MAX)
 
     async def _prepare(self, due: Sequence[Review]) -> None:
         """Read what they need together: one by one costs more than judging them."""
@@ -121,57 +150,66 @@ class Reviews:
         for review in due:
             named[review.tenant_id].append((review.iss, review.sid))
         for tenant_id, names in named.items():
-            await self._evaluator.prepare(tenant_id, names)
+            try:
+                await self._evaluator.prepare(tenant_id, names)
+            except Exception:
+                # It may be one of them: each reads for itself what is not there now.
+                log.warning("session.review_failed", tenant_id=tenant_id, exc_info=True)
 
-    async def _in_turn(self, review: Review) -> ReviewDone:
+    async def _finish(self, review: Review, made: _Made) -> tuple[Review, Exception] | None:
+        """Write what a review led to, then forget it; return why that was not possible."""
+        try:
+            await self._evaluator.behind.write_now(made.notes)
+            await self._node.writer.submit(FINISH_REVIEW, made.done)
+        except Exception as error:  # noqa: BLE001 - it is put off with the others
+            return review, error
+        for answer in made.answers:
+            _tell(review, answer)
+        return None
+
+    async def _put_off(self, review: Review, error: Exception) -> None:
+        """Let a review wait that failed, or set it aside when that was often enough."""
+        again = put_off(review, self._node.clock.now())
+        about = {
+            "tenant_id": review.tenant_id,
+            "review_id": review.review_id,
+            "session_id": review.session_id,
+            "cause": review.cause.value,
+            "attempts": review.attempts + 1,
+        }
+        if again is not None:
+            log.warning("session.review_failed", **about, exc_info=error)
+            await self._node.writer.submit(PUT_OFF_REVIEW, again)
+            return
+        await self._node.writer.submit(FINISH_REVIEW, _done(review))
+        _given_up_total.labels(review.cause.value).inc()
+        log.error("session.review_given_up", **about, exc_info=error)
+
+    async def _in_turn(self, review: Review, judged: Collection[str]) -> _Made:
+        if review.review_id not in judged:
+            return _Made(_done(review))
         async with in_turn():
             return await self._review(review)
 
-    async def _review(self, review: Review) -> ReviewDone:
-        done = _done(review)
-        try:
-            answers = await self._judge(review)
-        except Unavailable:
-            raise
-        except Exception:
-            # One session that cannot be judged must not keep the others waiting.
-            log.warning("session.review_failed", review_id=review.review_id, exc_info=True)
-            return done
-        for answer in answers:
-            self._tell(review, answer)
+    async def _review(self, review: Review) -> _Made:
+        notes: list[Note] = []
+        answers = await self._judge(review, notes.append)
         verdicts = [answer.verdict for answer in answers]
-        return msgspec.structs.replace(
-            done,
+        done = msgspec.structs.replace(
+            _done(review),
             acted=any(each.decision is not Decision.ALLOW for each in verdicts),
             would_have=any(each.would_have is not None for each in verdicts),
         )
+        return _Made(done, notes, answers)
 
-    def _tell(self, review: Review, answer: Answer) -> None:
-        decision = answer.verdict.decision
-        _reviews_total.labels(review.cause.value, decision.name).inc()
-        is_told = bool(review.new)
-        if review.cause in _OF_NO_CONTEXT:
-            is_told = answer.verdict.would_have is not None
-        (log.info if is_told or decision is not Decision.ALLOW else log.debug)(
-            "session.context_changed",
-            tenant_id=review.tenant_id,
-            session_id=review.session_id,
-            user_id=answer.user_id,
-            causes=[review.cause.value],
-            old=dict(review.old) or dict(answer.old),
-            new=dict(review.new) or dict(answer.new),
-            decision=decision.name,
-            would_have=answer.verdict.would_have and answer.verdict.would_have.name,
-            reasons=answer.verdict.reasons,
-            trace_id=answer.trace_id,
-            signal_trace_id=review.trace_id,
-        )
-
-    async def _judge(self, review: Review) -> list[Answer]:
+    async def _judge(self, review: Review, note: Callable[[Note], None]) -> list[Answer]:
         """Return what becomes of the session; nothing when there is nothing to judge it by.
 
-        After an edit of policies, zones or groups it is asked about for each of its apps.
+        After an edit of policies, zones or groups it is asked about for each of its apps. note:
+        takes what is to be written.
         """
+        if review.cause is ReviewCause.UNKNOWN:
+            raise ValueError("a review of another release, with a cause that is not known here")
         live = await self._evaluator.live.find(review.tenant_id, review.iss, review.sid, None)
         now = self._node.clock.now()
         if live is None or live.session.session_id != review.session_id:
@@ -185,13 +223,34 @@ class Reviews:
         caller, question = question_of(live.session, here, at)
         answers: list[Answer] = []
         for app in _apps(review, live, question.app):
-            answers.append(
-                await self._evaluator.review(caller, msgspec.structs.replace(question, app=app))
-            )
+            about = msgspec.structs.replace(question, app=app)
+            answers.append(await self._evaluator.review(caller, about, note))
             verdict = answers[-1].verdict
             if verdict.decision is Decision.TERMINATE and verdict.scope is not Scope.APP:
                 break
         return answers
+
+
+def _tell(review: Review, answer: Answer) -> None:
+    decision = answer.verdict.decision
+    _reviews_total.labels(review.cause.value, decision.name).inc()
+    is_told = bool(review.new)
+    if review.cause in _OF_NO_CONTEXT:
+        is_told = answer.verdict.would_have is not None
+    (log.info if is_told or decision is not Decision.ALLOW else log.debug)(
+        "session.context_changed",
+        tenant_id=review.tenant_id,
+        session_id=review.session_id,
+        user_id=answer.user_id,
+        causes=[review.cause.value],
+        old=dict(review.old) or dict(answer.old),
+        new=dict(review.new) or dict(answer.new),
+        decision=decision.name,
+        would_have=answer.verdict.would_have and answer.verdict.would_have.name,
+        reasons=answer.verdict.reasons,
+        trace_id=answer.trace_id,
+        signal_trace_id=review.trace_id,
+    )
 
 
 def _done(review: Review) -> ReviewDone:

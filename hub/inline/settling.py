@@ -14,7 +14,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from hub.alerting import About, Alerts
-from hub.inline.behind import Behind
+from hub.inline.behind import Note
 from hub.inline.bound import new_challenge
 from hub.inline.case import (
     Case,
@@ -57,7 +57,6 @@ class Settling:
         writer: Writer,
         box: SecretBox,
         *,
-        behind: Behind,
         recorder: Recorder,
         stamp: Callable[[Live], Hashable],
         wake: Callable[[Iterable[str]], None],
@@ -66,15 +65,15 @@ class Settling:
         self._wake = wake
         self._writer = writer
         self._box = box
-        self._behind = behind
         self._recorder = recorder
         self._stamp = stamp
         self._alerts = Alerts()
 
-    async def conclude(self, case: Case) -> Answer:
+    async def conclude(self, case: Case, note: Callable[[Note], None]) -> Answer:
         """Write, learn and keep what came of a case, and return its answer.
 
-        Raises Unavailable from nowhere: what cannot be written is counted.
+        note: writes the rest, behind the answer. What cannot be written is counted, and the answer
+        stands; where nobody waits for one, raises Unavailable and database errors instead.
         """
         verdict = case.judged.verdict
         answer = answer_of(case, new_id("chg") if case.is_told else verdict.trace_id)
@@ -82,35 +81,30 @@ class Settling:
             challenge = new_challenge(case.live.session, self._box, case.situation.now)
             answer = replace(answer, challenge=challenge)
         for alert in self._alerts.found(verdict, _about(case, answer.trace_id)):
-            self._behind.note(alert)
+            note(alert)
         if case.is_first:
-            self._behind.note(recorded_of(case))
+            note(recorded_of(case))
         if case.is_found_at_high:
             case.live.find_at_high(case.key)
-            self._behind.note(finding_of(case, answer.trace_id))
+            note(finding_of(case, answer.trace_id))
         if verdict.decision is not Decision.TERMINATE:
-            self._log_out(case, logout_of(case, answer.trace_id))
+            _log_out(case, logout_of(case, answer.trace_id), note)
         if verdict.decision is not Decision.ALLOW:
-            return await self._settle(case, answer)
-        self._accept(case, answer)
+            return await self._settle(case, answer, note)
+        self._accept(case, answer, note)
         self._keep(case, answer)
         return answer
 
-    def _accept(self, case: Case, answer: Answer) -> None:
+    def _accept(self, case: Case, answer: Answer, note: Callable[[Note], None]) -> None:
         """Let a context that was let pass join what the session is accepted in, if it may."""
         if case.judged.accepts and case.situation.stand is None and case.situation.here:
             state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED
             stand = stand_of(case, state, answer.trace_id)
             case.live.stand(stand, case.situation.here, is_pending=True)
-            self._behind.note(stand)
+            note(stand)
             self._learn(case)
         elif case.is_newly_proven:
             self._learn(case)
-
-    def _log_out(self, case: Case, wanted: SessionLogout | None) -> None:
-        """Log out, behind the answer, where policies end the session at other apps; once."""
-        if wanted is not None and case.live.log_out(wanted.context_key, wanted.app_ids):
-            self._behind.note(wanted)
 
     def _learn(self, case: Case) -> None:
         """Let what is good of the user enter the baseline: let pass at LOW, or proven."""
@@ -119,7 +113,7 @@ class Settling:
             session = case.live.session
             self._recorder.note(session.tenant_id, session.user_id, case.seen)
 
-    async def _settle(self, case: Case, answer: Answer) -> Answer:
+    async def _settle(self, case: Case, answer: Answer, note: Callable[[Note], None]) -> Answer:
         """Write what is no ALLOW before it is answered; a step-up is asked for once."""
         verdict = case.judged.verdict
         wanted = stand_of(case, STATE_OF[verdict.decision], answer.trace_id)
@@ -130,12 +124,14 @@ class Settling:
             or (is_same and not known.is_given_up(case.situation.now))
         ):
             settled, is_new = known, False
-            self._log_out(case, wanted.logout)
+            _log_out(case, wanted.logout, note)
         else:
             try:
                 async with asyncio.timeout(WRITE_LIMIT_S):
                     result = await self._writer.submit(SETTLE, wanted)
             except (Unavailable, *DATABASE_TROUBLE):
+                if case.situation.is_review:
+                    raise
                 # It stays what it is: nobody is allowed anything because a disk is full.
                 _unrecorded_total.inc()
                 return answer
@@ -166,6 +162,12 @@ class Settling:
         if case.until is not None:
             until = min(case.until, until or case.until)
         live.keep(case.asked, Held(answer, shared(self._stamp(live)), spot, case.key, until))
+
+
+def _log_out(case: Case, wanted: SessionLogout | None, note: Callable[[Note], None]) -> None:
+    """Log out, behind the answer, where policies end the session at other apps; once."""
+    if wanted is not None and case.live.log_out(wanted.context_key, wanted.app_ids):
+        note(wanted)
 
 
 def _about(case: Case, trace_id: str | None) -> About:

@@ -1,4 +1,7 @@
-"""Use cases of reviews: note them with the signal behind them, forget them when they are made."""
+"""Use cases of reviews: note them with the signal behind them, forget them when they are made.
+
+What failed is put off and tried again, a bounded number of times.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+import structlog
+
 from risk.reviews import store
-from risk.reviews.model import Review, ReviewDone
+from risk.reviews.model import Review, ReviewDone, ReviewPutOff
 from risk.sql.store import Connection
 from risk.sweeps import store as sweeps_store
 from runtime.writer import Operation
+
+log = structlog.get_logger()
 
 #: whom to wake when reviews were noted
 TOPIC: Final = "reviews"
@@ -39,11 +46,23 @@ async def finish(connection: Connection, items: Sequence[ReviewDone]) -> list[bo
     return [True] * len(items)
 
 
+async def put_off(connection: Connection, items: Sequence[ReviewPutOff]) -> list[bool]:
+    """Let reviews that failed wait until they are tried again."""
+    await store.put_off_reviews(connection, items)
+    return [True] * len(items)
+
+
 async def purge(connection: Connection, *, now: datetime) -> int:
     """Forget reviews nobody made in time, a bounded number; return how many."""
-    return await store.system_purge_reviews(connection, before=now - LIFE)
+    count = await store.system_purge_reviews(connection, before=now - LIFE)
+    if count:
+        log.error("session.reviews_expired", count=count)
+    return count
 
 
 FINISH_REVIEW: Final = Operation(
     name="risk.finish_review", item=ReviewDone, result=bool, handle=finish, is_own=True
+)
+PUT_OFF_REVIEW: Final = Operation(
+    name="risk.put_off_review", item=ReviewPutOff, result=bool, handle=put_off
 )

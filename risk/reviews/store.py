@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from risk.reviews.model import EDITS, Review, ReviewCause
+from risk.reviews.model import EDITS, Review, ReviewCause, ReviewPutOff
 from risk.sql.store import IN_LIST_MAX
 from runtime.database import (
     JSONDocument,
@@ -20,7 +20,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
-from runtime.statements import Query, inserts
+from runtime.statements import Query, Write, inserts
 
 session_reviews: Final = sa.Table(
     "session_reviews",
@@ -37,22 +37,37 @@ session_reviews: Final = sa.Table(
     sa.Column("new", JSONDocument, nullable=False),
     sa.Column("context", JSONDocument, nullable=False),
     sa.Column("told_by", sa.String(1024), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("due_at", UTCDateTime),
     # Worked off and purged for all tenants at once, by time.
     sa.Index("ix_session_reviews_at", "at"),
 )
 
 _COLUMNS: Final = tuple(column.name for column in session_reviews.columns)
 _ADD: Final = inserts(session_reviews)
+_PUT_OFF: Final = Write(
+    session_reviews.update()
+    .where(
+        session_reviews.c.tenant_id == sa.bindparam("of_tenant_id"),
+        session_reviews.c.review_id == sa.bindparam("of_review_id"),
+    )
+    .values(attempts=sa.bindparam("made"), due_at=sa.bindparam("again_at")),
+    ("of_tenant_id", "of_review_id", "made", "again_at"),
+)
 _IS_URGENT: Final = session_reviews.c.cause.not_in(sorted(each.value for each in EDITS))
+_IS_DUE: Final = sa.or_(
+    session_reviews.c.due_at.is_(None),
+    session_reviews.c.due_at <= sa.bindparam("now", type_=UTCDateTime()),
+)
 
 
 def _due(which: sa.ColumnElement[bool]) -> Query:
     return Query(
         sa.select(session_reviews)
-        .where(which)
+        .where(which, _IS_DUE)
         .order_by(session_reviews.c.at, session_reviews.c.review_id)
         .limit(sa.bindparam("at_most", type_=sa.Integer)),
-        scalars=["at_most"],
+        scalars=["now", "at_most"],
     )
 
 
@@ -85,11 +100,13 @@ async def add_reviews(connection: AsyncConnection, added: Sequence[Review]) -> N
     )
 
 
-async def system_due_reviews(connection: AsyncConnection, *, limit: int) -> list[Review]:
-    """Return the oldest reviews of all tenants, those after edits last. System query."""
-    rows = list(await _URGENT.rows(connection, at_most=limit))
+async def system_due_reviews(
+    connection: AsyncConnection, *, now: datetime, limit: int
+) -> list[Review]:
+    """Return the oldest due reviews of all tenants, those after edits last. System query."""
+    rows = list(await _URGENT.rows(connection, now=now, at_most=limit))
     if len(rows) < limit:
-        rows += await _OF_EDITS.rows(connection, at_most=limit - len(rows))
+        rows += await _OF_EDITS.rows(connection, now=now, at_most=limit - len(rows))
     return [_review(row) for row in rows]
 
 
@@ -97,6 +114,22 @@ async def system_count_reviews(connection: AsyncConnection, *, at_most: int) -> 
     """Return how many reviews wait, up to a number. System query."""
     ((count,),) = await _WAITING.rows(connection, at_most=at_most)
     return int(count)
+
+
+async def put_off_reviews(connection: AsyncConnection, items: Sequence[ReviewPutOff]) -> None:
+    """Note when reviews that failed are tried again; one that is gone stays so."""
+    await _PUT_OFF.run(
+        connection,
+        [
+            {
+                "of_tenant_id": each.tenant_id,
+                "of_review_id": each.review_id,
+                "made": each.attempts,
+                "again_at": each.due_at,
+            }
+            for each in items
+        ],
+    )
 
 
 async def delete_reviews(

@@ -150,7 +150,9 @@ async def test_row_13_a_compliance_change_is_noted_with_old_and_new(gateway: Gat
     await gateway.story.push_raw(sign(gateway.story.claims(**changes)))
     await gateway.story.hub.settle()
     async with gateway.story.hub.database.snapshot() as connection:
-        due = await store.system_due_reviews(connection, limit=10)
+        due = await store.system_due_reviews(
+            connection, now=gateway.story.hub.clock.now(), limit=10
+        )
     (review,) = [each for each in due if each.cause == "deviceContext.change"]
     assert (review.sid, review.old, review.new) == (
         SID,
@@ -362,7 +364,10 @@ async def test_moves_of_one_session_are_judged_once_and_boundedly(gateway: Gatew
         assert said.is_success
     await reviewed(gateway)
     async with story.hub.database.snapshot() as connection:
-        assert await store.system_due_reviews(connection, limit=10) == []
+        assert (
+            await store.system_due_reviews(connection, now=gateway.story.hub.clock.now(), limit=10)
+            == []
+        )
     assert not await ended(story)
 
 
@@ -453,7 +458,9 @@ async def test_a_moved_level_does_not_wait_for_reviews_after_an_edit(gateway: Ga
     assert await reviews.turn() == BATCH_MAX
     assert await ended(story, "urgent")
     async with story.hub.database.snapshot() as connection:
-        due = await store.system_due_reviews(connection, limit=1_000)
+        due = await store.system_due_reviews(
+            connection, now=gateway.story.hub.clock.now(), limit=1_000
+        )
     assert {each.cause for each in due} == {ReviewCause.POLICY}
 
 
@@ -475,7 +482,9 @@ async def test_what_a_person_says_of_a_device_has_the_sessions_on_it_judged(
         said = await story.admin.post(f"/v1/risk/devices/{device_id}/{word}", json={})
         assert said.is_success, said.text
         async with story.hub.database.snapshot() as connection:
-            due = await store.system_due_reviews(connection, limit=10)
+            due = await store.system_due_reviews(
+                connection, now=gateway.story.hub.clock.now(), limit=10
+            )
         assert "borrowed" in {each.sid for each in due if each.cause is ReviewCause.LEVEL}, word
         await reviewed(gateway)
 

@@ -200,7 +200,9 @@ async def test_a_sweep_goes_on_after_a_crash_and_never_floods(gateway: Gateway) 
         # Nobody works the reviews off: no more than so many wait.
         await hub.sweep()
         async with hub.database.snapshot() as connection:
-            waiting = await reviews_store.system_due_reviews(connection, limit=1_000)
+            waiting = await reviews_store.system_due_reviews(
+                connection, now=hub.clock.now(), limit=1_000
+            )
             (sessions,) = [
                 each
                 for each in await store.list_sweeps(connection, DEFAULT)
