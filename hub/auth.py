@@ -30,6 +30,7 @@ from runtime.errors import Refused, TooManyRequests, Unauthorized, Unavailable
 from runtime.rate import TokenBuckets
 
 #: name of the client that a first start makes
+MISSING: Final = "An access token is needed: send the header 'Authorization: Bearer <token>'."
 ADMIN_CLIENT: Final = "admin"
 TOKEN_PREFIX: Final = "shc"  # noqa: S105 - what tokens begin with
 TOKEN_CHARACTERS_MAX: Final = 4096
@@ -92,7 +93,7 @@ class Stranger(Caller):
             raise self.undecided
         if self.code == MalformedCredentials.code:
             raise MalformedCredentials("Send one token, in one Authorization header.")
-        detail = "The access token is not valid." if self.code else "An access token is needed."
+        detail = "The access token is not valid." if self.code else MISSING
         raise Unauthorized(detail, code=self.code)
 
 

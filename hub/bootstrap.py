@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from hub import store
 from hub.auth import ADMIN_CLIENT, SCOPES, TOKEN_PREFIX, token_hash
 from hub.migrate import check_schema, migrate, open_database
@@ -83,8 +85,14 @@ def _write_once(file: Path, text: str) -> None:
         Path(name).unlink()
 
 
-async def prepare(settings: Settings, key: str, made_up: MadeUp) -> None:
-    """Make the database ready: schema, tenant `default`, signing keys, a first admin."""
+async def prepare(
+    settings: Settings, key: str, made_up: MadeUp, *, serves: str | None = None
+) -> str:
+    """Make the database ready: schema, tenant `default`, signing keys, a first admin.
+
+    serves: the issuer that this hub begins to serve, which is remembered. Returns the hub's issuer:
+    the one of the settings, else the one it was served as last.
+    """
     async with open_database(settings.database_url) as database:
         if settings.embedded:
             await migrate(database)
@@ -96,10 +104,21 @@ async def prepare(settings: Settings, key: str, made_up: MadeUp) -> None:
                 connection, DEFAULT_TENANT, name="Default", now=clock.now()
             ):
                 await bump(connection, "*", "tenants")
+            issuer = await _issuer(connection, settings, serves)
         kids = await make_keys(database, SecretBox(key), clock, DEFAULT_TENANT)
         if kids:
             made_up.say("signing keys", ", ".join(kids))
         await _ensure_admin(settings, database, made_up)
+    return issuer
+
+
+async def _issuer(connection: AsyncConnection, settings: Settings, serves: str | None) -> str:
+    tenant = await store.get_tenant(connection, DEFAULT_TENANT)
+    remembered = tenant.served_issuer if tenant else None
+    if serves is not None and serves != remembered:
+        await store.change_tenant(connection, DEFAULT_TENANT, {"served_issuer": serves})
+        remembered = serves
+    return settings.issuer or remembered or settings.issuer_at(settings.port)
 
 
 async def _ensure_admin(settings: Settings, database: Database, made_up: MadeUp) -> None:

@@ -49,12 +49,26 @@ def fail(text: str) -> NoReturn:
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 lets the system choose.")] = None,
-    role: Annotated[str | None, typer.Option(help="all, api or worker.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Number of api processes.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (SIGNALHUB_HOST; 127.0.0.1).")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port; 0 lets the system choose (SIGNALHUB_PORT; 8423)."),
+    ] = None,
+    role: Annotated[
+        str | None, typer.Option(help="all, api, worker (SIGNALHUB_ROLE; all).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of api processes (SIGNALHUB_WORKERS; 1).")
+    ] = None,
 ) -> None:
-    """Start the hub. With nothing configured it serves loopback and prints what it made up."""
+    """Start the hub. With nothing configured it serves loopback and prints what it made up.
+
+    Options win over settings, which are environment variables or lines of signalhub.toml: the
+    issuer is SIGNALHUB_ISSUER, the database SIGNALHUB_DATABASE_URL (sqlite:///./signalhub.db).
+    docs/operations.md lists all.
+    """
     from hub.migrate import SchemaMismatch  # noqa: PLC0415
     from hub.serve import run_folder  # noqa: PLC0415
     from hub.serve import serve as run  # noqa: PLC0415

@@ -48,6 +48,13 @@ def serve(settings: Settings, run_dir: Path) -> None:
     configure_logs(settings.log_level, process="supervisor")
     # What imports make stays: looking for garbage in it takes a sixth of the start.
     gc.disable()
+    from hub.lock import hold_database  # noqa: PLC0415
+
+    with hold_database(settings.database_url):
+        _serve(settings, run_dir)
+
+
+def _serve(settings: Settings, run_dir: Path) -> None:
     import asyncio  # noqa: PLC0415
 
     from prometheus_client import values  # noqa: PLC0415
@@ -64,11 +71,12 @@ def serve(settings: Settings, run_dir: Path) -> None:
     from hub.supervisor import Supervisor  # noqa: PLC0415
 
     check_certificate(settings)
-    made_up = MadeUp()
-    key = secret_key(settings, made_up)
-    asyncio.run(prepare(settings, key, made_up))
+    # Before anything is made up: a start that ends here would take the admin token with it.
     listening = listen(settings) if settings.role != "worker" else None
     issuer = settings.issuer_at(listening.getsockname()[1] if listening else settings.port)
+    made_up = MadeUp()
+    key = secret_key(settings, made_up)
+    asyncio.run(prepare(settings, key, made_up, serves=issuer if listening else None))
     configs = process_configs(
         settings,
         key=key,

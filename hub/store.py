@@ -37,6 +37,7 @@ tenants: Final = sa.Table(
     sa.Column("created_at", UTCDateTime, nullable=False),
     sa.Column("default_subjects", sa.String(8), nullable=False, server_default="ALL"),
     sa.Column("reset_on_universal_logout", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("served_issuer", sa.String(1000)),
 )
 
 clients: Final = sa.Table(
@@ -101,6 +102,7 @@ class Tenant:
     """One issuer and all it owns.
 
     reset_on_universal_logout: whether a user is at LOW once logged out everywhere.
+    served_issuer: of the tenant `default`, what the hub was served as last; others begin with it.
     """
 
     tenant_id: str
@@ -109,6 +111,7 @@ class Tenant:
     created_at: datetime
     default_subjects: str = "ALL"
     reset_on_universal_logout: bool = False
+    served_issuer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,4 +23,6 @@ class Caller:
     def require(self, *scopes: str) -> None:
         """Pass when the caller holds any of `scopes`; raises Forbidden naming the first one."""
         if self.scopes.isdisjoint(scopes):
-            raise Forbidden("The access token lacks the scope this needs.", scope=scopes[0])
+            raise Forbidden(
+                f"The access token lacks the scope {' or '.join(scopes)}.", scope=scopes[0]
+            )

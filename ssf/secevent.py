@@ -220,6 +220,8 @@ def _check_iat(iat: object, expect: Expectation, now_s: int) -> int:
 
 
 def _check_aud(aud: object, expect: Expectation) -> tuple[str, ...]:
+    if aud is None or aud is msgspec.UNSET:
+        raise SETError("invalid_audience", "aud is missing", requirement="SET-57")
     values = [aud] if isinstance(aud, str) else aud
     if (
         not isinstance(values, list)
@@ -232,9 +234,11 @@ def _check_aud(aud: object, expect: Expectation) -> tuple[str, ...]:
 
 
 def _check_jti(claims: _Claims) -> str:
-    if claims.exp is not msgspec.UNSET or claims.sub is not msgspec.UNSET:
-        # SSF 1.0 §4.1.2, §4.1.7: "The "sub" claim MUST NOT be present", nor "exp".
-        raise _invalid("a SET has neither exp nor sub", "SET-58")
+    # SSF 1.0 §4.1.2, §4.1.7: "The "sub" claim MUST NOT be present", nor "exp".
+    if claims.exp is not msgspec.UNSET:
+        raise _invalid("exp is not allowed in a SET", "SET-58")
+    if claims.sub is not msgspec.UNSET:
+        raise _invalid("sub is not allowed in a SET; sub_id names the subject", "SET-58")
     jti = claims.jti
     if not isinstance(jti, str) or not 0 < len(jti) <= CLAIM_CHARS_MAX:
         raise _invalid(f"jti is no string of 1 to {CLAIM_CHARS_MAX} characters", "SET-58")

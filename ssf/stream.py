@@ -4,6 +4,7 @@ The poll URL, `aud` and `stream_id` are the transmitter's; method, push URL, wan
 description the receiver's.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -297,6 +298,7 @@ def render_status(c: StreamConfiguration) -> dict[str, object]:
     return {"stream_id": c.stream_id, "status": c.status.value, **reason}
 
 
+_ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
 _TRANSMITTER_SUPPLIED: Final = (
     "stream_id",
     "iss",
@@ -331,6 +333,15 @@ def _delivery(members: Mapping[str, Any]) -> tuple[DeliveryMethod, Mapping[str, 
         raise refused("delivery.method is not supported", "SSF-DEL-5") from None
 
 
+def is_event_uri(value: object) -> bool:
+    """Return whether this can name a type of event: an absolute URI. Source: RFC 8417 §2.2."""
+    return (
+        isinstance(value, str)
+        and len(value) <= EVENT_URI_CHARS_MAX
+        and _ABSOLUTE_URI.fullmatch(value) is not None
+    )
+
+
 def _events_requested(members: Mapping[str, Any]) -> tuple[str, ...]:
     value = members.get("events_requested")
     if value is None:
@@ -339,8 +350,12 @@ def _events_requested(members: Mapping[str, Any]) -> tuple[str, ...]:
         raise refused(
             f"events_requested is no array of at most {EVENTS_REQUESTED_MAX} URIs", "SSF-OP-4"
         )
-    if not all(isinstance(uri, str) and 0 < len(uri) <= EVENT_URI_CHARS_MAX for uri in value):
-        raise refused("events_requested holds something that is no URI", "SSF-OP-4")
+    if not all(map(is_event_uri, value)):
+        raise refused(
+            "events_requested holds something that is no absolute URI, such as "
+            "https://schemas.openid.net/secevent/caep/event-type/session-revoked",
+            "SSF-OP-4",
+        )
     return tuple(dict.fromkeys(value))
 
 

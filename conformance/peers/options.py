@@ -5,6 +5,7 @@ This module is imported before anything heavy, so that a peer can name its URLs 
 
 import argparse
 import base64
+import inspect
 import secrets
 import types
 from collections.abc import Mapping, Sequence
@@ -199,14 +200,21 @@ def parse_options(options_type: type[Options], argv: Sequence[str], *, program: 
     Lists of texts are given with commas; lists of objects only through --config.
     Raises SystemExit with a message for people when something is wrong.
     """
-    parser = argparse.ArgumentParser(prog=program, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog=program,
+        allow_abbrev=False,
+        epilog=_meanings(options_type),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", default="{}", help="options as one JSON object")
     for field in msgspec.structs.fields(options_type):
         flag = "--" + field.name.replace("_", "-")
         if field.type is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction)
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, help=_default_of(field)
+            )
         elif not _is_objects(field.type):
-            parser.add_argument(flag)
+            parser.add_argument(flag, metavar="VALUE", help=_default_of(field))
     given = {
         name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None
     }
@@ -227,6 +235,23 @@ def change_options(options: Options, changes: Mapping[str, object]) -> Options:
         raise msgspec.ValidationError(f"fixed at start: {', '.join(sorted(fixed))}")
     present = {name: getattr(options, name) for name in options.__struct_fields__}
     return msgspec.convert({**msgspec.to_builtins(present), **changes}, type(options))
+
+
+def _meanings(options_type: type[PeerOptions]) -> str:
+    """Return what the options mean, as the classes that have them say it."""
+    classes = [each for each in options_type.__mro__ if issubclass(each, PeerOptions)]
+    return "\n\n".join(inspect.getdoc(each) or "" for each in classes)
+
+
+def _default_of(field: msgspec.structs.FieldInfo) -> str:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return "made up when not given"
+    value = field.default
+    if value is None or value == ():
+        return "default: none"
+    if isinstance(value, tuple):
+        return f"default: {','.join(value)}"
+    return f"default: {str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _split(options_type: type[PeerOptions], name: str, value: object) -> object:

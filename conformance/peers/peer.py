@@ -56,6 +56,9 @@ class Peer(Generic[Options]):
     async def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Begin background work in the task group, which is cancelled at the end."""
 
+    def let_go(self) -> None:
+        """Answer requests that are held, because the peer is about to end."""
+
     async def options_changed(self) -> None:
         """Follow a change of the options."""
 

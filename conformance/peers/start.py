@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from conformance.peers.options import OPTIONS_OF_ROLE, AnyOptions, parse_options
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def main(role: str, argv: Sequence[str]) -> None:
     Prints one JSON line with its URLs as soon as the socket listens; requests that arrive before
     the imports are done wait in the socket's queue. Ends by SIGTERM or SIGINT, when the process
     that started it ends, and with --until-stdin-closes at the end of standard input.
-    Raises SystemExit for wrong options.
+    Raises SystemExit for wrong options, and for a port that is taken.
     """
     parent = os.getppid()
     if role not in OPTIONS_OF_ROLE:
@@ -35,8 +37,14 @@ def main(role: str, argv: Sequence[str]) -> None:
     options = parse_options(OPTIONS_OF_ROLE[role], argv, program=f"simulate {role}")
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, options.port))
-        listener.listen(BACKLOG)
+        try:
+            listener.bind((HOST, options.port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise SystemExit(
+                f"simulate {role}: cannot listen on {HOST}:{options.port} ({error.strerror}); "
+                "stop what listens there or choose another --port"
+            ) from error
         base_url = f"http://{HOST}:{listener.getsockname()[1]}"
         first_line = {"peer": role, "name": options.name, "pid": os.getpid()}
         print(json.dumps({**first_line, **options.urls(base_url)}), flush=True)
@@ -68,9 +76,17 @@ def _server(options: AnyOptions, base_url: str) -> "uvicorn.Server":
 
     from conformance.peers.roles import build  # noqa: PLC0415
 
-    return uvicorn.Server(
+    peer = build(options, base_url)
+
+    class Server(uvicorn.Server):
+        @override
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            peer.let_go()
+            await super().shutdown(sockets)
+
+    return Server(
         uvicorn.Config(
-            build(options, base_url).application(),
+            peer.application(),
             access_log=False,
             log_config=None,
             lifespan="on",

@@ -102,6 +102,7 @@ class StreamDesk:
         self._send = send
         self._tokens: dict[str, Token] = {}
         self._arrived = asyncio.Event()
+        self._is_ending = False
         self.stream: Stream | None = None
 
     def routes(self) -> list[Route]:
@@ -134,6 +135,11 @@ class StreamDesk:
         if stream is None or not stream.is_polled or len(stream.pending) >= PENDING_MAX:
             raise ValueError("no poll stream with room")
         stream.pending[delivery.jti] = Handed(delivery)
+        self._arrived.set()
+
+    def let_go(self) -> None:
+        """Answer polls that are held, and hold none from now on."""
+        self._is_ending = True
         self._arrived.set()
 
     async def _show_server(self, _request: Request) -> Response:
@@ -309,7 +315,7 @@ class StreamDesk:
         for jti, why in errors.items():
             self._settle(stream, jti, DeliveryState.REFUSED, str(why.get("err")))
         sets = self._visible(stream, members)
-        if not sets and not members.get("returnImmediately"):
+        if not sets and not members.get("returnImmediately") and not self._is_ending:
             await self._wait(stream)
             sets = self._visible(stream, members)
         self._ledger.record("poll.answered", Outcome.NOTED, acks=acks, sets=sorted(sets))

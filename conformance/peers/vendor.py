@@ -92,6 +92,11 @@ class Vendor(Peer[VendorOptions]):
         """Keep the group that deliveries run in."""
         self._tasks = tasks
 
+    @override
+    def let_go(self) -> None:
+        """Answer the polls of the hub that are held."""
+        self._desk.let_go()
+
     async def _emit(self, request: Request) -> Response:
         order = await read_json(request, Emit)
         jti = order.jti or str(

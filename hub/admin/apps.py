@@ -21,6 +21,7 @@ from actions.model import (
 from actions.registry.model import WantedApp, WantedWebhook, wanted_of
 from hub.admin.bodies import URL, Body, Name
 from hub.admin.kinds import Admin, Document, Kind, Listing
+from runtime.errors import Invalid
 
 
 class LogoutBody(Body):
@@ -82,6 +83,7 @@ class AppBody(AppChange):
 
 async def create_app(admin: Admin, body: AppBody) -> Document:
     """Register an app or identity provider."""
+    _check_urls(admin, _called(body))
     wanted = WantedApp(**_app_members(body))
     async with admin.node.database.transaction() as connection:
         app = await apps_service.add_app(
@@ -107,6 +109,7 @@ async def read_app(admin: Admin, app_id: str) -> Document:
 
 async def change_app(admin: Admin, app_id: str, body: AppChange) -> Document:
     """Change some settings of an app."""
+    _check_urls(admin, _called(body))
     async with admin.node.database.transaction() as connection:
         current = wanted_of(await apps_service.get_app(connection, admin.tenant_id, app_id))
         app = await apps_service.update_app(
@@ -122,6 +125,7 @@ async def change_app(admin: Admin, app_id: str, body: AppChange) -> Document:
 
 async def replace_app(admin: Admin, app_id: str, body: AppBody) -> Document:
     """Replace an app's settings; what is left out falls back to its default, a token is kept."""
+    _check_urls(admin, _called(body))
     async with admin.node.database.transaction() as connection:
         app = await apps_service.update_app(
             connection,
@@ -138,6 +142,30 @@ async def delete_app(admin: Admin, app_id: str) -> None:
     """Forget an app."""
     async with admin.node.database.transaction() as connection:
         await apps_service.delete_app(connection, admin.tenant_id, app_id)
+
+
+def _called(body: AppChange) -> dict[str, str]:
+    """Return the URLs that the hub is to call, by where they stand in the body."""
+    urls = {
+        f"/logout/{index}/endpoint_url": one.endpoint_url
+        for index, one in enumerate(body.logout or ())
+        if one.endpoint_url is not None
+    }
+    if body.scim is not None:
+        urls["/scim/base_url"] = body.scim.base_url
+    return urls
+
+
+def _check_urls(admin: Admin, urls: dict[str, str]) -> None:
+    """Raise Invalid for http in production, which would fail at each call and nowhere before."""
+    if admin.node.config.dev_insecure:
+        return
+    wrong = [pointer for pointer, url in urls.items() if url.lower().startswith("http:")]
+    if wrong:
+        rule = "an https URL is needed: the hub calls it"
+        raise Invalid(
+            "The hub calls https URLs only.", pointers=tuple((each, rule) for each in wrong)
+        )
 
 
 def _app_members(body: AppChange) -> dict[str, Any]:
@@ -206,6 +234,7 @@ class WebhookBody(Body):
 
 async def create_webhook(admin: Admin, body: WebhookBody) -> Document:
     """Register a webhook; a secret we made is in this answer and nowhere else."""
+    _check_urls(admin, {"/url": body.url})
     wanted = WantedWebhook(
         url=body.url,
         events=None if body.events is None else tuple(body.events),

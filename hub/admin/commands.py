@@ -6,11 +6,12 @@ Works on the database of the settings; with `--url` and `--token` on a running h
 # No deferred annotations here: the command line is read from them, and some name a kind's filters.
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -19,10 +20,12 @@ import typer
 from hub.admin.bodies import Body
 from hub.admin.client import AdminClient, LocalClient, RemoteClient, tenant_url
 from hub.admin.feed_import import add_feed_commands
+from hub.admin.fields import fail, members_of, parse_fields, read_body
 from hub.admin.kinds import PAGE_MAX, PREFIX, Action, Kind
 from hub.admin.mapping_test import add_mapping_commands
 from hub.admin.policy_commands import SPECIAL_ACTIONS
 from hub.admin.routes import ALL_KINDS
+from hub.admin.tables import cell, table
 from hub.app import make_trusted_app
 from hub.bootstrap import MadeUp, prepare, secret_key
 from hub.migrate import SchemaMismatch
@@ -46,17 +49,16 @@ FIELDS = Annotated[
     list[str] | None,
     typer.Argument(help="Members as NAME=VALUE; lists with commas, objects as JSON."),
 ]
+FILE_OR_FIELDS = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE] [NAME=VALUE]...",
+        help="A JSON file with the body, and members as NAME=VALUE; lists with commas.",
+    ),
+]
 BODY_FILE = Annotated[
     Path | None, typer.Option("--body", help="Read the whole body from a JSON file.")
 ]
-#: columns of a list, in this order, as far as the kind has them
-COLUMNS: Final = (
-    "id", "name", "label", "kind", "source", "method", "status", "state", "code", "level", "mode",
-    "issuer", "iss", "url", "event_type", "actor", "action", "ref", "target", "user_id", "app_id",
-    "client_id", "stream_id", "attempts", "scopes", "received_at", "at", "created_at", "detail",
-    "reason",
-)  # fmt: skip
-COLUMN_GAP: Final = "  "
 ERROR: Final = 400
 LIST_ITEMS_MAX: Final = 1_000
 UNAUTHORIZED: Final = 401
@@ -74,10 +76,21 @@ def register(app: typer.Typer) -> None:
         if kind.name == "users":
             _add_risk(group)
         if kind.name == "feeds":
-            add_feed_commands(group, call=_call, show=_show, fail=_fail)
+            add_feed_commands(group, call=_call, show=_show, fail=fail)
         if kind.name == "webhooks":
             add_mapping_commands(group)
-        app.add_typer(group, name=kind.item.replace("_", "-"))
+        app.add_typer(group, name=command_of(kind))
+
+
+def command_of(kind: Kind) -> str:
+    """Return the name of a kind's command group."""
+    return re.sub(r"[_ ]", "-", kind.item)
+
+
+def _named(kind: Kind) -> str:
+    """Return one of a kind with its article."""
+    article = "an" if kind.item[0] in "aeiou" and kind.item != "user" else "a"
+    return f"{article} {kind.item.replace('_', ' ')}"
 
 
 def _group(kind: Kind) -> typer.Typer:
@@ -100,7 +113,7 @@ def _group(kind: Kind) -> typer.Typer:
 
     if kind.read is not None:
 
-        @group.command("show", help=f"Show one {kind.item}.")
+        @group.command("show", help=f"Show {_named(kind)}.")
         def show(
             object_id: Annotated[str, typer.Argument(metavar="ID")],
             url: URL = None,
@@ -122,7 +135,7 @@ def _group(kind: Kind) -> typer.Typer:
 
 
 def _add_adder(group: typer.Typer, kind: Kind, body: type[Body]) -> None:
-    @group.command("add", help=f"Add a {kind.item}. Members: {_members(body)}.")
+    @group.command("add", help=f"Add {_named(kind)}. Members: {members_of(body)}.")
     def add(
         fields: FIELDS = None,
         body_file: BODY_FILE = None,
@@ -139,7 +152,7 @@ def _add_adder(group: typer.Typer, kind: Kind, body: type[Body]) -> None:
 
 
 def _add_changer(group: typer.Typer, kind: Kind, body: type[Body]) -> None:
-    @group.command("change", help=f"Change a {kind.item}. Members: {_members(body)}.")
+    @group.command("change", help=f"Change {_named(kind)}. Members: {members_of(body)}.")
     def change(
         object_id: Annotated[str, typer.Argument(metavar="ID")],
         fields: FIELDS = None,
@@ -154,7 +167,7 @@ def _add_changer(group: typer.Typer, kind: Kind, body: type[Body]) -> None:
 
 
 def _add_deleter(group: typer.Typer, kind: Kind) -> None:
-    @group.command("delete", help=f"Delete a {kind.item}.")
+    @group.command("delete", help=f"Delete {_named(kind)}.")
     def delete(
         object_id: Annotated[str, typer.Argument(metavar="ID")],
         url: URL = None,
@@ -169,28 +182,47 @@ def _add_deleter(group: typer.Typer, kind: Kind) -> None:
 def _add_action(group: typer.Typer, kind: Kind, action: Action) -> None:
     special = SPECIAL_ACTIONS.get((kind.name, action.name))
     if special is not None:
-        special(group, _call, _read_body, _show)
+        special(group, _call, read_body, _show)
         return
 
-    @group.command(action.name, help=action.summary)
+    summary = action.summary
+    if action.body is not None and action.body.model_fields:
+        summary += f" Members: {members_of(action.body)}."
+    if action.on_kind:
+        _add_action_on_kind(group, kind, action, summary)
+        return
+
+    @group.command(action.name, help=summary)
     def act(
-        object_id: Annotated[str, typer.Argument(metavar="ID")] = "",
+        object_id: Annotated[str, typer.Argument(metavar="ID")],
         fields: FIELDS = None,
         body_file: BODY_FILE = None,
         url: URL = None,
         token: TOKEN = None,
         tenant: TENANT = DEFAULT_TENANT,
     ) -> None:
-        # What is done to a kind has no id: the first word is a file with the body, or a member.
-        if action.on_kind and object_id and "=" not in object_id:
-            body_file, object_id = Path(object_id), ""
-        given = [word for word in (object_id, *(fields or [])) if word]
-        given = given if action.on_kind else fields or []
-        document = parse_fields(action.body, given, body_file) if action.body else None
-        path = f"{PREFIX}/{kind.name}"
-        path += (
-            f":{action.name}" if action.on_kind else f"/{quote(object_id, safe='')}/{action.name}"
-        )
+        document = parse_fields(action.body, fields or [], body_file) if action.body else None
+        path = f"{PREFIX}/{kind.name}/{quote(object_id, safe='')}/{action.name}"
+        _show(_call("POST", path, document, url=url, token=token, tenant=tenant), as_json=True)
+
+
+def _add_action_on_kind(group: typer.Typer, kind: Kind, action: Action, summary: str) -> None:
+    @group.command(action.name, help=summary)
+    def act(
+        fields: FILE_OR_FIELDS = None,
+        body_file: BODY_FILE = None,
+        url: URL = None,
+        token: TOKEN = None,
+        tenant: TENANT = DEFAULT_TENANT,
+    ) -> None:
+        words = list(fields or [])
+        if words and "=" not in words[0] and body_file is None:
+            body_file = Path(words.pop(0))
+            if not body_file.exists():
+                known = members_of(action.body) if action.body else "none"
+                fail(f"{str(body_file)!r} is neither NAME=VALUE nor a file; members are {known}")
+        document = parse_fields(action.body, words, body_file) if action.body else None
+        path = f"{PREFIX}/{kind.name}:{action.name}"
         _show(_call("POST", path, document, url=url, token=token, tenant=tenant), as_json=True)
 
 
@@ -213,56 +245,13 @@ def _add_risk(group: typer.Typer) -> None:
         )
 
 
-def parse_fields(body: type[Body], fields: Sequence[str], file: Path | None) -> dict[str, Any]:
-    """Return a request body from NAME=VALUE words, over the members of a JSON file."""
-    document = _read_body(file) if file else {}
-    for word in fields:
-        name, separator, text = word.partition("=")
-        if not separator or name not in body.model_fields:
-            _fail(f"{word!r} is not NAME=VALUE; members are {_members(body)}")
-        document[name] = _value(name, text, str(body.model_fields[name].annotation))
-    return document
-
-
-def _read_body(file: Path) -> dict[str, Any]:
-    try:
-        document = msgspec.json.decode(file.read_bytes())
-    except OSError as error:
-        _fail(f"{file}: {error.strerror}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _fail(f"{file} is not JSON: {error}")
-    if not isinstance(document, dict):
-        _fail(f"{file} is not a JSON object")
-    return document
-
-
-def _value(name: str, text: str, annotation: str) -> Any:
-    if text[:1] in {"{", "["} or text in {"true", "false", "null"}:
-        try:
-            return msgspec.json.decode(text)
-        except msgspec.DecodeError as error:
-            _fail(f"{name}: not JSON: {error}")
-    if "list[" in annotation:
-        return [part for part in text.split(",") if part]
-    if "int" in annotation and text.lstrip("-").isdigit():
-        return int(text)
-    return text
-
-
-def _members(body: type[Body]) -> str:
-    return ", ".join(
-        f"{name} (needed)" if field.is_required() else name
-        for name, field in body.model_fields.items()
-    )
-
-
 def _query(kind: Kind, where: Sequence[str]) -> dict[str, str]:
     query: dict[str, str] = {}
     for word in where:
         name, separator, value = word.partition("=")
         if not separator or name not in kind.filters:
             known = ", ".join(kind.filters) or "none"
-            _fail(f"--where {word!r} is not NAME=VALUE; filters are {known}")
+            fail(f"--where {word!r} is not NAME=VALUE; filters are {known}")
         query[name] = value
     return query
 
@@ -301,9 +290,9 @@ def _call(  # noqa: PLR0913 - a part of the request each, most by name
     try:
         reply = asyncio.run(run())
     except Unavailable as error:
-        _fail(f"{url}: {error.detail} {HOW_TO_REACH}" if url else error.detail)
+        fail(f"{url}: {error.detail} {HOW_TO_REACH}" if url else error.detail)
     except SchemaMismatch as error:
-        _fail(str(error))
+        fail(str(error))
     if reply.status >= ERROR:
         problem = reply.document if isinstance(reply.document, dict) else {}
         lines = [f"{reply.status} {problem.get('detail', 'refused')}"]
@@ -313,7 +302,7 @@ def _call(  # noqa: PLR0913 - a part of the request each, most by name
         ]
         if url is not None and reply.status == UNAUTHORIZED:
             lines.append(HOW_TO_GET_IN)
-        _fail("\n".join(lines))
+        fail("\n".join(lines))
     return reply.document
 
 
@@ -321,11 +310,11 @@ def _call(  # noqa: PLR0913 - a part of the request each, most by name
 async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIterator[AdminClient]:
     if url is not None:
         if not token:
-            _fail(f"--url needs --token. {HOW_TO_GET_IN}")
+            fail(f"--url needs --token. {HOW_TO_GET_IN}")
         try:
             base = tenant_url(url, tenant)
         except ValueError as error:
-            _fail(f"--url and --tenant disagree: {error}")
+            fail(f"--url and --tenant disagree: {error}")
         # Where the hub runs elsewhere there need be no other setting of it.
         extra_ca = os.environ.get(f"{SETTING_PREFIX}EXTRA_CA")
         remote = RemoteClient(base, token, extra_ca=extra_ca)
@@ -338,12 +327,12 @@ async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIt
     configure_logs("error", process="cli")
     made_up = MadeUp()
     key = secret_key(settings, made_up)
-    await prepare(settings, key, made_up)
+    issuer = await prepare(settings, key, made_up)
     config = ProcessConfig(
         role="cli",
         index=0,
         node="cli",
-        issuer=settings.issuer_at(settings.port),
+        issuer=issuer,
         database_url=settings.database_url,
         core_socket=None,
         secret_key=key,
@@ -366,44 +355,13 @@ async def _client(*, url: str | None, token: str | None, tenant: str) -> AsyncIt
 def _show(document: Any, *, as_json: bool, only: str | None = None) -> None:
     if only is not None:
         if only not in document:
-            _fail(f"the answer has no member {only!r}; it has {', '.join(document)}")
-        sys.stdout.write(_cell(document[only]) + "\n")
+            fail(f"the answer has no member {only!r}; it has {', '.join(document)}")
+        sys.stdout.write(cell(document[only]) + "\n")
         return
     if as_json or "items" not in document:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
         return
-    sys.stdout.write(_table(document["items"]))
+    sys.stdout.write(table(document["items"]))
     if document["next_cursor"]:
         count = len(document["items"])
         typer.echo(f"these are the first {count}; the API has them all", err=True)
-
-
-def _table(items: Sequence[dict[str, Any]]) -> str:
-    """Return the items as aligned columns. Nothing is cut off: ids are there to be copied."""
-    if not items:
-        return "none\n"
-    columns = [name for name in COLUMNS if any(_fits(item.get(name)) for item in items)]
-    rows = [columns, *([_cell(item.get(name)) for name in columns] for item in items)]
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    lines = (
-        COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "".join(line.rstrip() + "\n" for line in lines)
-
-
-def _fits(value: Any) -> bool:
-    return value is not None and not isinstance(value, dict)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return msgspec.json.encode(value).decode()
-    if isinstance(value, list):
-        return ", ".join(str(part) for part in value)
-    return "" if value is None else str(value)
-
-
-def _fail(text: str) -> NoReturn:
-    typer.echo(f"signalhub: {text}", err=True)
-    raise SystemExit(2)

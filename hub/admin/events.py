@@ -17,7 +17,7 @@ from ssf.errors import LocalProtocolError, SubjectError
 from ssf.events.registry import STREAM_EVENT_TYPES
 from ssf.stream import StreamStatus
 from ssf.subject import parse_subject, render_subject
-from transmitters.model import EventToPublish
+from transmitters.model import EventToPublish, Stream
 from transmitters.published.store import list_events
 from transmitters.service import publish
 
@@ -67,13 +67,24 @@ async def emit(admin: Admin, _id: str, body: EmitBody) -> Document:
         except LocalProtocolError as error:
             raise _not_acceptable("/event", error.description) from error
     if not queued:
-        raise Conflict("The stream does not take this event: another type, or no subject of it.")
+        raise Conflict(_why_not_taken(stream, body))
     return {
         "stream_id": body.stream_id,
         "event_id": queued[0].event_id,
         "jti": queued[0].jti,
         "txn": queued[0].txn,
     }
+
+
+def _why_not_taken(stream: Stream, body: EmitBody) -> str:
+    if not stream.selects(body.event_type):
+        taken = [uri for uri in stream.events_requested if stream.selects(uri)]
+        return (
+            f"The stream does not take events of this type; it takes {', '.join(taken) or 'none'}."
+        )
+    if not stream.lets_pass(body.event_type, body.event):
+        return "A filter of the stream holds this event back."
+    return "The subject is none that the stream was asked about, or was removed from it."
 
 
 def _event(tenant_id: str, body: EmitBody) -> EventToPublish:

@@ -12,6 +12,7 @@ import receivers.registry.service as providers_service
 from hub.admin.bodies import URL, Body, Name
 from hub.admin.kinds import Action, Admin, Document, Kind, Listing
 from hub.pipeline import lock_tenants
+from hub.store import list_clients
 from receivers.model import (
     Provider,
     ProviderMode,
@@ -24,7 +25,7 @@ from receivers.webhooks import profiles
 from receivers.webhooks.model import WebhookSettings
 from receivers.webhooks.signatures import WebhookStyle
 from risk import recall
-from runtime.errors import Conflict
+from runtime.errors import Conflict, Invalid
 
 
 class ScopeBody(Body):
@@ -96,6 +97,7 @@ _AS_SET: Final = frozenset({"event_types", "critical_subject_members", "algorith
 
 async def create_provider(admin: Admin, body: ProviderBody) -> Document:
     """Register a provider; `events_url` is where it pushes to."""
+    await _check_client(admin, body.client_id)
     provider = await providers_service.add_provider(
         _registry(admin),
         ProviderSettings(**_provider_members(body)),
@@ -126,6 +128,8 @@ async def change_provider(admin: Admin, provider_id: str, body: ProviderChange) 
     """Change some settings of a provider."""
     deps = _registry(admin)
     current = await providers_service.get_provider(deps, admin.tenant_id, provider_id)
+    if body.client_id != current.settings.client_id:
+        await _check_client(admin, body.client_id)
     members = _provider_members(body, current.settings.webhook)
     if "jwks" in members and "jwks_uri" not in members:
         members["jwks_uri"] = None
@@ -153,6 +157,8 @@ async def replace_provider(admin: Admin, provider_id: str, body: ProviderBody) -
     """Replace all of a provider's settings; what is left out falls back to its default."""
     deps = _registry(admin)
     current = await providers_service.get_provider(deps, admin.tenant_id, provider_id)
+    if body.client_id != current.settings.client_id:
+        await _check_client(admin, body.client_id)
     await providers_service.update_provider(
         deps,
         ProviderSettings(**_provider_members(body)),
@@ -196,6 +202,16 @@ async def lift_quarantine(admin: Admin, provider_id: str, body: LiftBody) -> Doc
                 now=admin.now,
             )
     return await change_provider(admin, provider_id, ProviderChange(status=ProviderStatus.ACTIVE))
+
+
+async def _check_client(admin: Admin, client_id: str | None) -> None:
+    """Raise Invalid for a client that does not exist: nobody could ever speak as the provider."""
+    if client_id is None:
+        return
+    async with admin.node.database.snapshot() as connection:
+        clients = await list_clients(connection, admin.tenant_id)
+    if all(client.client_id != client_id for client in clients):
+        raise Invalid("No such client.", pointers=(("/client_id", "no such client"),))
 
 
 async def _status_changed(admin: Admin, before: Provider, after: Provider) -> None:

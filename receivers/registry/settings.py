@@ -15,6 +15,7 @@ from runtime.errors import Invalid
 from ssf.errors import SETError
 from ssf.jose import DEFAULT_ALGORITHMS, verification_key
 from ssf.jwks import KEYS_MAX
+from ssf.stream import is_event_uri
 
 PROVIDERS_MAX: Final = 1_000
 NAME_CHARS_MAX: Final = 100
@@ -148,6 +149,8 @@ def _list_problems(settings: ProviderSettings) -> Iterator[_Problem]:
         yield "/audiences", f"1 to {AUDIENCES_MAX} visible ASCII texts are needed"
     if settings.event_types is not None and not _are_visible(settings.event_types, EVENT_TYPES_MAX):
         yield "/event_types", f"1 to {EVENT_TYPES_MAX} URIs, or null for all"
+    elif settings.event_types is not None and not all(map(is_event_uri, settings.event_types)):
+        yield "/event_types", "each an absolute URI, such as https://… or urn:…"
     if settings.critical_subject_members and not _are_visible(
         settings.critical_subject_members, CRITICAL_MEMBERS_MAX
     ):

@@ -34,6 +34,8 @@ from runtime.database import (
 from runtime.errors import Conflict
 from runtime.statements import Query
 
+NAME_TAKEN: Final = "A provider of this name exists; change that one, or choose another name."
+
 providers: Final = sa.Table(
     "providers",
     metadata,
@@ -100,7 +102,7 @@ async def add_provider(connection: AsyncConnection, provider: Provider) -> None:
     }
     await _check_client(connection, provider)
     if not await insert_new(connection, providers, [row], "provider_id"):
-        raise Conflict("A provider of this name exists.")
+        raise Conflict(NAME_TAKEN)
 
 
 async def get_provider(
@@ -139,7 +141,7 @@ async def count_providers(connection: AsyncConnection, tenant_id: str) -> int:
 async def update_provider(connection: AsyncConnection, provider: Provider) -> bool:
     """Replace settings and secret; return False when the provider is gone. Raises Conflict."""
     if await _is_name_taken(connection, provider):
-        raise Conflict("A provider of this name exists.")
+        raise Conflict(NAME_TAKEN)
     await _check_client(connection, provider)
     result = await connection.execute(
         _one(provider.tenant_id, provider.provider_id).values(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -57,6 +58,53 @@ def test_a_peer_ends_with_exit_code_0_on_sigterm() -> None:
         assert peer.http.get("/healthz").status_code == 200
         peer.process.send_signal(signal.SIGTERM)
         assert peer.process.wait(20) == 0
+
+
+def test_a_port_that_is_taken_is_told_in_a_line() -> None:
+    with running("vendor") as peer:
+        port = peer.urls["base_url"].rpartition(":")[2]
+        command = [sys.executable, "-m", "conformance.peers", "app", "--port", port]
+        second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"simulate app: cannot listen on 127.0.0.1:{port} (")
+    assert len(second.stderr.splitlines()) == 1
+    assert second.stdout == ""
+
+
+def test_a_vendor_that_ends_answers_the_poll_it_holds() -> None:
+    command = [sys.executable, "-m", "conformance.peers", "vendor", "--long-poll-s", "60"]
+    command += ["--client-secret", "ours"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        urls = json.loads(process.stdout.readline())
+        with (
+            httpx2.Client(base_url=urls["base_url"], trust_env=False, timeout=60) as http,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            form = {"grant_type": "client_credentials", "scope": "ssf.read ssf.manage"}
+            known = (urls["client_id"], urls["client_secret"])
+            token = http.post("/token", data=form, auth=known).json()["access_token"]
+            http.headers["authorization"] = f"Bearer {token}"
+            stream = http.post("/streams", json={"events_requested": []}).json()
+            url = stream["delivery"]["endpoint_url"]
+            # What it acknowledges is in the ledger before the poll is held.
+            held = threads.submit(http.post, url, json={"ack": ["of-the-poll"]})
+            assert eventually(lambda: http.get("/ledger?what=ack.").json())
+            process.terminate()
+            assert held.result(60).json() == {"sets": {}}
+        assert process.wait(20) == 0
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("role", ["vendor", "idp", "app"])
+def test_the_help_of_a_peer_says_what_each_option_is_for(role: str) -> None:
+    command = [sys.executable, "-m", "conformance.peers", role, "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "default: 0" in shown
+    assert "port: 0 lets the system choose" in shown
+    if role != "vendor":
+        assert "hub_token: bearer token for sessions and streams" in shown
 
 
 def test_a_peer_ends_when_its_parent_is_killed() -> None:

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from hub.admin.commands import register
+from hub.admin.commands import command_of, register
 from hub.admin.kinds import Kind
 from hub.admin.routes import ALL_KINDS
 from hub.cli import app
@@ -25,7 +25,7 @@ _COMMAND = re.compile(r"(?:^|[\s$(])signalhub (.*)", re.DOTALL)
 _END = re.compile(r"^([|&;>)].*|2>.*)$")
 #: these read their words themselves, and their own tests cover them
 _OWN_WORDS = frozenset({"simulate", "conformance"})
-KINDS = {kind.item.replace("_", "-"): kind for kind in ALL_KINDS}
+KINDS = {command_of(kind): kind for kind in ALL_KINDS}
 
 
 def tree() -> TyperGroup:

@@ -356,6 +356,64 @@ async def test_a_name_is_given_once(admin: httpx2.AsyncClient, name: str) -> Non
 
 
 @ONE_ENGINE
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        (
+            "apps",
+            {"name": "a", "logout": [{"method": "gtr", "endpoint_url": "http://a.example/gtr"}]},
+            "/logout/0/endpoint_url",
+        ),
+        (
+            "apps",
+            {
+                "name": "i",
+                "kind": "idp",
+                "scim": {
+                    "base_url": "HTTP://idp.example",
+                    "quarantine_group_id": "g",
+                    "token": "t",
+                },
+            },
+            "/scim/base_url",
+        ),
+        ("webhooks", {"url": "http://soc.example/hook"}, "/url"),
+        (
+            "providers",
+            {"name": "p", "issuer": "https://p.example", "client_id": "cli_none"},
+            "/client_id",
+        ),
+    ],
+)
+async def test_what_could_never_work_is_refused_when_it_is_set(
+    admin: httpx2.AsyncClient, path: str, body: dict[str, Any], pointer: str
+) -> None:
+    answer = await admin.post(f"/admin/v1/{path}", json=body)
+
+    assert answer.status_code == 400, answer.text
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+@ONE_ENGINE
+async def test_what_could_never_work_is_refused_in_changes_too(admin: httpx2.AsyncClient) -> None:
+    logout = [{"method": "gtr", "endpoint_url": "http://a.example/gtr"}]
+    app = (await admin.post("/admin/v1/apps", json={"name": "a"})).json()
+    keys = {"jwks_uri": "https://p.example/jwks", "audiences": ["https://hub.example"]}
+    body = {"name": "p", "issuer": "https://p.example", **keys}
+    provider = (await admin.post("/admin/v1/providers", json=body)).json()
+    of_app, of_provider = f"/admin/v1/apps/{app['id']}", f"/admin/v1/providers/{provider['id']}"
+
+    assert (await admin.patch(of_app, json={"logout": logout})).status_code == 400
+    assert (await admin.put(of_app, json={"name": "a", "logout": logout})).status_code == 400
+    for given in ({"client_id": "cli_none"}, {**body, "client_id": "cli_none"}):
+        send = admin.put if "name" in given else admin.patch
+        answer = await send(of_provider, json=given)
+        assert answer.status_code == 400
+        assert answer.json()["errors"] == [{"pointer": "/client_id", "detail": "no such client"}]
+    assert (await admin.get(of_provider)).json()["client_id"] is None
+
+
+@ONE_ENGINE
 async def test_secrets_are_shown_once_or_never(hub: Hub) -> None:
     story = await begin(hub)
     secrets = (

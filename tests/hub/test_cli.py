@@ -120,8 +120,9 @@ def test_a_body_may_come_from_a_file(shell: Shell, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("provider", "add", "name=x"), ["400", "/issuer"]),
-        (("provider", "add", "nome=x"), ["'nome=x' is not NAME=VALUE", "issuer (needed)"]),
+        (("provider", "add", "nome=x"), ["'nome' is no member; members are", "issuer (needed)"]),
         (("app", "add", "crm"), ["'crm' is not NAME=VALUE"]),
+        (("event", "emit", "str_1"), ["'str_1' is neither NAME=VALUE nor a file; members are str"]),
         (("app", "add", "name=x", "logout={"), ["logout: not JSON"]),
         (("app", "add", "name=x", "sensitivity=much"), ["400", "/sensitivity"]),
         (("app", "add", "name=x", "kind=spaceship"), ["400", "/kind"]),
@@ -174,7 +175,7 @@ def test_a_mistake_ends_with_code_2_and_a_line_that_helps(
         ({"SIGNALHUB_HOST": "0.0.0.0"}, "SIGNALHUB_ISSUER: must be set"),
     ],
 )
-@pytest.mark.parametrize("command", [("serve",), ("migrate",), ("app", "list")])
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("migrate",), ("app", "list")])
 def test_wrong_settings_end_every_command_with_code_2(
     shell: Shell, variables: dict[str, str], words: str, command: tuple[str, ...]
 ) -> None:
@@ -205,6 +206,11 @@ def test_every_command_says_what_it_is_for(shell: Shell) -> None:
         assert done.code == 0, done.err
         assert "Usage: " in done.out
     assert "issuer (needed)" in shell.run("provider", "add", "--help").out
+    emit = shell.run("event", "emit", "--help").out
+    assert "stream_id (needed)" in emit
+    assert "[ID]" not in emit
+    assert "Add an app." in shell.run("app", "--help").out
+    assert "Add a user." in shell.run("user", "--help").out
     assert not list(shell.folder.iterdir())
 
 
@@ -213,7 +219,7 @@ def test_every_kind_has_one_group_of_commands(shell: Shell) -> None:
 
     names = [kind.item for kind in KINDS]
     assert len(set(names)) == len(names)
-    for name in ("unmatched", "signal", "delivery", "dead-letter", "key"):
+    for name in ("unmatched", "signal", "delivery", "dead-letter", "key", "service-account"):
         assert shell.run(name, "list").out == "none\n" or name == "key"
 
 
@@ -246,7 +252,7 @@ def test_postgresql_is_migrated_by_command(shell: Shell, postgresql_server: str)
         variables = {"SIGNALHUB_DATABASE_URL": url, "SIGNALHUB_SECRET_KEY": KEY}
         shell = replace(shell, variables=variables)
         before = shell.run("app", "list")
-        serving = shell.run("serve")
+        serving = shell.run("serve", "--port", "0")
         migrated = shell.run("migrate")
         app = shell.good("app", "add", "name=crm")
 
@@ -279,6 +285,45 @@ def test_a_served_hub_is_administered_from_afar(hub_process: Served, shell: Shel
     assert shell.good("policy", "preset", "--enforce", *far)["mode"] == "enforce"
     assert shell.run("app", "delete", app["id"], *far).out == "deleted\n"
     assert not list(shell.folder.iterdir()), "nothing is made where the command runs"
+
+
+def test_the_command_line_beside_a_hub_gives_out_its_addresses(hub_process: Served) -> None:
+    """Also on another port than its own settings say; what they say themselves counts more."""
+    shell = hub_process.shell
+    url = shell.run("provider", "add", *PROVIDER, "--only", "events_url").out
+    named = {"SIGNALHUB_ISSUER": "http://127.0.0.1:1", "SIGNALHUB_DEV_INSECURE": "true"}
+    other = replace(shell, variables={**shell.variables, **named})
+    provider = shell.good("provider", "list", "--json")["items"][-1]
+
+    assert url.startswith(f"{hub_process.issuer}/receivers/")
+    shown = other.good("provider", "show", provider["id"])
+    assert shown["events_url"].startswith("http://127.0.0.1:1/receivers/")
+
+
+def test_a_second_hub_on_the_same_file_is_refused(hub_process: Served, tmp_path: Path) -> None:
+    shell = hub_process.shell
+    same = tmp_path / "other name.db"
+    same.symlink_to(shell.folder / "signalhub.db")
+    named = {**shell.variables, "SIGNALHUB_DATABASE_URL": f"sqlite:///{same}"}
+    for each in (shell, replace(shell, variables=named)):
+        second = each.run("serve", "--port", "0")
+
+        assert second.code == 2
+        assert "is served already by process" in second.err
+        assert second.out == ""
+    ready = httpx2.get(f"{hub_process.issuer}/readyz", timeout=LIMIT_S)
+    assert ready.status_code == 200
+
+
+def test_a_first_start_that_finds_its_port_taken_makes_no_admin_up(
+    hub_process: Served, shell: Shell
+) -> None:
+    """Its token would be shown once, and lost."""
+    taken = shell.run("serve", "--port", hub_process.issuer.rpartition(":")[2])
+
+    assert taken.code == 2
+    assert "cannot listen" in taken.err
+    assert "made up: admin token" in shell.run("app", "list").err
 
 
 def test_what_the_command_line_adds_the_served_hub_sees(hub_process: Served) -> None:

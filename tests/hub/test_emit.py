@@ -80,6 +80,15 @@ async def test_an_order_that_makes_no_sense_is_refused(
     assert await polled(story) == {}
 
 
+async def test_what_a_stream_does_not_take_is_told_with_what_it_takes(story: Story) -> None:
+    body = order(story.ids["wiki stream"], event_type="https://events.example/never-asked-for")
+    of_type = await story.admin.post("/admin/v1/events:emit", json=body)
+
+    assert of_type.status_code == 409
+    assert "does not take events of this type; it takes" in of_type.json()["detail"]
+    assert REVOKED in of_type.json()["detail"]
+
+
 async def test_nothing_is_emitted_over_a_disabled_stream(story: Story) -> None:
     stream = story.ids["wiki stream"]
     await story.post(f"/admin/v1/streams/{stream}/status", {"status": "disabled"})

@@ -158,6 +158,10 @@ def test_settings_out_of_bounds_are_refused_with_a_pointer_each(rsa: JWK) -> Non
         "private key": ({"jwks_uri": None, "jwks": private}, "/jwks/keys/0"),
         "no audience": ({"audiences": ()}, "/audiences"),
         "empty audience": ({"audiences": ("",)}, "/audiences"),
+        "misspelt event type": (
+            {"event_types": frozenset({"session-revoked"})},
+            "/event_types",
+        ),
         "no event type": ({"event_types": frozenset()}, "/event_types"),
         "critical member": (
             {"critical_subject_members": frozenset({"a b"})},

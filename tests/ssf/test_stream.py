@@ -163,6 +163,8 @@ def test_a_long_description_is_cut() -> None:
         ("SSF-OP-4", {"events_requested": "urn:x"}),
         ("SSF-OP-4", {"events_requested": [1]}),
         ("SSF-OP-4", {"events_requested": [""]}),
+        ("SSF-OP-4", {"events_requested": ["session-revoked"]}),
+        ("SSF-OP-4", {"events_requested": ["https://a b"]}),
         ("SSF-OP-4", {"events_requested": ["urn:x"] * 201}),
         ("SSF-OP-4", {"description": 7}),
     ],
