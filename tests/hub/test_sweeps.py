@@ -243,7 +243,7 @@ async def states(gateway: Gateway) -> set[str]:
     return {stand.state for stand in await stands_of(gateway)}
 
 
-async def test_row_20_a_blocklist_stops_idle_sessions_at_once_and_its_end_lets_them_go_on(
+async def test_row_41_a_blocklist_stops_idle_sessions_at_once_and_its_end_lets_them_go_on(
     gateway: Gateway,
 ) -> None:
     await prompts_nobody(gateway)
