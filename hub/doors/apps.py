@@ -8,7 +8,6 @@ from typing import Final
 
 import actions.registry.service
 from actions.model import App, AppKind
-from hub.decisions import count_unknown
 from hub.node import Node
 from runtime.caller import Caller
 from runtime.errors import Forbidden
@@ -41,11 +40,8 @@ async def check_may_ask(apps: Apps, caller: Caller, app_id: str) -> None:
 
 
 async def is_unknown_app(apps: Apps, tenant_id: str, app_id: str | None) -> bool:
-    """Return whether an app is named that nobody registered, and count it."""
-    if app_id is None or app_id in await apps.get(tenant_id):
-        return False
-    count_unknown("app")
-    return True
+    """Return whether an app is named that nobody registered. Raises database errors."""
+    return app_id is not None and app_id not in await apps.get(tenant_id)
 
 
 async def is_idp(apps: Apps, caller: Caller) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 
 from starlette.datastructures import State
 
-from hub.decisions import count_decision, denials
+from hub.decisions import count_decision, count_unknown, denials
 from hub.doors.apps import APP_UNKNOWN, Apps, check_may_ask, is_unknown_app
 from hub.doors.authzen_model import Entity, Evaluation
 from hub.doors.reading import Read, read_context
@@ -90,6 +90,7 @@ async def _app(state: State, caller: Caller, asked: Evaluation, reasons: list[st
     await check_may_ask(apps, caller, asked.resource.id)
     if not await is_unknown_app(apps, caller.tenant_id, asked.resource.id):
         return asked.resource.id
+    count_unknown("app")
     reasons.append(APP_UNKNOWN)
     return None
 

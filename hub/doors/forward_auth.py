@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from actions.fronting import Fallback, ForwardAuthSetting, SessionHeader, UnknownSession
 from actions.model import App, AppKind
-from hub.decisions import EVALUATE_SCOPE
+from hub.decisions import EVALUATE_SCOPE, count_unknown
 from hub.doors.apps import Apps, check_may_ask, is_unknown_app
 from hub.doors.forward_auth_model import (
     ERROR,
@@ -142,6 +142,7 @@ async def _asked(request: Request) -> Asked:
     app_id = named.get("app") or ("" if own is None or own.kind is not AppKind.RP else own.app_id)
     await check_may_ask(apps, caller, app_id)
     if await is_unknown_app(apps, caller.tenant_id, app_id):
+        count_unknown("app")
         raise _Misconfigured("app names no app of this tenant")
     query = request.scope["query_string"].decode("latin-1")
     original = parse_original(

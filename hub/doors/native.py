@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hub.decisions import EVALUATE_SCOPE, verdict_body, verdict_response
+from hub.decisions import EVALUATE_SCOPE, count_unknown, verdict_body, verdict_response
 from hub.doors.apps import APP_UNKNOWN, is_unknown_app
 from hub.doors.heard import Heard
 from hub.inline.case import asked_of
@@ -69,6 +69,7 @@ async def decide(state: State, caller: Caller, sid: str, raw: bytes) -> bytes:
     else:
         app_unknown = known is not None and known[0].app_unknown
     if app_unknown:
+        count_unknown("app")
         reasons = (*answer.verdict.reasons, APP_UNKNOWN)
         return render_answer(replace(answer, verdict=replace(answer.verdict, reasons=reasons)))
     # An answer that is held is rendered once.

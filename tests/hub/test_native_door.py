@@ -42,7 +42,7 @@ async def test_an_app_that_nobody_registered_is_told(story: Story, idp: httpx2.A
         plain = (await idp.post(PATH, json={})).json()
         known = (await idp.post(PATH, json={"app_id": story.ids["wiki"]})).json()
         assert plain["reasons"] == known["reasons"] == []
-    assert unknown("app") == before + 1
+    assert unknown("app") == before + 2
 
 
 @ONE_ENGINE
