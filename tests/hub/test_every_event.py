@@ -115,7 +115,9 @@ def test_every_event_type_is_said_here() -> None:
     "SCIM-24", "SCIM-25", "SCIM-26", "SCIM-27", "SCIM-28", "SCIM-29", "SCIM-30", "SCIM-31",
 )  # fmt: skip
 @pytest.mark.parametrize("form", ["new", "simple", "old"])
-async def test_every_event_is_taken_and_means_what_its_mapping_says(hub: Hub, form: str) -> None:
+async def test_row_23_every_event_is_taken_and_means_what_its_mapping_says(
+    hub: Hub, form: str
+) -> None:
     story = await begin(hub)
     await story.admin.patch(
         f"/admin/v1/providers/{story.ids['provider']}", json={"legacy_subject": form == "old"}
@@ -141,7 +143,7 @@ async def test_every_event_is_taken_and_means_what_its_mapping_says(hub: Hub, fo
     assert {"password_compromised", "account_hijacked", "device_compromised"} <= names
 
 
-async def test_an_infected_device_is_high_until_the_same_issuer_says_it_is_healthy(
+async def test_row_28_an_infected_device_is_high_until_the_same_issuer_says_it_is_healthy(
     hub: Hub,
 ) -> None:
     """Row 28. The shape is that of the vendor's public documentation, not a recording."""

@@ -96,7 +96,9 @@ async def vendor(hub: Hub, admin: httpx2.AsyncClient) -> AsyncIterator[Vendor]:
 # --- what follows from a report -----------------------------------------------------------------
 
 
-async def test_a_reported_address_asks_for_a_step_up_and_no_other_does(vendor: Vendor) -> None:
+async def test_row_27_a_reported_address_asks_for_a_step_up_and_no_other_does(
+    vendor: Vendor,
+) -> None:
     assert (await vendor.report(vendor.event())).status_code == 202
 
     assert brief(await vendor.sign_in()) == STEP_UP

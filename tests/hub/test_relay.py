@@ -93,7 +93,9 @@ async def records(story: Story) -> list[dict[str, Any]]:
 
 
 @pytest.mark.requirement("SET-5", "SET-15", "SUB-24", "SUB-35", "PUSH-15", "EGW-40")
-async def test_each_stream_gets_it_as_ours_with_the_subject_in_its_own_format(hub: Hub) -> None:
+async def test_row_25_each_stream_gets_it_as_ours_with_the_subject_in_its_own_format(
+    hub: Hub,
+) -> None:
     story = await begin(hub)
     by_mail = await stream(story, "mail", subject_format="email")
     by_sub = await stream(story, "sub", subject_format="iss_sub")

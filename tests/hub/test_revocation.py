@@ -115,7 +115,7 @@ async def asker(hub: Hub) -> AsyncIterator[Asker]:
 
 
 @pytest.mark.requirement("GTR-6", "GTR-7", "GTR-14")
-async def test_a_user_is_logged_out_everywhere_and_may_sign_in_again(asker: Asker) -> None:
+async def test_row_32_a_user_is_logged_out_everywhere_and_may_sign_in_again(asker: Asker) -> None:
     answer = await asker.ask()
     assert answer.status_code == 204
     assert answer.content == b""

@@ -92,7 +92,7 @@ async def vendor(hub: Hub, admin: httpx2.AsyncClient) -> Vendor:
 
 @ONE_ENGINE
 @pytest.mark.parametrize("product", PRODUCTS)
-async def test_a_products_bad_message_raises_its_user_and_the_twin_does_not(
+async def test_row_27_a_products_bad_message_raises_its_user_and_the_twin_does_not(
     hub: Hub, admin: httpx2.AsyncClient, product: str
 ) -> None:
     bad = fixture(f"{product}.infected")

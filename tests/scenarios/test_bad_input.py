@@ -35,7 +35,7 @@ BENT: dict[str, tuple[dict[str, Any], int, str | None]] = {
 
 
 @pytest.mark.requirement("SET-50", "SET-53", "PUSH-12", "PUSH-14")
-async def test_each_bad_set_gets_its_answer_and_changes_nothing(world: World) -> None:
+async def test_row_23_each_bad_set_gets_its_answer_and_changes_nothing(world: World) -> None:
     incident = await enrolled(world, "lied-about")
     await incident.sign_in()
     before = await live_sessions(world, incident.user)

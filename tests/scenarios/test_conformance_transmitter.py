@@ -46,7 +46,7 @@ def runs(conformance: Conformance) -> dict[str, Run]:
     "POLL-20",
 )  # fmt: skip
 @pytest.mark.parametrize("place", PLACES)
-async def test_the_hub_is_conformant_with_nothing_left_out(
+async def test_row_24_the_hub_is_conformant_with_nothing_left_out(
     runs: dict[str, Run], place: str
 ) -> None:
     done = runs[place]

@@ -30,7 +30,7 @@ def states(hub: Served) -> list[str]:
 
 
 @pytest.mark.requirement("GTR-14", "GTR-20", "GTR-21", "GTR-22")
-def test_one_hubs_logout_starts_the_others_fan_out(tmp_path: Path) -> None:
+def test_row_32_one_hubs_logout_starts_the_others_fan_out(tmp_path: Path) -> None:
     forker = Forker()
     folders = [tmp_path / name for name in ("asking", "asked")]
     for folder in folders:

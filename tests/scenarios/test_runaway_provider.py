@@ -56,7 +56,9 @@ async def company(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 
 @pytest.mark.requirement("SSF-SEC-5")
-async def test_a_runaway_provider_is_stopped_and_undone_whatever_dies(company: World) -> None:
+async def test_row_29_a_runaway_provider_is_stopped_and_undone_whatever_dies(
+    company: World,
+) -> None:
     marked = [person(f"marked-{number}", devices=1) for number in range(MARKED)]
     others = [person(f"other-{number}", devices=0) for number in range(USERS - MARKED - 2)]
     await _some_at_once(company.enrol(each) for each in (*marked, *others))
