@@ -178,7 +178,11 @@ class Reviews:
             "attempts": review.attempts + 1,
         }
         if again is not None:
-            log.warning("session.review_failed", **about, exc_info=error)
+            # Nobody is to blame when core or the database is away for a moment.
+            if isinstance(error, Unavailable):
+                log.warning("session.review_failed", **about, reason=error.detail)
+            else:
+                log.warning("session.review_failed", **about, exc_info=error)
             await self._node.writer.submit(PUT_OFF_REVIEW, again)
             return
         await self._node.writer.submit(FINISH_REVIEW, _done(review))
