@@ -26,6 +26,7 @@ from hub.pipeline import lock_tenants
 from hub.session_logouts import log_out_sessions
 from receivers.upstreams.model import Settlement as UpstreamSettlement
 from receivers.upstreams.store import get_upstream
+from risk.hijacks import withdraw_settled
 from risk.inline.model import SessionLogout, Settled, Stand
 from risk.inline.service import register_contexts
 from risk.inline.step_ups import PASSED, StepUp
@@ -97,12 +98,17 @@ SETTLE_STEP_UP: Final = replace(
 
 
 async def _settle_stands(connection: AsyncConnection, items: Sequence[Stand]) -> Sequence[Settled]:
-    """Settle stands, and log out the sessions and users that end there, in one transaction."""
+    """Settle stands, and log out the sessions and users that end there, in one transaction.
+
+    What a session that turns out hijacked taught of its user is withdrawn in it, too.
+    """
     ending = {item.tenant_id for item in items if item.ends}
     due = await _due(connection, [item.logout for item in items if item.logout], ending)
     results = await risk.SETTLE.handle(connection, items)
     await user_logouts.log_out_users(connection, due.users)
     await log_out_sessions(connection, due.sessions)
+    # Last: whoever holds a baseline waits for nothing any more.
+    await withdraw_settled(connection, [each.stand for each in results if each.is_new])
     return results
 
 

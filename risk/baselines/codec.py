@@ -50,6 +50,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     recent: list[int]
     counts: dict[str, list[int]]
     peers: list[str] = []
+    withdrawn: list[str] = []
 
 
 class _Version(msgspec.Struct, array_like=True):
@@ -115,6 +116,7 @@ def encode(baseline: Baseline) -> bytes:
             recent=recent,
             counts=counts,
             peers=list(baseline.peers),
+            withdrawn=list(baseline.withdrawn),
         )
     )
 
@@ -135,6 +137,7 @@ def decode(body: bytes) -> Baseline:
             },
             events=stored.events,
             peers=tuple(stored.peers),
+            withdrawn=tuple(stored.withdrawn),
         )
     except (msgspec.MsgspecError, IndexError, OverflowError, ValueError):
         return Baseline()

@@ -32,6 +32,8 @@ DAY_S: Final = 86_400
 HOURS_PER_WEEK: Final = 168
 #: groups of a user that count as peers, by name
 PEER_GROUPS_MAX: Final = 8
+#: sessions of a user that are kept out, the newest
+WITHDRAWN_MAX: Final = 64
 
 #: dimension to the values kept of a user; the weakest go first
 VALUES_MAX: Final[Mapping[str, int]] = MappingProxyType(
@@ -91,13 +93,15 @@ Counts = Mapping[str, Mapping[str, Count]]
 class Baseline:
     """What is known-good of one user. recent: oldest first. events: good sign-ins in all.
 
-    peers: marks of the groups whose counts this user is part of (`peer_marks`).
+    peers: marks of the groups whose counts this user is part of (`peer_marks`). withdrawn: short
+    hashes of sessions that were not the user's, the newest last: nothing of them enters any more.
     """
 
     recent: tuple[Occurrence, ...] = ()
     counts: Counts = field(default_factory=dict)
     events: int = 0
     peers: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
 
     @property
     def is_learning(self) -> bool:
@@ -170,10 +174,12 @@ def record(known: Baseline, seen: Occurrence) -> tuple[Baseline, frozenset[tuple
     """Return the baseline with one more good occurrence, and what was never seen before.
 
     An occurrence that comes late is put where it belongs. A session that is asked about all day is
-    one occurrence per day, address and device, however often it is recorded. Raises ValueError for
-    what is no address.
+    one occurrence per day, address and device, however often it is recorded. Of a session that was
+    withdrawn nothing is recorded. Raises ValueError for what is no address.
     """
-    if seen.session is not None and any(_is_same(each, seen) for each in known.recent):
+    if seen.session is not None and (
+        seen.session in known.withdrawn or any(_is_same(each, seen) for each in known.recent)
+    ):
         return known, frozenset()
     later = sum(1 for each in known.recent if each.at > seen.at)
     place = len(known.recent) - later
@@ -202,8 +208,9 @@ def _is_same(one: Occurrence, other: Occurrence) -> bool:
 def withdraw(known: Baseline, session: str) -> Baseline:
     """Return the baseline without what a session brought, as if it had never been.
 
-    session: its short hash. What is older than the occurrences that are kept, stays.
-    Raises nothing.
+    session: its short hash. Nor does anything of it enter later: what was let pass is written
+    behind the answer, and may come after this. What is older than the occurrences that are kept,
+    stays. Raises nothing.
     """
     gone = [each for each in known.recent if each.session == session]
     kept = tuple(each for each in known.recent if each.session != session)
@@ -218,7 +225,21 @@ def withdraw(known: Baseline, session: str) -> Baseline:
                 continue
             taken.add((name, value, day))
             _take(counts.get(name, {}), value, each.at)
-    return replace(known, recent=kept, counts=counts, events=max(0, known.events - len(gone)))
+    others = (each for each in known.withdrawn if each != session)
+    return replace(
+        known,
+        recent=kept,
+        counts=counts,
+        events=max(0, known.events - len(gone)),
+        withdrawn=(*others, session)[-WITHDRAWN_MAX:],
+    )
+
+
+def trust(known: Baseline, session: str | None) -> Baseline:
+    """Return the baseline that a session may teach again: it was the user's. Raises nothing."""
+    if session not in known.withdrawn:
+        return known
+    return replace(known, withdrawn=tuple(each for each in known.withdrawn if each != session))
 
 
 def familiar(known: Baseline, here: Occurrence) -> frozenset[str]:

@@ -16,7 +16,15 @@ import msgspec
 
 from risk.baselines import store
 from risk.baselines.codec import decode, encode
-from risk.baselines.model import Baseline, Occurrence, peer_marks, record, short, withdraw
+from risk.baselines.model import (
+    Baseline,
+    Occurrence,
+    peer_marks,
+    record,
+    short,
+    trust,
+    withdraw,
+)
 from risk.entities import store as entities_store
 from risk.sql.store import Connection
 from runtime.changes import note_changes
@@ -35,11 +43,15 @@ ORG_LIFE: Final = timedelta(days=365)
 
 
 class RecordGood(msgspec.Struct, frozen=True, kw_only=True):
-    """One good occurrence of a user; item of the operation RECORD_GOOD."""
+    """One good occurrence of a user; item of the operation RECORD_GOOD.
+
+    is_vouched: a person says it is the user's, also where its session was withdrawn.
+    """
 
     tenant_id: str
     user_id: str
     seen: Occurrence
+    is_vouched: bool = False
 
 
 class WithdrawSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +98,8 @@ async def _record_of_tenant(
     org[EVERYBODY] += sum(1 for body in bodies.values() if not body)
     brought: set[int] = set()
     for place, item in sorted(batch.items(), key=lambda each: each[1].seen.at):
+        if item.is_vouched:
+            known[item.user_id] = trust(known[item.user_id], item.seen.session)
         known[item.user_id], new = record(known[item.user_id], item.seen)
         if new:
             brought.add(place)
@@ -149,12 +163,16 @@ def peer_pair(mark: str, dimension: str, value: str) -> tuple[str, str]:
 
 
 async def withdraw_sessions(connection: Connection, items: Sequence[WithdrawSession]) -> list[bool]:
-    """Take what compromised sessions brought out again; return whether there was anything.
+    """Take what compromised sessions brought out again, and keep out what may still come of them.
 
-    The tenant's counts of places keep it: one user less or more is within their meaning.
+    Return for each whether it was still trusted. The tenant's counts of places keep what they
+    brought: one user less or more is within their meaning.
     """
     found = [False] * len(items)
-    order = sorted(range(len(items)), key=lambda place: (items[place].tenant_id, place))
+    # Users in one order everywhere, so that two writers cannot wait for each other.
+    order = sorted(
+        range(len(items)), key=lambda place: (items[place].tenant_id, items[place].user_id, place)
+    )
     for place in order:
         item = items[place]
         bodies = await store.lock_baselines(connection, item.tenant_id, {item.user_id}, now=item.at)

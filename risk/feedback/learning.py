@@ -18,6 +18,7 @@ from risk.baselines.service import (
     withdraw_sessions,
 )
 from risk.contexts.stored import restore_context
+from risk.hijacks import DOUBTED_AFTER, SESSIONS_MAX
 from risk.inline import store as stands_store
 from risk.inline.model import Stand, StandState
 from risk.lookups.service import Subject
@@ -26,11 +27,8 @@ from risk.sessions import store as sessions_store
 from risk.sessions.model import Session
 from risk.sql.store import Connection
 
-#: sessions of a user that a word about the user is about
-SESSIONS_MAX: Final = 50
-#: how long after its end a session is still what "safe" and "compromised" speak of
+#: how long after its end a session is still what "safe" speaks of
 TAUGHT_AFTER: Final = timedelta(days=1)
-DOUBTED_AFTER: Final = timedelta(days=7)
 #: contexts that one word makes known; the newest
 TAUGHT_MAX: Final = 100
 #: what was stopped for good is taught by a word about that very session alone
@@ -110,4 +108,6 @@ def _occurrences(
             app=stand.app_id or None,
             session=session_mark(session.iss, session.sid),
         )
-        yield RecordGood(tenant_id=session.tenant_id, user_id=session.user_id, seen=seen)
+        yield RecordGood(
+            tenant_id=session.tenant_id, user_id=session.user_id, seen=seen, is_vouched=True
+        )

@@ -21,6 +21,7 @@ from risk.assessment import Judgement, UserFacts
 from risk.entities import store as entities_store
 from risk.entities.model import Link
 from risk.findings import store as findings_store
+from risk.hijacks import withdraw_found
 from risk.levels import store
 from risk.levels.model import BY_TIME, LEVELS_KIND, LevelChange, LevelRecord, Standing
 from risk.model import Assessment, Clearance, Detection, DetectionState, EntityKind, Level
@@ -139,6 +140,7 @@ async def recompute(
     ]
     await findings_store.write_detections(connection, appended, now=now, is_told=True)
     await findings_store.write_clearances(connection, change.remedied)
+    await withdraw_found(connection, tenant_id, appended, caps=caps, now=now)
     moved = await _write_levels(connection, tenant_id, facts, judgements=judgements, now=now)
     await note_changes(connection, LEVELS_KIND, sorted(moved | findings_store.devices_of(appended)))
     assessments = await _assessments(

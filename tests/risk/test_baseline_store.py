@@ -118,10 +118,20 @@ async def test_row_16_a_a_compromised_session_is_withdrawn_everywhere(place: Pla
         for user in ("usr_1", "usr_1", "usr_2")
     ]
     async with place.database.transaction() as connection:
-        assert await service.withdraw_sessions(connection, items) == [True, False, False]
+        assert await service.withdraw_sessions(connection, items) == [True, False, True]
     await place.feed.refresh()
 
     assert (await place.other.of(TENANT, "usr_1")).recent == (good,)
+    # Nor does it enter when what was let pass is written only now, unless a person vouches for it.
+    await place.record(("usr_1", bad), ("usr_2", bad))
+    await place.feed.refresh()
+    assert (await place.other.of(TENANT, "usr_1")).recent == (good,)
+    assert (await place.other.of(TENANT, "usr_2")).recent == ()
+    async with place.database.transaction() as connection:
+        vouched = RecordGood(tenant_id=TENANT, user_id="usr_1", seen=bad, is_vouched=True)
+        assert await service.record_good(connection, [vouched]) == [True]
+    await place.feed.refresh()
+    assert (await place.other.of(TENANT, "usr_1")).recent == (good, bad)
 
 
 async def test_a_user_can_be_learned_anew(place: Place) -> None:

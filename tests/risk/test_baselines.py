@@ -15,6 +15,7 @@ from risk.baselines.model import (
     NOTHING,
     RECENT_MAX,
     VALUES_MAX,
+    WITHDRAWN_MAX,
     Baseline,
     Occurrence,
     familiar,
@@ -22,6 +23,7 @@ from risk.baselines.model import (
     prefix_of,
     record,
     short,
+    trust,
     values_of,
     withdraw,
 )
@@ -177,9 +179,25 @@ def test_what_another_session_did_on_the_same_day_stays() -> None:
     assert healed.counts["city"] == baseline.counts["city"]
 
 
-def test_withdrawing_what_was_never_there_changes_nothing() -> None:
+def test_row_16_a_what_comes_of_a_withdrawn_session_later_does_not_enter() -> None:
+    """What was let pass is written behind the answer: it may come after the withdrawal."""
     baseline = known(seen(HOME, NOW, session=short("good")))
-    assert withdraw(baseline, str(short("other"))) == baseline
+    healed = withdraw(baseline, str(short("bad")))
+    assert withdraw(healed, str(short("bad"))) == healed
+    late = seen(AWAY, NOW, session=short("bad"))
+    assert record(healed, late) == (healed, frozenset())
+    assert decode(encode(healed)).withdrawn == healed.withdrawn
+    trusted = trust(healed, short("bad"))
+    assert trusted == baseline
+    assert [each.ip for each in record(trusted, late)[0].recent] == [HOME["ip"], AWAY["ip"]]
+
+
+def test_the_newest_withdrawn_sessions_are_kept_out() -> None:
+    baseline = NOTHING
+    for number in range(WITHDRAWN_MAX + 1):
+        baseline = withdraw(baseline, str(short(f"bad {number}")))
+    assert len(baseline.withdrawn) == WITHDRAWN_MAX
+    assert record(baseline, seen(HOME, NOW, session=short("bad 1")))[0] == baseline
 
 
 # --- single values ------------------------------------------------------------------------------

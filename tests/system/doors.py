@@ -137,6 +137,7 @@ def check_asks_once_and_believes_no_address(door: Door) -> None:
         where = urlsplit(asked.headers["location"])
         assert f"{where.scheme}://{where.netloc}{where.path}" == STEP_UP
         wanted = parse_qs(where.query)
+        assert wanted["acr_values"] == ["phr"]
         assert wanted["max_age"] == ["0"]
         assert wanted["return_to"] == [f"{door.url}/accounts?id=7"]
         program = door.get("/save", cookie=cookie, method="POST", headers=PAGE)
@@ -144,7 +145,7 @@ def check_asks_once_and_believes_no_address(door: Door) -> None:
         assert "insufficient_user_authentication" in program.headers["www-authenticate"]
 
         (step_up,) = wanted["step_up"]
-        door.known.step_up(sid, step_up)
+        door.known.step_up(sid, step_up, acr="phr")
         assert door.get("/accounts", cookie=cookie, headers=PAGE | FORGED).status_code == 200
 
 
@@ -176,7 +177,7 @@ def _policy(door: Door) -> Iterator[None]:
     there = {"zones": {"include": [zone["name"]]}}
     rules = [
         {"name": "there", "priority": 1, "when": there, "then": {"decision": "DENY"}},
-        {"name": "here", "priority": 2, "when": {}, "then": {"decision": "STEP_UP"}},
+        {"name": "here", "priority": 2, "when": {}, "then": {"decision": "STEP_UP", "acr": "phr"}},
     ]
     policy = {"name": "places", "apps": [door.known.app_id], "mode": "enforce", "rules": rules}
     made = admin.post("/admin/v1/policies", json=policy)

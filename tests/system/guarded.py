@@ -124,11 +124,11 @@ class GuardedHub:
         )
         assert answer.is_success, answer.text
 
-    def step_up(self, sid: str, step_up_id: str) -> None:
+    def step_up(self, sid: str, step_up_id: str, **proof: str) -> None:
         """Say that somebody proved to be who they are."""
         answer = httpx2.post(
             f"{self.hub.issuer}/v1/sessions/{sid}/step-ups/{step_up_id}",
-            json={"outcome": "passed"},
+            json={"outcome": "passed", **proof},
             headers={"authorization": f"Bearer {self.idp_token}"},
             verify=self.trust,
         )
