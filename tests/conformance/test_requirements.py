@@ -49,14 +49,15 @@ def test_the_register_of_this_project_has_no_fault() -> None:
     assert find_faults(register, markers, read_checks(SUITE), read_decisions()) == []
 
 
-def test_a_declined_row_needs_a_decision_that_names_it(decisions: dict[str, Path]) -> None:
-    assert faults(decisions, ROW) == []
+def test_a_row_that_is_not_built_needs_a_decision_that_names_it(decisions: dict[str, Path]) -> None:
+    assert faults(decisions, ROW) == faults(decisions, replace(ROW, status="planned")) == []
     for row, fault in (
         (replace(ROW, adr=""), "there is no decision ''"),
         (replace(ROW, adr="0009"), "there is no decision '0009'"),
         (replace(ROW, adr="0008"), "decision 0008 does not name it"),
         (replace(ROW, status="built"), "names a decision but is built"),
-        (replace(ROW, status="planned"), "names a decision but is planned"),
+        (replace(ROW, status="planned", adr=""), "planned, but there is no decision ''"),
+        (replace(ROW, status="planned", adr="0008"), "decision 0008 does not name it"),
         (replace(ROW, status="done"), "'done' is none of built, planned, declined"),
     ):
         assert any(fault in line for line in faults(decisions, row)), fault
@@ -78,4 +79,7 @@ def test_two_decisions_with_one_number_are_told_apart_by_nobody(tmp_path: Path) 
 def test_the_table_leads_to_the_decision(decisions: dict[str, Path]) -> None:
     table = render_table({"BCL-1": ROW}, {}, {}, decisions)
     assert "| [declined](adr/0007-seven.md) |" in table
-    assert "1 are declined" in table
+    assert "1 are declined, 0 planned" in table
+    table = render_table({"BCL-1": replace(ROW, status="planned")}, {}, {}, decisions)
+    assert "| [planned](adr/0007-seven.md) |" in table
+    assert "0 are declined, 1 planned" in table

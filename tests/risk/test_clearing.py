@@ -27,7 +27,7 @@ REMEDIES = (
     catalogue.PHISHING_RESISTANT_SIGN_IN,
     catalogue.CONFIRMED_SAFE,
 )
-#: class of a cause -> what ends it at once, as threat-protection §1.3 has it; a person's word ends any.
+#: class of a cause -> what ends it at once (threat-protection §1.3); a person's word ends any.
 #: Written out here: a slip in the catalogue must not be its own proof.
 CLEARED_BY = {
     CauseClass.PASSWORD: {"credential_changed:password"},
