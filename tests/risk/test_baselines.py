@@ -303,8 +303,11 @@ def test_a_baseline_of_an_unknown_version_is_nothing_known() -> None:
 def test_the_first_form_is_read_too() -> None:
     """It knew no TLS fingerprints and no peers: nobody is learned anew because of an update."""
     baseline = known(seen(HOME, NOW))
-    version, events, words, places, recent, counts, _ = msgspec.msgpack.decode(encode(baseline))
+    version, events, words, places, recent, counts, *_ = msgspec.msgpack.decode(encode(baseline))
     body = [version - 1, events, words, places, recent[:7], counts]
+    assert decode(msgspec.msgpack.encode(body)) == decode(encode(baseline))
+    # The second form once knew no sessions that were withdrawn.
+    body = [version, events, words, places, recent, counts, []]
     assert decode(msgspec.msgpack.encode(body)) == decode(encode(baseline))
 
 
