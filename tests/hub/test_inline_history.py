@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -181,7 +182,7 @@ async def test_row_16_a_a_session_that_the_check_ends_leaves_the_baseline(
 
 async def hijack_event(story: Story) -> None:
     """Let the vendor say by a RISC event that Rosa's account was hijacked."""
-    told = {"sub_id": ABOUT_ROSA, "events": {HIJACKED: {"reason": "hijacking"}}}
+    told: dict[str, Any] = {"sub_id": ABOUT_ROSA, "events": {HIJACKED: {"reason": "hijacking"}}}
     async with story.hub.client() as vendor:
         said = await vendor.post(
             story.events_url,
