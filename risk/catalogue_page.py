@@ -13,7 +13,7 @@ from risk.finding_type import LIFE_OF_CAUSE, FindingType, RaisedBy
 
 _RAISED: Final = {
     RaisedBy.PROVIDER: "a provider's event, or `POST /v1/signals/detections`",
-    RaisedBy.SIGNAL: "`POST /v1/signals/detections`, and detectors of the hub",
+    RaisedBy.SIGNAL: "`POST /v1/signals/detections`",
     RaisedBy.HUB: "the hub's session check",
     RaisedBy.ADMIN: "people, by the risk API",
 }
@@ -57,7 +57,8 @@ def _details(types: Iterable[FindingType]) -> Iterator[str]:
         yield ""
         yield f"- Fires: {each.fires_when}"
         yield f"- Does not fire: {each.twin}"
-        yield f"- Raised by {_RAISED[each.raised_by]}; timing: {each.timing.value}."
+        by_hub = ", and by the hub itself" if each.by_hub else ""
+        yield f"- Raised by {_RAISED[each.raised_by]}{by_hub}; timing: {each.timing.value}."
         yield f"- Suggested: {each.suggested}."
         if each.floor:
             yield "- Floor: while it is open at HIGH, no pin lowers the level."

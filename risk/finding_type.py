@@ -108,7 +108,7 @@ class RaisedBy(StrEnum):
 
     #: what a provider's event means, by the mappings; and `POST /v1/signals/detections`
     PROVIDER = "provider"
-    #: `POST /v1/signals/detections`, and detectors of our own
+    #: `POST /v1/signals/detections`, and where `by_hub` says so a detector of our own
     SIGNAL = "signal"
     #: the hub's own session check
     HUB = "hub"
@@ -125,6 +125,7 @@ class FindingType:
     and techniques. floor: while it is open at HIGH, no pin gets below HIGH. confidence_min: below
     it the level sinks one step. life: None for that of its cause, else of its level. fires_when,
     twin: what makes it fire, and what looks alike and must not. alias: the name practitioners know.
+    by_hub: a detector of the hub raises it, besides whoever may by raised_by.
     """
 
     name: str
@@ -137,6 +138,7 @@ class FindingType:
     cause: CauseClass = CauseClass.BEHAVIOUR
     timing: Timing = Timing.NEARREALTIME
     raised_by: RaisedBy = RaisedBy.SIGNAL
+    by_hub: bool = False
     floor: bool = False
     confidence_min: float = CONFIDENCE_MIN
     life: timedelta | None = None

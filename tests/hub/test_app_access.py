@@ -145,6 +145,17 @@ async def test_nothing_but_time_or_a_person_ends_it(gate: Gate) -> None:
     assert (await gate.story.get(f"/v1/risk/users/email:{ROSA}"))["level"] == "LOW"
 
 
+@ONE_ENGINE
+async def test_a_user_who_is_learned_anew_has_opened_no_app(gate: Gate) -> None:
+    await know_apps(gate)
+    body = {"user": f"email:{ROSA}"}
+    reset = await gate.story.admin.post("/admin/v1/behaviours:reset-user", json=body)
+    assert reset.status_code == 200, reset.text
+    await gate.story.hub.node.changes.refresh()
+    await open_apps(gate, 24)
+    assert await suspicions(gate.story) == []
+
+
 # --- all processes ------------------------------------------------------------------------------
 
 

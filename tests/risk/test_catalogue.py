@@ -162,3 +162,15 @@ def test_a_detection_that_is_none_is_refused(payload: dict[str, object], pointer
 def test_what_people_say_or_what_follows_is_no_remedy_by_name(remedy: object) -> None:
     with pytest.raises(Invalid):
         announced.parse_remedy({"remedy": remedy})
+
+
+def test_the_catalogue_says_which_findings_the_hub_makes_itself() -> None:
+    """Each of them has a detector, and a test of it over HTTP."""
+    assert {each.name for each in ENTRIES if each.by_hub} == {
+        "brute_force_attack",
+        "dormant_account_use",
+        "entity_critical_action_from_high_threat_ip",
+        "impossible_travel",
+        "new_country",
+        "suspicious_app_access",
+    }
