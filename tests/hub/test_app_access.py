@@ -87,8 +87,12 @@ async def test_row_8_a_apps_in_a_session_count_when_they_are_registered(gateway:
         await gateway.ask(request_from(HOME, app_id=f"made up {number}"))
     await gateway.settle()
     assert await suspicions(story) == []
-    for number in range(25):
-        app = await story.post("/admin/v1/apps", {"name": f"app {number}", "kind": "gateway"})
+    made = [
+        await story.post("/admin/v1/apps", {"name": f"app {number}", "kind": "gateway"})
+        for number in range(25)
+    ]
+    await story.hub.node.feed.refresh()
+    for app in made:
         await gateway.ask(request_from(HOME, app_id=app["id"]))
         await gateway.ask(request_from(HOME, app_id=app["id"]))
     await gateway.settle()
