@@ -21,13 +21,16 @@ from actions.messages import Event
 from hub import logouts, user_logouts
 from hub.alerting import TELL_ALERT
 from hub.app_access import NOTE_APP, RECORD_SIGN_IN
+from hub.inline.finding import signal_of
 from hub.lowered import tell_lowered
 from hub.pipeline import lock_tenants
 from hub.session_logouts import log_out_sessions
+from receivers.store import add_to_inbox
 from receivers.upstreams.model import Settlement as UpstreamSettlement
 from receivers.upstreams.store import get_upstream
 from risk.hijacks import withdraw_settled
-from risk.inline.model import SessionLogout, Settled, Stand
+from risk.inline.model import Settled, Stand
+from risk.inline.orders import SessionFinding, SessionLogout
 from risk.inline.service import register_contexts
 from risk.inline.step_ups import PASSED, StepUp
 from risk.sessions import store as sessions_store
@@ -98,18 +101,27 @@ SETTLE_STEP_UP: Final = replace(
 
 
 async def _settle_stands(connection: AsyncConnection, items: Sequence[Stand]) -> Sequence[Settled]:
-    """Settle stands, and log out the sessions and users that end there, in one transaction.
+    """Settle stands, log out the sessions and users that end there, and tell what was found.
 
-    What a session that turns out hijacked taught of its user is withdrawn in it, too.
+    In one transaction: whoever ends a session knows no more of it afterwards. What a session that
+    turns out hijacked taught of its user is withdrawn in it, too.
     """
     ending = {item.tenant_id for item in items if item.ends}
     due = await _due(connection, [item.logout for item in items if item.logout], ending)
     results = await risk.SETTLE.handle(connection, items)
     await user_logouts.log_out_users(connection, due.users)
     await log_out_sessions(connection, due.sessions)
+    await _tell_findings(connection, [item.finding for item in items if item.finding])
     # Last: whoever holds a baseline waits for nothing any more.
     await withdraw_settled(connection, [each.stand for each in results if each.is_new])
     return results
+
+
+async def _tell_findings(
+    connection: AsyncConnection, items: Sequence[SessionFinding]
+) -> Sequence[bool]:
+    """Tell that sessions are at HIGH; return for each whether it was not told yet."""
+    return await add_to_inbox(connection, [signal_of(each) for each in items])
 
 
 async def _log_out(connection: AsyncConnection, items: Sequence[SessionLogout]) -> Sequence[bool]:
@@ -169,6 +181,13 @@ LOG_OUT_SESSION: Final = Operation(
     result=bool,
     handle=_log_out,
     wakes=("changes", "deliveries", "polls", "tasks"),
+)
+TELL_FINDING: Final = Operation(
+    name="hub.tell_finding",
+    item=SessionFinding,
+    result=bool,
+    handle=_tell_findings,
+    wakes=("signals",),
 )
 
 
@@ -237,4 +256,5 @@ def all_operations() -> tuple[Operation[Any, Any], ...]:
         *(_ENRICHED.get(one.name, one) for package in packages for one in package.OPERATIONS),
         TELL_ALERT,
         LOG_OUT_SESSION,
+        TELL_FINDING,
     )

@@ -24,7 +24,7 @@ from actions.held.model import HeldState
 from actions.model import Action, ContainmentOrder, Task, TaskKind
 from actions.session_logout import SessionOrder
 from risk.entities import store as entities_store
-from risk.inline.model import SessionLogout
+from risk.inline.orders import SessionLogout
 from runtime.clock import epoch_s
 from ssf.events.caep import SessionRevoked
 from ssf.events.registry import render_event

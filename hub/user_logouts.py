@@ -24,7 +24,7 @@ from hub import store
 from hub.pipeline import end_sessions
 from risk import explanation
 from risk.entities import service as entities
-from risk.inline.model import SessionLogout
+from risk.inline.orders import SessionLogout
 from runtime.audit import AuditNote
 from runtime.ids import new_id
 

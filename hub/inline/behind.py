@@ -10,13 +10,12 @@ from prometheus_client import Counter
 
 from hub.alerting import TELL_ALERT, PolicyAlert
 from hub.app_access import NOTE_APP
-from hub.operations import LOG_OUT_SESSION, SETTLE
-from receivers.model import AcceptedSET
-from receivers.store import ACCEPT
+from hub.operations import LOG_OUT_SESSION, SETTLE, TELL_FINDING
 from risk.contexts.service import RECORD
 from risk.inline.forks import TrailNote
 from risk.inline.memory import LiveSessions
-from risk.inline.model import SessionLogout, Settled, Stand, UsedApp
+from risk.inline.model import Settled, Stand, UsedApp
+from risk.inline.orders import SessionFinding, SessionLogout
 from risk.inline.service import SHARE_TRAIL
 from risk.policies.recorded import RecordedContext
 from runtime.behind import WriteBehind
@@ -28,7 +27,7 @@ _lost_total = Counter(
 )
 
 Note: TypeAlias = (
-    Stand | UsedApp | TrailNote | RecordedContext | AcceptedSET | PolicyAlert | SessionLogout
+    Stand | UsedApp | TrailNote | RecordedContext | SessionFinding | PolicyAlert | SessionLogout
 )
 Behind: TypeAlias = WriteBehind[Note, object]
 _OPERATIONS: Final[Mapping[type[Note], Operation[Any, Any]]] = {
@@ -36,7 +35,7 @@ _OPERATIONS: Final[Mapping[type[Note], Operation[Any, Any]]] = {
     UsedApp: NOTE_APP,
     TrailNote: SHARE_TRAIL,
     RecordedContext: RECORD,
-    AcceptedSET: ACCEPT,
+    SessionFinding: TELL_FINDING,
     PolicyAlert: TELL_ALERT,
     SessionLogout: LOG_OUT_SESSION,
 }
@@ -45,8 +44,8 @@ _OPERATIONS: Final[Mapping[type[Note], Operation[Any, Any]]] = {
 def behind(writer: Writer, live: LiveSessions) -> Behind:
     """Return what writes stands, apps, trails, records, findings, alerts behind their answers.
 
-    A context or an app that is lost is noted again when it is seen again. live: hears what became
-    of stands and apps.
+    A context, an app, a finding or a logout that is lost is noted again when the session is asked
+    about again. live: hears what became of them.
     """
 
     async def write(item: Note) -> object:
@@ -57,6 +56,8 @@ def behind(writer: Writer, live: LiveSessions) -> Behind:
             live.written(item, result if isinstance(result, Settled) else None)
         elif isinstance(item, UsedApp) and result is None:
             live.unused(item)
+        elif isinstance(item, SessionFinding | SessionLogout) and result is None:
+            live.untold(item)
 
     return WriteBehind(write, lost=_lost_total, warn=_warn, written=hear)
 

@@ -26,12 +26,12 @@ from risk.inline.forks import Spot, Trail
 from risk.inline.live import Live
 from risk.inline.model import (
     Judged,
-    SessionLogout,
     Situation,
     Stand,
     StandState,
     worst_level,
 )
+from risk.inline.orders import SessionLogout
 from risk.model import Level
 from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
@@ -322,7 +322,7 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         context=render_context(situation.here) if situation.here else {},
         outdated=known.at if known and is_asked_anew else None,
         ends=(session.iss, session.sid) if _ends_all(case, state) else None,
-        logout=logout_of(case, trace_id) if state is StandState.TERMINATED else None,
+        logout=None if verdict.decision is Decision.ALLOW else logout_of(case, trace_id),
     )
 
 

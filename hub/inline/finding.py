@@ -9,6 +9,7 @@ import msgspec
 from hub.inline.case import Case
 from hub.own_signal import own_signal
 from receivers.model import AcceptedSET
+from risk.inline.orders import SessionFinding
 from risk.model import SESSIONS_ISSUER, Level
 from risk.policy import PolicyMode
 from risk.sessions.model import Session
@@ -23,7 +24,7 @@ def finding_prefix(session_id: str) -> str:
 
 
 def signal_about(
-    session: Session,
+    session: Session | SessionFinding,
     event: RiskLevelChange,
     *,
     jti: str,
@@ -46,24 +47,39 @@ def signal_about(
     )
 
 
-def finding_of(case: Case, trace_id: str | None) -> AcceptedSET:
+def finding_of(case: Case, trace_id: str | None) -> SessionFinding:
+    """Return that the context of a case is at HIGH. Raises nothing."""
+    session = case.live.session
+    return SessionFinding(
+        tenant_id=session.tenant_id,
+        session_id=session.session_id,
+        iss=session.iss,
+        sid=session.sid,
+        context_key=case.key,
+        at=case.situation.now,
+        changes=tuple(change.value for change in case.judged.changes),
+        trace_id=trace_id,
+        acts=case.judged.verdict.mode is PolicyMode.ENFORCE,
+    )
+
+
+def signal_of(finding: SessionFinding) -> AcceptedSET:
     """Return the signal that a session is at high risk; a repeat about the context is a duplicate.
 
     While the policies only monitor it is recorded and counts nothing. Raises nothing.
     """
-    session, now = case.live.session, case.situation.now
     event = RiskLevelChange(
         principal="SESSION",
         current_level=Level.HIGH.name,
-        risk_reason=", ".join(f"{change.value} changed" for change in case.judged.changes),
-        event_timestamp=epoch_s(now),
+        risk_reason=", ".join(f"{change} changed" for change in finding.changes),
+        event_timestamp=epoch_s(finding.at),
         initiating_entity="policy",
     )
     return signal_about(
-        session,
+        finding,
         event,
-        jti=finding_prefix(session.session_id) + case.key,
-        txn=trace_id,
-        mode=case.judged.verdict.mode,
-        now=now,
+        jti=finding_prefix(finding.session_id) + finding.context_key,
+        txn=finding.trace_id,
+        mode=PolicyMode.ENFORCE if finding.acts else PolicyMode.MONITOR,
+        now=finding.at,
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+import msgspec
 from prometheus_client import Counter
 
 from hub.alerting import About, Alerts
@@ -29,11 +30,12 @@ from hub.inline.case import (
 from hub.inline.fallback import DATABASE_TROUBLE
 from hub.inline.finding import finding_of
 from hub.inline.model import Answer
-from hub.operations import LOG_OUT_SESSION, SETTLE
+from hub.operations import LOG_OUT_SESSION, SETTLE, TELL_FINDING
 from risk.baselines.memory import Recorder
 from risk.inline.forks import spot_of
 from risk.inline.live import Live
-from risk.inline.model import STATE_OF, STEP_UP_LIFE, SessionLogout, StandState, outdoes
+from risk.inline.model import STATE_OF, STEP_UP_LIFE, Stand, StandState, outdoes
+from risk.inline.orders import SessionFinding, SessionLogout
 from risk.verdict import Decision
 from runtime.errors import Unavailable
 from runtime.ids import new_id
@@ -84,13 +86,13 @@ class Settling:
             note(alert)
         if case.is_first:
             note(recorded_of(case))
-        if case.is_found_at_high:
-            case.live.find_at_high(case.key)
-            note(finding_of(case, answer.trace_id))
-        if verdict.decision is not Decision.TERMINATE:
-            _log_out(case, logout_of(case, answer.trace_id), note)
+        found = finding_of(case, answer.trace_id) if case.is_found_at_high else None
         if verdict.decision is not Decision.ALLOW:
-            return await self._settle(case, answer, note)
+            return await self._settle(case, answer, found, note)
+        if found is not None:
+            case.live.find_at_high(case.key)
+            note(found)
+        _log_out(case, logout_of(case, answer.trace_id), note)
         self._accept(case, answer, note)
         self._keep(case, answer)
         return answer
@@ -113,10 +115,17 @@ class Settling:
             session = case.live.session
             self._recorder.note(session.tenant_id, session.user_id, case.seen)
 
-    async def _settle(self, case: Case, answer: Answer, note: Callable[[Note], None]) -> Answer:
+    async def _settle(
+        self,
+        case: Case,
+        answer: Answer,
+        found: SessionFinding | None,
+        note: Callable[[Note], None],
+    ) -> Answer:
         """Write what is no ALLOW before it is answered; a step-up is asked for once."""
         verdict = case.judged.verdict
         wanted = stand_of(case, STATE_OF[verdict.decision], answer.trace_id)
+        wanted = msgspec.structs.replace(wanted, finding=found)
         known = case.situation.stand
         is_same = known is not None and known.state == wanted.state
         if known is not None and (
@@ -124,7 +133,7 @@ class Settling:
             or (is_same and not known.is_given_up(case.situation.now))
         ):
             settled, is_new = known, False
-            _log_out(case, wanted.logout, note)
+            await self._repeat(case, wanted, note)
         else:
             try:
                 async with asyncio.timeout(WRITE_LIMIT_S):
@@ -136,9 +145,7 @@ class Settling:
                 _unrecorded_total.inc()
                 return answer
             settled, is_new = result.stand, result.is_new
-            if wanted.logout is not None:
-                case.live.log_out(wanted.context_key, wanted.logout.app_ids)
-                self._wake(LOG_OUT_SESSION.wakes)
+            self._follow(case, wanted)
             case.live.stand(settled, case.situation.here or nowhere(case))
         if settled.state == StandState.PASSED and verdict.decision is Decision.STEP_UP:
             # Another process heard of the proof meanwhile.
@@ -155,6 +162,28 @@ class Settling:
             )
         self._keep(case, replace(answer, is_first_asked=False), until)
         return answer
+
+    def _follow(self, case: Case, wanted: Stand) -> None:
+        """Remember what was committed with a stand, and wake who carries it out."""
+        if wanted.logout is not None:
+            case.live.log_out(case.key, wanted.logout.app_ids)
+            self._wake(LOG_OUT_SESSION.wakes)
+        if wanted.finding is not None:
+            case.live.find_at_high(case.key)
+            self._wake(TELL_FINDING.wakes)
+
+    async def _repeat(self, case: Case, wanted: Stand, note: Callable[[Note], None]) -> None:
+        """Do what else follows where the stand is known already: a finding before the answer."""
+        _log_out(case, wanted.logout, note)
+        if wanted.finding is None:
+            return
+        case.live.find_at_high(case.key)
+        try:
+            async with asyncio.timeout(WRITE_LIMIT_S):
+                await self._writer.submit(TELL_FINDING, wanted.finding)
+        except (Unavailable, *DATABASE_TROUBLE):
+            # The answer stands: it is told behind it, or when the context comes again.
+            note(wanted.finding)
 
     def _keep(self, case: Case, answer: Answer, until: datetime | None = None) -> None:
         here, live = case.situation.here, case.live

@@ -18,6 +18,7 @@ from risk.contexts.stored import kept_context, restore_context
 from risk.inline import store
 from risk.inline.forks import Trail, TrailNote, spot_of
 from risk.inline.model import Stand, StandMark, StandState
+from risk.inline.orders import SessionFinding, SessionLogout
 from risk.inline.proofs import PROOF_LIFE
 from risk.posture.model import Reported, as_accepted
 from risk.sessions.model import Session
@@ -133,6 +134,16 @@ class Live:
     def find_at_high(self, key: str) -> None:
         """Remember that a context was found at HIGH, and told."""
         self.at_high = (*self.at_high, key)[-NOTED_MAX:]
+
+    def untold(self, item: SessionFinding | SessionLogout) -> None:
+        """Forget that a finding was told or logouts were ordered, and judge anew."""
+        key = item.context_key
+        if isinstance(item, SessionLogout):
+            gone = (key, item.app_ids)
+            self.logged_out = tuple(each for each in self.logged_out if each != gone)
+        else:
+            self.at_high = tuple(each for each in self.at_high if each != key)
+        self.answers.clear()
 
     def prove(self, key: str, at: datetime) -> None:
         """Note that a context has shown the key of the session."""

@@ -13,6 +13,7 @@ import msgspec
 
 from risk.contexts.model import Change, Context, level_min, nearest, ordered
 from risk.inline.forks import spot_of
+from risk.inline.orders import SessionFinding, SessionLogout
 from risk.inline.proofs import is_recent, is_strong
 from risk.model import Level
 from risk.policies.ages import Judge, asks_for_newer
@@ -64,27 +65,6 @@ STATE_OF: Final[Mapping[Decision, StandState]] = {
 }
 
 
-class SessionLogout(msgspec.Struct, frozen=True, kw_only=True):
-    """One session that is to be logged out at its apps, as it travels to the writer.
-
-    app_ids: only there, where their policies fail; None: everywhere. context_key: of the context
-    that was judged; each (session, context, app) is logged out once. of_user: not this session
-    alone, but all of its user.
-    """
-
-    tenant_id: str
-    user_id: str
-    session_id: str
-    iss: str
-    sid: str
-    context_key: str
-    app_ids: tuple[str, ...] | None
-    at: datetime
-    reasons: tuple[str, ...] = ()
-    trace_id: str = ""
-    of_user: bool = False
-
-
 #: state, level, and when it was settled so
 StandMark: TypeAlias = tuple[str, str, datetime]
 
@@ -97,7 +77,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     was_accepted: before more was asked of it, or it was kept out: other contexts are compared with
     it all the same. auth_time: of the proof that a PASSED brings. outdated: when a PASSED was
     settled that this ASKED wants a newer proof than. ends: (issuer, sid) when the session ends with
-    it; logout: where it ends. These four are not stored.
+    it; logout: where it ends; finding: what is told. These five are not stored.
     """
 
     tenant_id: str
@@ -121,6 +101,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     outdated: datetime | None = None
     ends: tuple[str, str] | None = None
     logout: SessionLogout | None = None
+    finding: SessionFinding | None = None
 
     @property
     def mark(self) -> StandMark:
@@ -132,6 +113,8 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return msgspec.structs.replace(
             self,
             context=_NOT_KEPT,
+            logout=None,
+            finding=None,
             tenant_id=intern(self.tenant_id),
             state=intern(self.state),
             level=intern(self.level),

@@ -137,6 +137,20 @@ async def test_attack_the_owners_proof_elsewhere_does_not_clear_the_stranger(
     assert await levels(gateway.story) == {"user": "MEDIUM", SID: "HIGH", PHONE: "LOW"}
 
 
+async def test_attack_a_stranger_found_a_moment_before_the_proof_is_not_cleared(
+    gateway: Gateway,
+) -> None:
+    """Regression: the stranger's finding was told only after the answer, and after the proof."""
+    own = request_from(OFFICE, ua=FIREFOX, device={"token_hash": "c" * 64})
+    step_up_id = await asked(gateway, own)
+    thief = request_from("192.0.2.77", ua=FIREFOX, device=STOLEN["device"])
+    decided = await gateway.ask(thief)
+    assert (decided["decision"], decided["risk"]["level"]) == ("STEP_UP", "HIGH")
+    gateway.story.hub.clock.advance(1)
+    await end(gateway, step_up_id)
+    assert (await levels(gateway.story))[SID] == "HIGH"
+
+
 async def test_of_two_sessions_at_risk_each_is_lowered_and_the_user_with_the_last(
     gateway: Gateway,
 ) -> None:

@@ -15,7 +15,8 @@ import pytest
 from hub.app import make_app
 from hub.node import open_node
 from hub.operations import LOG_OUT_SESSION
-from risk.inline.model import SessionLogout, Stand
+from risk.inline.model import Stand
+from risk.inline.orders import SessionLogout
 from risk.inline.store import APPS_MAX
 from tests.hub.conftest import ONE_ENGINE, Hub, config_for
 from tests.hub.story import IDP, ROSA, begin

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.operations import LOG_OUT_SESSION, PUT_SESSION, SETTLE, SETTLE_STEP_UP
-from risk.inline.model import SessionLogout, Stand, StandState
+from risk.inline.model import Stand, StandState
+from risk.inline.orders import SessionLogout
 from risk.inline.step_ups import PASSED, StepUp
 from risk.sessions.model import EndSession, PutSession
 from risk.sessions.service import END_SESSION, end_all_of_users

@@ -1,0 +1,45 @@
+"""What follows when a context is settled, in the same transaction. Values only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+
+class SessionLogout(msgspec.Struct, frozen=True, kw_only=True):
+    """One session that is to be logged out at its apps, as it travels to the writer.
+
+    app_ids: only there, where their policies fail; None: everywhere. context_key: of the context
+    that was judged; each (session, context, app) is logged out once. of_user: not this session
+    alone, but all of its user.
+    """
+
+    tenant_id: str
+    user_id: str
+    session_id: str
+    iss: str
+    sid: str
+    context_key: str
+    app_ids: tuple[str, ...] | None
+    at: datetime
+    reasons: tuple[str, ...] = ()
+    trace_id: str = ""
+    of_user: bool = False
+
+
+class SessionFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """A context of a session that was found at HIGH, as it travels to the writer.
+
+    changes: names of what changed. acts: policies enforce; else it is recorded and counts nothing.
+    """
+
+    tenant_id: str
+    session_id: str
+    iss: str
+    sid: str
+    context_key: str
+    at: datetime
+    changes: tuple[str, ...] = ()
+    trace_id: str | None = None
+    acts: bool = True

@@ -1,0 +1,130 @@
+"""What is found at HIGH and logged out is not lost: by a crash, by a writer that is gone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from hub.app import make_app
+from hub.node import open_node
+from runtime.errors import Unavailable
+from tests.hub.conftest import Hub, config_for
+from tests.hub.story import ROSA, Story
+from tests.hub.test_inline import HOME, OFFICE, STOLEN, Gateway, request_from, stands_of, state_of
+from tests.hub.test_reviews import ended, present, reviewed
+from tests.hub.test_reviews_kept import LosesCore
+from tests.hub.test_session_apps import ENDS, at, gateway, govern, logouts, rest
+from tests.risk.test_contexts import CHROME, FIREFOX
+
+__all__ = ["gateway"]
+
+OUT = {
+    "name": "out",
+    "priority": 1,
+    "when": {"level": "HIGH"},
+    "then": {"decision": "TERMINATE", "scope": "session"},
+}
+STRICT_LOGOUTS = ["https://bank.example/bcl", "https://books.example/bcl"]
+
+
+@asynccontextmanager
+async def process_that_is_killed(gateway: Gateway, **lost: int) -> AsyncIterator[Gateway]:
+    """Yield another process of the hub, asked in the same way.
+
+    When it is left, what it has not written is gone. lost: writes that fail, by kind.
+    """
+    hub = gateway.story.hub
+    async with open_node(config_for(hub.node.config.database_url, index=1)) as opened:
+        writer = LosesCore(opened.writer, **lost)
+        node = dataclasses.replace(opened, clock=hub.clock, writer=writer)
+        other: Hub = dataclasses.replace(hub, node=node, app=make_app(node, hub.outside))
+        await node.feed.refresh()
+        async with other.client(await other.token("sessions.evaluate")) as http:
+            await node.feed.refresh()
+            yield Gateway(dataclasses.replace(gateway.story, hub=other), http)
+        assert not any(writer.lost.values())
+
+
+async def level(story: Story) -> str:
+    await story.hub.settle()
+    return str((await story.get(f"/v1/risk/users/email:{ROSA}"))["level"])
+
+
+@pytest.mark.parametrize("rules", [[], [OUT]])
+async def test_a_finding_that_could_not_be_written_is_told_when_it_is_found_again(
+    gateway: Gateway, rules: Sequence[dict[str, Any]]
+) -> None:
+    """Regression: it was marked as told before that was so, for as long as the process lived."""
+    await govern(gateway, session=rules)
+    lost = {"settle_stand": 1} if rules else {"tell_finding": 1}
+    async with process_that_is_killed(gateway, **lost) as other:
+        for _ in range(2):
+            await other.ask(STOLEN)
+            await other.settle()
+            gateway.story.hub.clock.advance(30)
+    assert await level(gateway.story) == "MEDIUM"
+
+
+async def test_a_logout_that_could_not_be_written_is_ordered_again(gateway: Gateway) -> None:
+    await govern(gateway, apps=[ENDS])
+    async with process_that_is_killed(gateway, log_out_session=1) as other:
+        for expected in ([], STRICT_LOGOUTS):
+            await other.ask(at(gateway, OFFICE, "mail"))
+            await other.settle()
+            await rest(gateway)
+            assert sorted(logouts(gateway)) == expected
+            gateway.story.hub.clock.advance(60)
+
+
+async def test_a_finding_survives_that_its_session_ended_and_its_process_died(
+    gateway: Gateway,
+) -> None:
+    """Regression: nobody finds it again, because the session is over."""
+    await govern(gateway, session=[OUT])
+    async with process_that_is_killed(gateway) as other:
+        assert await other.decision(STOLEN) == "TERMINATE"
+    assert await level(gateway.story) == "MEDIUM"
+
+
+async def test_logouts_elsewhere_are_durable_before_a_step_up_is_asked(gateway: Gateway) -> None:
+    ask = {**ENDS, "name": "ask", "then": {"decision": "STEP_UP"}}
+    await govern(gateway, session=[ask], apps=[ENDS])
+    async with process_that_is_killed(gateway) as other:
+        assert await other.decision(at(gateway, OFFICE, "mail")) == "STEP_UP"
+    await rest(gateway)
+    assert sorted(logouts(gateway)) == STRICT_LOGOUTS
+
+
+async def test_a_finding_of_a_review_survives_a_kill(gateway: Gateway) -> None:
+    """Killed when the session was ended and the review not yet forgotten."""
+    story = gateway.story
+    await govern(gateway, session=[OUT])
+    await present(gateway, fp_ua=CHROME, ips=[HOME])
+    await reviewed(gateway)
+    await present(gateway, fp_ua=FIREFOX, ips=[OFFICE])
+    async with process_that_is_killed(gateway, finish_review=1, put_off_review=1) as other:
+        with pytest.raises(Unavailable):
+            await state_of(other.story.hub).reviews.work_off()
+    assert await ended(story)
+    await reviewed(gateway)
+    assert [each.level for each in await stands_of(gateway) if each.state == "terminated"] == [
+        "HIGH"
+    ]
+    assert await level(story) == "MEDIUM"
+
+
+async def test_what_was_found_at_less_before_is_told_before_the_answer(gateway: Gateway) -> None:
+    """The question is open already, so that no stand is written: the finding is all the same."""
+    ask = {**ENDS, "name": "ask", "then": {"decision": "STEP_UP"}}
+    await govern(gateway, session=[ask])
+    async with process_that_is_killed(gateway) as first:
+        assert await first.decision(STOLEN) == "STEP_UP"
+    async with process_that_is_killed(gateway, tell_finding=1) as other:
+        assert await other.decision(STOLEN) == "STEP_UP"
+        assert await other.decision(request_from(HOME)) == "ALLOW"
+        await other.settle()
+    assert await level(gateway.story) == "MEDIUM"
