@@ -22,11 +22,14 @@ from hub.inline.model import Answer, SessionQuestion
 from hub.inline.place import Placing
 from hub.inline.warmth import Warmth
 from hub.node import Node, open_node
+from risk.inline.service import SETTLE
 from runtime.caller import Caller
 from runtime.changes import ChangeFeed
 from runtime.database import Database
 from runtime.feed import ConfigFeed, bump
 from runtime.notify import Notifier
+from runtime.writer import ItemT, Operation, ResultT, Writer
+from tests.hub.commands import LIMIT_S
 from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub, config_for
 from tests.hub.story import IDP, begin
 from tests.hub.test_inline import (
@@ -105,6 +108,40 @@ async def test_who_has_to_read_first_is_not_out_of_time(gateway: Gateway, impati
     assert (moved.verdict.decision.name, bool(moved.step_up_id)) == ("STEP_UP", True)
     assert fallbacks("cold") + fallbacks("deadline") == fell_back
     assert cold_decisions() == before + 2
+
+
+class Stalled:
+    """A writer that never ends the write of what has to be written before the answer."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def submit(self, operation: Operation[ItemT, ResultT], item: ItemT) -> ResultT:
+        if operation.name == SETTLE.name:
+            await asyncio.Event().wait()
+        return await self._writer.submit(operation, item)
+
+
+def unrecorded() -> float:
+    return REGISTRY.get_sample_value("hub_inline_unrecorded_total") or 0.0
+
+
+async def test_an_answer_that_cannot_be_written_first_stays_what_it_is_and_is_counted(
+    gateway: Gateway,
+) -> None:
+    node = gateway.story.hub.node
+    stalled = dataclasses.replace(node, writer=Stalled(node.writer))
+    judge = evaluator(stalled, state_of(gateway.story.hub), cold_limit_s=60.0)
+    assert (await asked(stalled, judge, HOME)).verdict.decision.name == "ALLOW"
+    before, fell_back = unrecorded(), fallbacks("deadline") + fallbacks("cold")
+
+    async with asyncio.timeout(LIMIT_S):
+        answer = await asked(stalled, judge, OFFICE)
+
+    assert (answer.verdict.decision.name, answer.step_up_id) == ("STEP_UP", "")
+    assert unrecorded() == before + 1
+    # The deadline is about deciding: for the write there is a limit of its own.
+    assert fallbacks("deadline") + fallbacks("cold") == fell_back
 
 
 # A reading of SQLite does not wait for anything, so that nothing can interrupt it.

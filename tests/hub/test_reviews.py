@@ -36,14 +36,14 @@ async def gateway(hub: Hub) -> AsyncIterator[Gateway]:
 
 
 async def no_way_without_a_firewall(
-    story: Story, decision: str = "STEP_UP", signal: str = "firewall"
+    story: Story, decision: str = "STEP_UP", signal: str = "firewall", value: str = "off"
 ) -> None:
-    """Let the global session policy ask for a firewall, as a provider reports it."""
+    """Let the global session policy ask for a firewall, as a provider reports it, or the like."""
     rules = [
         {
             "name": "firewall",
             "priority": 1,
-            "when": {"posture": {"include": {signal: ["off"]}}},
+            "when": {"posture": {"include": {signal: [value]}}},
             "then": {"decision": decision},
         }
     ]
@@ -79,14 +79,17 @@ async def reviewed(gateway: Gateway) -> int:
     return done
 
 
+@pytest.mark.parametrize(
+    ("signal", "old", "new"), [("firewall", "on", "off"), ("managed", "true", "false")]
+)
 async def test_row_13_a_posture_change_of_an_idle_session_is_judged_at_once(
-    gateway: Gateway,
+    gateway: Gateway, signal: str, old: str, new: str
 ) -> None:
-    await no_way_without_a_firewall(gateway.story)
+    await no_way_without_a_firewall(gateway.story, signal=signal, value=new)
     await gateway.ask(request_from(HOME))
     await gateway.settle()
 
-    await say(gateway.story, **FIREWALL)
+    await say(gateway.story, signals={signal: new}, old={signal: old})
     assert await reviewed(gateway) == 1
 
     # Nobody asked, and what is to be answered stands already.
@@ -98,8 +101,8 @@ async def test_row_13_a_posture_change_of_an_idle_session_is_judged_at_once(
     assert decided["changed"] == {
         "causes": ["deviceContext.change"],
         "classes": ["posture"],
-        "old": {"signals.reported.firewall": "on"},
-        "new": {"signals.reported.firewall": "off"},
+        "old": {f"signals.reported.{signal}": old},
+        "new": {f"signals.reported.{signal}": new},
     }
 
 
