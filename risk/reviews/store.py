@@ -20,7 +20,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
-from runtime.statements import Query, Write, inserts
+from runtime.statements import Query, Row, Write, inserts
 
 session_reviews: Final = sa.Table(
     "session_reviews",
@@ -54,7 +54,8 @@ _PUT_OFF: Final = Write(
     .values(attempts=sa.bindparam("made"), due_at=sa.bindparam("again_at")),
     ("of_tenant_id", "of_review_id", "made", "again_at"),
 )
-_IS_URGENT: Final = session_reviews.c.cause.not_in(sorted(each.value for each in EDITS))
+_IS_OF_EDIT: Final = session_reviews.c.cause.in_(sorted(each.value for each in EDITS))
+_IS_OF_PRESENCE: Final = session_reviews.c.cause == ReviewCause.PRESENTED.value
 _IS_DUE: Final = sa.or_(
     session_reviews.c.due_at.is_(None),
     session_reviews.c.due_at <= sa.bindparam("now", type_=UTCDateTime()),
@@ -71,8 +72,13 @@ def _due(which: sa.ColumnElement[bool]) -> Query:
     )
 
 
-_URGENT: Final = _due(_IS_URGENT)
-_OF_EDITS: Final = _due(sa.not_(_IS_URGENT))
+#: What is judged first. A provider may tell of sessions that are presented as often as it likes: no
+#: level that moved waits behind that.
+_IN_TURN: Final = (
+    _due(sa.not_(sa.or_(_IS_OF_EDIT, _IS_OF_PRESENCE))),
+    _due(_IS_OF_PRESENCE),
+    _due(_IS_OF_EDIT),
+)
 _WAITING: Final = Query(
     sa.select(sa.func.count()).select_from(
         sa.select(session_reviews.c.review_id)
@@ -103,10 +109,14 @@ async def add_reviews(connection: AsyncConnection, added: Sequence[Review]) -> N
 async def system_due_reviews(
     connection: AsyncConnection, *, now: datetime, limit: int
 ) -> list[Review]:
-    """Return the oldest due reviews of all tenants, those after edits last. System query."""
-    rows = list(await _URGENT.rows(connection, now=now, at_most=limit))
-    if len(rows) < limit:
-        rows += await _OF_EDITS.rows(connection, now=now, at_most=limit - len(rows))
+    """Return the oldest due reviews of all tenants. System query.
+
+    Those after a session was presented come last but for those after edits.
+    """
+    rows: list[Row] = []
+    for query in _IN_TURN:
+        if len(rows) < limit:
+            rows += await query.rows(connection, now=now, at_most=limit - len(rows))
     return [_review(row) for row in rows]
 
 

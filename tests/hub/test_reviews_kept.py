@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from prometheus_client import REGISTRY
 
 from hub.app import make_app
+from hub.inline.reviews import BATCH_MAX
 from hub.node import open_node
 from risk.reviews import store
 from risk.reviews.model import ATTEMPTS_MAX, Review, ReviewCause, new_review, put_off
@@ -62,6 +63,33 @@ async def process_that_loses_core(hub: Hub, **lost: int) -> AsyncIterator[Any]:
             other = getattr(other, "_app", None) or other._inner
         yield other.state
         assert not any(writer.lost.values())
+
+
+async def test_no_level_waits_behind_what_a_provider_tells_again_and_again(
+    gateway: Gateway,
+) -> None:
+    story = gateway.story
+    async with story.hub.database.transaction() as connection:
+        key = (IDP, "sid-tim")
+        tims = await sessions_store.find_sessions(connection, DEFAULT, keys={key})
+        told = [
+            new_review(
+                tims[key],
+                ReviewCause.PRESENTED,
+                at=story.hub.clock.now(),
+                trace_id="told",
+                context={"chain": [HOME]},
+            )
+            for _ in range(2 * BATCH_MAX)
+        ]
+        await store.add_reviews(connection, told)
+    story.hub.clock.advance(1)
+    said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "HIGH"})
+    assert said.is_success
+    await state_of(story.hub).reviews.turn()
+    assert await ended(story)
+    await reviewed(gateway)
+    assert not await waiting(gateway)
 
 
 async def rise(gateway: Gateway) -> None:
