@@ -413,6 +413,7 @@ def test_the_hot_writes_are_named() -> None:
         "risk.record_sign_in",
         "risk.count_failures",
         "risk.finish_review",
+        "risk.put_off_review",
     ]
 
 
