@@ -7,12 +7,18 @@ device-bound session credentials. A challenge is sealed: only the hub makes one,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
 
+from hub.inline.model import SessionQuestion
+from hub.node import Node
+from risk.inline.live import Live
+from risk.inline.proofs import Proof
+from risk.inline.service import PROVE
+from risk.model import Level
 from risk.sessions.model import Session
 from runtime.clock import epoch_s
 from runtime.ids import new_token
@@ -52,6 +58,45 @@ def read_proof(
     if not isinstance(challenge, str) or not _is_ours(challenge, session_id, box, now):
         return None
     return hashlib.sha256(challenge.encode()).hexdigest()
+
+
+async def binding_of(  # noqa: PLR0913 - one question of one session
+    question: SessionQuestion,
+    live: Live,
+    key: str,
+    now: datetime,
+    node: Node,
+    *,
+    is_review: bool,
+    wait: Callable[[], None],
+) -> Level:
+    """Return how bad it is what a key-bound session proves in a context: LOW is well.
+
+    key: of the context. is_review: nobody asks, so that nobody could show a proof. wait: is called
+    before a proof is written. Raises Unavailable and database errors.
+    """
+    jwk = live.session.binding
+    if jwk is None:
+        return Level.LOW
+    if question.dbsc_proof is None:
+        is_well = is_review or live.is_proven(key, now)
+        return Level.LOW if is_well else Level.MEDIUM
+    proof = read_proof(question.dbsc_proof, jwk, live.session.session_id, node.box, now=now)
+    if proof is None:
+        return Level.HIGH
+    item = Proof(
+        tenant_id=question.tenant_id,
+        session_id=live.session.session_id,
+        proof_id=proof,
+        context_key=key,
+        at=now,
+    )
+    wait()
+    if not await node.writer.submit(PROVE, item):
+        # Somebody showed this very proof before: one of the two has copied it.
+        return Level.HIGH
+    live.prove(key, now)
+    return Level.LOW
 
 
 def _is_ours(challenge: str, session_id: str, box: SecretBox, now: datetime) -> bool:

@@ -22,7 +22,7 @@ from hub.decisions import count_unknown, judge_session
 from hub.denied import DeniedUsers
 from hub.errors import is_data_error
 from hub.inline.behind import Note, behind
-from hub.inline.bound import read_proof
+from hub.inline.bound import binding_of
 from hub.inline.case import (
     Asked,
     Case,
@@ -50,8 +50,6 @@ from risk.inline.forks import Spot, spot_of
 from risk.inline.live import Live
 from risk.inline.memory import HELD_MAX, LiveSessions
 from risk.inline.model import Situation, UsedApp, judge
-from risk.inline.proofs import Proof
-from risk.inline.service import PROVE
 from risk.levels.memory import Levels
 from risk.model import Level
 from risk.policies.compiled import CompiledPolicies
@@ -67,6 +65,8 @@ from runtime.feed import ConfigCache
 
 #: for a decision that has to read a session, a level or a baseline first, or to write a proof
 COLD_LIMIT_S: Final = 0.250
+#: judgements of one question: another client may be the first of the session meanwhile, once
+BEGINNINGS_MAX: Final = 2
 #: the key of a question that says nothing about its context
 NO_CONTEXT: Final = "none"
 
@@ -143,6 +143,7 @@ class Evaluator:
             recorder=recorder,
             stamp=self._stamp,
             wake=node.notifier.wake_all,
+            written=self.live.written,
         )
 
     async def evaluate(self, caller: Caller, question: SessionQuestion) -> Answer:
@@ -153,7 +154,7 @@ class Evaluator:
         if answer is not None:
             return answer
         pace = _Pace(max(self._deadline_s, self._cold_limit_s))
-        answer = await self._decide_in_time(caller, question, asked, pace)
+        answer = await self._decide(caller, question, asked, pace)
         took_s = time.perf_counter() - started
         (_COLD_SECONDS if pace.is_cold else _JUDGED_SECONDS).observe(took_s)
         return answer
@@ -186,11 +187,15 @@ class Evaluator:
         note: takes what is to be written besides, before the review is forgotten. Raises database
         errors, and Unavailable when what was decided could not be written.
         """
-        pace = _Pace(0.0, is_review=True)
-        case = await self._open(caller, question, asked_of(caller, question), pace)
-        if isinstance(case, Answer):
-            return case
-        return await self._settling.conclude(case, note)
+        asked = asked_of(caller, question)
+        for _ in range(BEGINNINGS_MAX):
+            case = await self._open(caller, question, asked, _Pace(0.0, is_review=True))
+            if isinstance(case, Answer):
+                return case
+            answer = await self._settling.conclude(case, note)
+            if answer is not None:
+                return answer
+        raise Unavailable("the session keeps beginning elsewhere")
 
     # --- answers that are held ------------------------------------------------------------------
 
@@ -243,15 +248,28 @@ class Evaluator:
 
     # --- deciding -------------------------------------------------------------------------------
 
-    async def _decide_in_time(
+    async def _decide(
         self, caller: Caller, question: SessionQuestion, asked: Asked, pace: _Pace
     ) -> Answer:
+        for _ in range(BEGINNINGS_MAX):
+            case = await self._open_in_time(caller, question, asked, pace)
+            if isinstance(case, Answer):
+                return case
+            answer = await self._settling.conclude(case, self.behind.note)
+            if answer is not None:
+                return answer
+        return self._fallback.answer(question, Reason.UNAVAILABLE)
+
+    async def _open_in_time(
+        self, caller: Caller, question: SessionQuestion, asked: Asked, pace: _Pace
+    ) -> Answer | Case:
+        """Find the facts in time, or have the fallback answer."""
         try:
             if not self._warmth.is_ready(question.tenant_id):
                 pace.slow_down()
                 await self._warmth.ready(question.tenant_id)
             async with asyncio.timeout(self._deadline_s) as pace.limit:
-                case = await self._open(caller, question, asked, pace)
+                return await self._open(caller, question, asked, pace)
         except TimeoutError:
             return self._fallback.answer(question, Reason.COLD if pace.is_cold else Reason.DEADLINE)
         except Unavailable:
@@ -260,9 +278,6 @@ class Evaluator:
             if is_data_error(error):
                 raise
             return self._fallback.answer(question, Reason.DATABASE)
-        if isinstance(case, Answer):
-            return case
-        return await self._settling.conclude(case, self.behind.note)
 
     async def _open(
         self, caller: Caller, question: SessionQuestion, asked: Asked, pace: _Pace
@@ -339,6 +354,9 @@ class Evaluator:
             issuer=session.iss,
             exempt=place.is_exempt,
         )
+        binding = await binding_of(
+            question, live, key, now, self._node, is_review=pace.is_review, wait=pace.slow_down
+        )
         situation = Situation(
             now=now,
             facts=facts,
@@ -347,7 +365,7 @@ class Evaluator:
             accepted=live.accepted,
             stand=live.stand_at(key),
             fork=trail_of(live).level,
-            binding=await self._binding(question, live, (key, now), pace),
+            binding=binding,
             blocked_by=place.blocked_by,
             features=features_of(facts, place.record, view, now),
             is_review=pace.is_review,
@@ -384,33 +402,3 @@ class Evaluator:
         if self.groups.peek(session.tenant_id, session.user_id) is None:
             return False
         return all(self.levels.peek(session.tenant_id, each) is not None for each in entity_ids)
-
-    async def _binding(
-        self, question: SessionQuestion, live: Live, here: tuple[str, datetime], pace: _Pace
-    ) -> Level:
-        """Return how bad it is what a key-bound session proves: LOW is well."""
-        key, now = here
-        jwk = live.session.binding
-        if jwk is None:
-            return Level.LOW
-        if question.dbsc_proof is None:
-            is_well = pace.is_review or live.is_proven(key, now)
-            return Level.LOW if is_well else Level.MEDIUM
-        proof = read_proof(
-            question.dbsc_proof, jwk, live.session.session_id, self._node.box, now=now
-        )
-        if proof is None:
-            return Level.HIGH
-        item = Proof(
-            tenant_id=question.tenant_id,
-            session_id=live.session.session_id,
-            proof_id=proof,
-            context_key=key,
-            at=now,
-        )
-        pace.slow_down()
-        if not await self._node.writer.submit(PROVE, item):
-            # Somebody showed this very proof before: one of the two has copied it.
-            return Level.HIGH
-        live.prove(key, now)
-        return Level.LOW

@@ -1,6 +1,8 @@
 """How a case ends: what is written before the answer, what behind it, and what is kept.
 
-ALLOW ─▶ written behind the answer      anything else ─▶ one stand, before the answer
+    ALLOW ─▶ written behind the answer      anything else ─▶ one stand, before the answer
+
+What a session begins with is written before its answer, too: all others are compared with it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from hub.operations import LOG_OUT_SESSION, SETTLE, TELL_FINDING
 from risk.baselines.memory import Recorder
 from risk.inline.forks import spot_of
 from risk.inline.live import Live
-from risk.inline.model import STATE_OF, STEP_UP_LIFE, Stand, StandState, outdoes
+from risk.inline.model import STATE_OF, STEP_UP_LIFE, Settled, Stand, StandState, outdoes
 from risk.inline.orders import SessionFinding, SessionLogout
 from risk.verdict import Decision
 from runtime.errors import Unavailable
@@ -45,6 +47,8 @@ from runtime.writer import Writer
 
 #: for the write before an answer that is no ALLOW
 WRITE_LIMIT_S: Final = 2.0
+#: for the write of what a session begins with; after that it is written behind the answer
+FIRST_LIMIT_S: Final = 0.250
 
 _unrecorded_total = Counter(
     "hub_inline_unrecorded_total", "Answers other than ALLOW that could not be written first."
@@ -62,19 +66,22 @@ class Settling:
         recorder: Recorder,
         stamp: Callable[[Live], Hashable],
         wake: Callable[[Iterable[str]], None],
+        written: Callable[[Stand, Settled], None],
     ) -> None:
-        """wake: whoever works off what was just committed."""
+        """wake: whoever works off what was just committed. written: hears how a stand ended."""
         self._wake = wake
+        self._written = written
         self._writer = writer
         self._box = box
         self._recorder = recorder
         self._stamp = stamp
         self._alerts = Alerts()
 
-    async def conclude(self, case: Case, note: Callable[[Note], None]) -> Answer:
+    async def conclude(self, case: Case, note: Callable[[Note], None]) -> Answer | None:
         """Write, learn and keep what came of a case, and return its answer.
 
-        note: writes the rest, behind the answer. What cannot be written is counted, and the answer
+        None: the session began elsewhere meanwhile, and the case has to be judged anew. note:
+        writes the rest, behind the answer. What cannot be written is counted, and the answer
         stands; where nobody waits for one, raises Unavailable and database errors instead.
         """
         verdict = case.judged.verdict
@@ -82,31 +89,58 @@ class Settling:
         if case.live.session.binding is not None:
             challenge = new_challenge(case.live.session, self._box, case.situation.now)
             answer = replace(answer, challenge=challenge)
+        is_let_pass = verdict.decision is Decision.ALLOW
+        if is_let_pass and not await self._accept(case, answer, note):
+            return None
         for alert in self._alerts.found(verdict, _about(case, answer.trace_id)):
             note(alert)
         if case.is_first:
             note(recorded_of(case))
         found = finding_of(case, answer.trace_id) if case.is_found_at_high else None
-        if verdict.decision is not Decision.ALLOW:
+        if not is_let_pass:
             return await self._settle(case, answer, found, note)
         if found is not None:
             case.live.find_at_high(case.key)
             note(found)
         _log_out(case, logout_of(case, answer.trace_id), note)
-        self._accept(case, answer, note)
         self._keep(case, answer)
         return answer
 
-    def _accept(self, case: Case, answer: Answer, note: Callable[[Note], None]) -> None:
-        """Let a context that was let pass join what the session is accepted in, if it may."""
+    async def _accept(self, case: Case, answer: Answer, note: Callable[[Note], None]) -> bool:
+        """Let a context that was let pass join what the session is accepted in, if it may.
+
+        Return whether it may still pass: not where the session began elsewhere meanwhile.
+        """
         if case.judged.accepts and case.situation.stand is None and case.situation.here:
             state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED
             stand = stand_of(case, state, answer.trace_id)
             case.live.stand(stand, case.situation.here, is_pending=True)
-            note(stand)
+            if state is not StandState.ANCHOR:
+                note(stand)
+            elif not await self._begin(case, stand, note):
+                return False
             self._learn(case)
         elif case.is_newly_proven:
             self._learn(case)
+        return True
+
+    async def _begin(self, case: Case, anchor: Stand, note: Callable[[Note], None]) -> bool:
+        """Write what a session begins with; return whether it does begin there.
+
+        INVARIANT: whoever is asked next, in any process, compares with it. Were it written behind
+        the answer, whoever stole the secret could be settled first, as what the owner is then
+        compared with.
+        """
+        try:
+            async with asyncio.timeout(FIRST_LIMIT_S):
+                settled = await self._writer.submit(SETTLE, anchor)
+        except (Unavailable, *DATABASE_TROUBLE):
+            if case.situation.is_review:
+                raise
+            note(anchor)
+            return True
+        self._written(anchor, settled)
+        return settled.is_new
 
     def _learn(self, case: Case) -> None:
         """Let what is good of the user enter the baseline: let pass at LOW, or proven."""

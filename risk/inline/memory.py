@@ -231,13 +231,19 @@ class LiveSessions:
         return said
 
     def written(self, stand: Stand, settled: Settled | None) -> None:
-        """Hear that a stand was written behind its answer; settled: None when it was not."""
+        """Hear what became of a stand that was held already; settled: None when it was not written.
+
+        What is being read now has taken over a stand that is none, so that is not kept.
+        """
+        is_so = settled is not None and settled.is_new
+        if not is_so:
+            self._told += 1
         key = self._index.of_id(stand.tenant_id, stand.session_id)
         live = None if key is None else self._held.get(key)
         if live is None:
             return
         live.written(stand.context_key)
-        if settled is None or not settled.is_new:
+        if not is_so:
             # It is not what the database says: judge this context again.
             live.is_stale = True
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -95,6 +95,20 @@ async def gateway(hub: Hub) -> AsyncIterator[Gateway]:
     await story.admin.aclose()
 
 
+@asynccontextmanager
+async def another_process(gateway: Gateway) -> AsyncIterator[Gateway]:
+    """Run a second process of the same hub, and ask it as the first one is asked."""
+    hub = gateway.story.hub
+    token = gateway.http.headers["authorization"]
+    async with open_node(config_for(hub.node.config.database_url, index=1)) as node:
+        # It is the same time everywhere.
+        app = make_app(replace(node, clock=hub.clock), hub.outside)
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url=ISSUER, headers={"authorization": token}
+        ) as http:
+            yield Gateway(gateway.story, http)
+
+
 # --- contexts -----------------------------------------------------------------------------------
 
 
@@ -134,21 +148,12 @@ async def test_row_11_another_network_asks_for_one_step_up(gateway: Gateway) -> 
 async def test_row_11_parallel_requests_over_two_processes_share_one_step_up(
     gateway: Gateway,
 ) -> None:
-    hub = gateway.story.hub
     await gateway.ask(request_from(HOME))
     await gateway.settle()
-    config = config_for(hub.node.config.database_url, index=1)
-    token = gateway.http.headers["authorization"]
-    async with open_node(config) as node:
-        # It is the same time everywhere.
-        app = make_app(replace(node, clock=hub.clock), hub.outside)
-        async with httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app), base_url=ISSUER, headers={"authorization": token}
-        ) as second:
-            other = Gateway(gateway.story, second)
-            decided = await asyncio.gather(
-                *(each.ask(request_from(OFFICE)) for each in (gateway, other) * 5)
-            )
+    async with another_process(gateway) as other:
+        decided = await asyncio.gather(
+            *(each.ask(request_from(OFFICE)) for each in (gateway, other) * 5)
+        )
     assert {each["decision"] for each in decided} == {"STEP_UP"}
     assert len({each["step_up"]["id"] for each in decided}) == 1
     assert sum(each["step_up"]["new"] for each in decided) == 1
