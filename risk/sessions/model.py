@@ -140,7 +140,8 @@ REFUSALS: Final[Mapping[str, Refused]] = {
 def put(known: Session | None, wanted: Session) -> Session | str:
     """Return the session to store, or why not (a key of REFUSALS). Raises nothing.
 
-    A session never changes its user. One that ended stays ended, unless it begins anew.
+    A session never changes its user. One that ended stays ended, unless it begins anew, and then
+    with its own proof.
     """
     if known is None:
         return wanted
@@ -150,15 +151,37 @@ def put(known: Session | None, wanted: Session) -> Session | str:
         return wanted
     if known.user_id != wanted.user_id:
         return "other_user"
+    proven = with_proof(known, auth_time=wanted.auth_time, acr=wanted.acr, amr=wanted.amr)
     return replace(
         wanted,
         session_id=known.session_id,
         device_id=wanted.device_id or known.device_id,
         started_at=min(known.started_at, wanted.started_at),
         created_at=known.created_at,
-        auth_time=wanted.auth_time or known.auth_time,
+        auth_time=proven.auth_time,
+        acr=proven.acr,
+        amr=proven.amr,
         binding=wanted.binding or known.binding,
     )
+
+
+def with_proof(
+    known: Session, *, auth_time: datetime | None, acr: str | None, amr: tuple[str, ...]
+) -> Session:
+    """Return a session with what is said of its user's last proof. Raises nothing.
+
+    INVARIANT: while it is the same session, a proof is replaced by no older one: what comes late,
+    or does not say of when it is, takes nothing from a newer one.
+    """
+    newest = known.auth_time
+    if newest is None:
+        return replace(known, auth_time=auth_time, acr=acr, amr=amr)
+    # An `auth_time` has no fractions of a second (OpenID Connect Core 2).
+    if auth_time is None or auth_time < newest.replace(microsecond=0):
+        return known
+    if auth_time <= newest:
+        return replace(known, acr=acr or known.acr, amr=amr or known.amr)
+    return replace(known, auth_time=auth_time, acr=acr, amr=amr)
 
 
 def is_news(before: Session | None, after: Session) -> bool:

@@ -120,3 +120,19 @@ async def test_what_looks_at_no_age_is_held_as_long_as_nothing_changes(gateway: 
     live = await gateway.inline.live.find("default", IDP, SID, None)
     assert live is not None
     assert [held.until for held in live.answers.values()] == [None]
+
+
+async def test_a_refresh_that_comes_late_takes_no_proof_away(gateway: Gateway) -> None:
+    """Regression: with the sign-in it knew of, it had the user asked again."""
+    story = gateway.story
+    signed_in = epoch_s(story.hub.clock.now())
+    await govern(gateway, HOURLY["age"])
+    assert await gateway.decision(request_from(HOME), SID) == "ALLOW"
+    await gateway.settle()
+    story.hub.clock.advance(2 * HOUR_S)
+    decided = await gateway.ask(request_from(HOME), SID)
+    await prove(gateway, decided["step_up"]["id"])
+    late = {"iss": IDP, "user": f"email:{ROSA}", "auth_time": signed_in}
+    assert (await story.admin.put(f"/v1/sessions/{SID}", json=late)).is_success
+    await gateway.settle()
+    assert await gateway.decision(request_from(HOME), SID) == "ALLOW"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 import pytest
 
 from risk.entities import store as entities_store
@@ -55,6 +58,45 @@ async def test_a_second_put_updates(world: World) -> None:
     assert again.new_alias_keys == ()
     stored = await session_of(world, "s1")
     assert (stored.acr, stored.device_id, stored.started_at) == ("AAL3", first.device_id, NOW)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        # Late, without a time, of the same second, and newer.
+        ({"auth_time": 1.0, "acr": "AAL1", "amr": ["pwd"]}, (2.0, "AAL3", ("hwk",))),
+        ({"acr": "AAL1", "amr": ["pwd"]}, (2.0, "AAL3", ("hwk",))),
+        ({}, (2.0, "AAL3", ("hwk",))),
+        ({"auth_time": 2.0}, (2.0, "AAL3", ("hwk",))),
+        ({"auth_time": 2.0, "acr": "AAL2"}, (2.0, "AAL2", ("hwk",))),
+        ({"auth_time": 3.0, "acr": "AAL1", "amr": ["pwd"]}, (3.0, "AAL1", ("pwd",))),
+        ({"auth_time": 3.0}, (3.0, None, ())),
+    ],
+)
+async def test_a_proof_is_replaced_by_no_older_one(
+    world: World, said: dict[str, Any], expected: tuple[float, str | None, tuple[str, ...]]
+) -> None:
+    """Regression: a refresh that came late made the sign-in as old as it knew it."""
+
+    def at(hour: float) -> datetime:
+        return NOW + hours(hour)
+
+    await world.put_session("s1", acr="AAL3", amr=["hwk"], auth_time=at(2).timestamp(), now=at(2))
+    if "auth_time" in said:
+        said = {**said, "auth_time": at(said["auth_time"]).timestamp()}
+    await world.put_session("s1", now=at(4), **said)
+    stored = await session_of(world, "s1")
+    assert (stored.auth_time, stored.acr, stored.amr) == (at(expected[0]), *expected[1:])
+
+
+async def test_a_session_that_begins_anew_begins_with_its_own_proof(world: World) -> None:
+    proof = {"acr": "AAL3", "amr": ["hwk"], "auth_time": (NOW + hours(1)).timestamp()}
+    await world.put_session("s1", now=NOW + hours(1), **proof)
+    assert await end(world, "s1", at_h=2)
+    anew = {"started_at": (NOW + hours(3)).timestamp(), "auth_time": NOW.timestamp()}
+    assert (await world.put_session("s1", now=NOW + hours(3), acr="AAL1", **anew)).created
+    stored = await session_of(world, "s1")
+    assert (stored.auth_time, stored.acr, stored.amr) == (NOW, "AAL1", ())
 
 
 async def test_the_same_sid_of_two_issuers_is_two_sessions(world: World) -> None:
