@@ -25,7 +25,9 @@ from actions.model import Action, ContainmentOrder, Task, TaskKind
 from actions.session_logout import SessionOrder
 from risk.entities import store as entities_store
 from risk.inline.orders import SessionLogout
+from risk.sessions.store import find_sessions
 from runtime.clock import epoch_s
+from runtime.errors import Conflict
 from ssf.events.caep import SessionRevoked
 from ssf.events.registry import render_event
 from transmitters.model import EventToPublish
@@ -70,10 +72,19 @@ async def log_out_sessions(connection: AsyncConnection, items: Sequence[SessionL
 async def approve(
     connection: AsyncConnection, tenant_id: str, held_id: str, *, by: str, now: datetime
 ) -> None:
-    """Carry out a logout that the guard held. Raises NotFound, Conflict. Wakes nobody."""
+    """Carry out a logout that the guard held. Raises NotFound, Conflict. Wakes nobody.
+
+    Apps know a session by its `sid` alone: when another one began under it meanwhile, that would
+    be logged out.
+    """
+    about = await session_logout.get_held(connection, tenant_id, held_id)
+    key = (about.iss, about.sid)
+    there = (await find_sessions(connection, tenant_id, keys={key}, lock=True)).get(key)
     held = await session_logout.settle_held(
         connection, tenant_id, held_id, HeldState.APPROVED, by=by, now=now
     )
+    if there is not None and there.session_id != held.session_id:
+        raise Conflict("The session began anew under the same sid, which this would log out.")
     found = await entities_store.identifiers_of(connection, tenant_id, entity_ids={held.user_id})
     order = SessionOrder(
         tenant_id=tenant_id,

@@ -385,6 +385,26 @@ async def test_row_39_a_refused_logout_never_happens(gateway: Gateway) -> None:
     assert [each.ref for each in entry] == [held["id"]]
 
 
+async def test_row_39_a_held_logout_is_not_carried_out_on_the_next_session_of_its_name(
+    gateway: Gateway,
+) -> None:
+    """Regression: it went by `sid`, which the user had signed in anew under meanwhile."""
+    held = await hold(gateway)
+    story = gateway.story
+    story.hub.clock.advance(1)
+    anew = {"iss": IDP, "user": f"email:{ROSA}"}
+    assert (await story.admin.put(f"/v1/sessions/{SID}", json=anew)).is_success
+    path = f"/admin/v1/session-logouts/{held['id']}"
+    answer = await story.admin.post(f"{path}/approve", json={})
+    assert answer.status_code == 409
+    assert "began anew" in answer.json()["detail"]
+    await rest(gateway)
+    assert SID not in {token["sid"] for token in logouts_of(gateway)}
+    assert await is_live(gateway)
+    assert (await story.get(path))["state"] == "held"
+    assert (await story.post(f"{path}/refuse", {}))["state"] == "refused"
+
+
 async def only_terminated(gateway: Gateway) -> Stand:
     stands: list[Stand] = await stands_of(gateway)
     (stand,) = [each for each in stands if each.state == "terminated"]
