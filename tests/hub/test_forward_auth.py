@@ -91,6 +91,12 @@ class Edge:
             answer = await idp.put(f"/v1/sessions/{sid}", json=body)
             assert answer.is_success, answer.text
 
+    async def step_up(self, step_up_id: str, sid: str = "sid-cookie", **proof: str) -> None:
+        body = {"outcome": "passed", **proof}
+        async with self.story.hub.client(self.story.tokens["idp"]) as idp:
+            answer = await idp.post(f"/v1/sessions/{sid}/step-ups/{step_up_id}", json=body)
+            assert answer.is_success, answer.text
+
     async def sign_out(self, sid: str = "sid-cookie") -> None:
         async with self.story.hub.client(self.story.tokens["idp"]) as idp:
             assert (await idp.delete(f"/v1/sessions/{sid}")).is_success
@@ -280,6 +286,64 @@ async def test_envoy_asks_below_the_path_with_any_method(edge: Edge) -> None:
     assert where["return_to"] == [f"https://crm.example/x?app={other}&dialect=nginx"]
     answer = await edge.client.get(f"{PATH}/x?app={edge.app_id}&dialect=envoy", headers=PAGE)
     assert answer.headers["x-signalhub-decision"] == "ERROR"
+
+
+async def order(edge: Edge, then: dict[str, Any]) -> None:
+    """Put a policy on the app that says one thing to everybody, in place of the one before."""
+    rule = {"name": "everybody", "priority": 1, "when": {}, "then": then}
+    policy = {"type": "app_sign_in", "name": "all", "apps": [edge.app_id], "mode": "enforce"}
+    await edge.story.post("/admin/v1/policies:apply", {**policy, "rules": [rule]})
+    await edge.story.hub.node.feed.refresh()
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("FWA-6", "FWA-31", "FWA-33", "EGW-71")
+async def test_row_19_envoys_contract_redirects_for_a_step_up_and_takes_the_cookie_at_the_end(
+    edge: Edge,
+) -> None:
+    await edge.guard(step_up_url=f"{IDP}/step-up?client=crm")
+    said = {
+        "x-signalhub-dialect": "envoy",
+        "x-signalhub-app": edge.app_id,
+        "x-forwarded-proto": "https",
+        "host": "crm.example",
+        "cookie": f"crm_session={COOKIE}",
+    }
+    page = {**said, "accept": "text/html"}
+    path = f"{PATH}/accounts?id=7"
+
+    await order(edge, {"decision": "STEP_UP", "acr": "phr", "max_age": 0})
+    asked = await edge.client.get(path, headers=page)
+    assert (asked.status_code, asked.headers["x-signalhub-decision"]) == (302, "STEP_UP")
+    assert "set-cookie" not in asked.headers
+    where = urlsplit(asked.headers["location"])
+    assert f"{where.scheme}://{where.netloc}{where.path}" == f"{IDP}/step-up"
+    wanted = parse_qs(where.query)
+    (step_up_id,) = wanted.pop("step_up")
+    assert wanted == {
+        "client": ["crm"],
+        "acr_values": ["phr"],
+        "max_age": ["0"],
+        "return_to": ["https://crm.example/accounts?id=7"],
+    }
+    program = await edge.client.post(path, headers=said)
+    assert (program.status_code, "location" in program.headers) == (401, False)
+    challenge = program.headers["www-authenticate"]
+    assert 'error="insufficient_user_authentication"' in challenge
+    assert 'acr_values="phr", max_age="0"' in challenge
+    await edge.step_up(step_up_id, acr="phr")
+    await edge.story.hub.node.changes.refresh()
+    assert (await edge.client.get(path, headers=page)).status_code == 200
+
+    await order(edge, {"decision": "TERMINATE"})
+    ended = await edge.client.get(path, headers=said)
+    assert (ended.status_code, ended.headers["x-signalhub-decision"]) == (401, "TERMINATE")
+    assert "Max-Age=0" in ended.headers["set-cookie"]
+    browser = await edge.client.get(path, headers=page)
+    assert browser.status_code == 302
+    assert browser.headers["location"].startswith(str(GUARD["sign_in_url"]))
+    assert browser.headers["set-cookie"] == ended.headers["set-cookie"]
+    assert browser.headers["set-cookie"].startswith("crm_session=; Path=/; Max-Age=0; ")
 
 
 APISIX = {

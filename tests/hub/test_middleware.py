@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
@@ -18,6 +20,10 @@ from tests.hub.commands import LIMIT_S, ROOT, Served
 
 COOKIE = "a-cookie-of-the-middleware-01"
 ISSUER = "https://middleware.customer.example"
+STEP_UP = "https://login.customer.example/step-up"
+SIGN_IN = "https://login.customer.example/in"
+#: of a request, while a policy is on its way to every process
+TRIES_MAX = 1_000
 
 
 @contextmanager
@@ -79,6 +85,108 @@ def test_an_app_with_three_more_lines_is_guarded(hub_process: Served) -> None:
             ended = app.post("/notes?x=2", headers=known)
             assert ended.status_code == 401
             assert ended.headers["set-cookie"].startswith("sid=; ")
+
+
+@dataclass
+class Enforced:
+    """An app at a served hub with a policy of its own. guard: how it is guarded."""
+
+    admin: httpx2.Client
+    arguments: dict[str, Any]
+    guard: dict[str, Any]
+    policy_id: str
+
+    def patch(self, kind: str, of: str, **members: Any) -> None:
+        answer = self.admin.patch(f"/admin/v1/{kind}/{of}", json=members)
+        assert answer.is_success, answer.text
+
+
+@pytest.fixture
+def enforced(hub_process: Served) -> Iterator[Enforced]:
+    headers = {"authorization": f"Bearer {hub_process.token}"}
+    with httpx2.Client(base_url=hub_process.issuer, headers=headers, timeout=LIMIT_S) as admin:
+
+        def made(kind: str, document: dict[str, Any]) -> dict[str, Any]:
+            answer = admin.post(f"/admin/v1/{kind}", json=document)
+            assert answer.status_code == 201, answer.text
+            body: dict[str, Any] = answer.json()
+            return body
+
+        guard = {"cookies": ["sid"], "sign_in_url": SIGN_IN, "step_up_url": STEP_UP}
+        app_id = made("apps", {"name": "stepped", "forward_auth": guard})["id"]
+        asking = {"name": "stepped", "scopes": ["sessions.evaluate"], "app_id": app_id}
+        token = made("clients", asking)["token"]
+        policy = {"name": "stepped", "apps": [app_id], "mode": "enforce", "rules": []}
+        arguments = {"hub": hub_process.issuer, "token": token, "app_id": app_id, "cookie": "sid"}
+        enforced = Enforced(admin, arguments, guard, made("policies", policy)["id"])
+        protection = admin.get("/admin/v1/policies/session-protection").json()["mode"]
+        enforced.patch("policies", "session-protection", mode="enforce")
+        yield enforced
+        # The hub is that of other tests as well.
+        enforced.patch("policies", "session-protection", mode=protection)
+        assert admin.delete(f"/admin/v1/policies/{enforced.policy_id}").is_success
+
+
+def rules(decision: str) -> list[dict[str, Any]]:
+    """Return the rules of a policy that says one thing to everybody."""
+    then: dict[str, Any] = {"decision": decision}
+    then |= {"acr": "phr", "max_age": 0} if decision == "STEP_UP" else {}
+    return [{"name": "everybody", "priority": 1, "when": {}, "then": then}]
+
+
+@pytest.mark.requirement("FWA-31", "FWA-33", "STEP-7")
+def test_row_19_behind_the_middleware_a_step_up_is_a_redirect_and_the_end_takes_the_cookie(
+    enforced: Enforced,
+) -> None:
+    with app_process(**enforced.arguments) as app:
+        own = str(app.base_url).rstrip("/")
+        guard = {**enforced.guard, "origins": [own]}
+        enforced.patch("apps", enforced.arguments["app_id"], forward_auth=guard)
+        enforced.patch("policies", enforced.policy_id, rules=rules("STEP_UP"))
+        sid, known = asked_for_more(enforced.admin, app)
+        page = {**known, "accept": "text/html"}
+        stopped = app.get("/notes?x=1", headers=page)
+        assert stopped.status_code == 302
+        where = urlsplit(stopped.headers["location"])
+        assert f"{where.scheme}://{where.netloc}{where.path}" == STEP_UP
+        wanted = parse_qs(where.query)
+        (step_up_id,) = wanted.pop("step_up")
+        assert wanted == {
+            "acr_values": ["phr"],
+            "max_age": ["0"],
+            "return_to": [f"{own}/notes?x=1"],
+        }
+        program = app.post("/notes", headers=known)
+        assert program.status_code == 401
+        assert 'acr_values="phr", max_age="0"' in program.headers["www-authenticate"]
+        assert "set-cookie" not in program.headers
+
+        proof = {"iss": ISSUER, "outcome": "passed", "acr": "phr"}
+        said = enforced.admin.post(f"/v1/sessions/{sid}/step-ups/{step_up_id}", json=proof)
+        assert said.is_success, said.text
+        assert app.get("/notes?x=2", headers=page).status_code == 200
+
+        enforced.patch("policies", enforced.policy_id, rules=rules("TERMINATE"))
+        answers = (app.get(f"/end/{number}", headers=known) for number in range(TRIES_MAX))
+        ended = next(answer for answer in answers if answer.status_code != 200)
+        assert ended.status_code == 401
+        assert ended.headers["set-cookie"].startswith("sid=; Path=/; Max-Age=0; ")
+
+
+def asked_for_more(admin: httpx2.Client, app: httpx2.Client) -> tuple[str, dict[str, str]]:
+    """Return session and cookie of the first who is stopped: a policy takes a moment."""
+    for number in range(TRIES_MAX):
+        sid, cookie = f"stepped-{number}", f"{COOKIE}-stepped-{number}"
+        session = {
+            "iss": ISSUER,
+            "user": {"format": "email", "email": f"{sid}@customer.example"},
+            "cookie_sha256": hashlib.sha256(cookie.encode()).hexdigest(),
+        }
+        assert admin.put(f"/v1/sessions/{sid}", json=session).is_success
+        known = {"cookie": f"sid={cookie}"}
+        if app.get("/", headers=known).status_code != 200:
+            return sid, known
+    pytest.fail("nobody was stopped")
 
 
 def test_without_the_hub_nobody_passes_unless_the_app_says_so() -> None:

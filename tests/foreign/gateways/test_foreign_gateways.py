@@ -52,12 +52,12 @@ def door(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> Iterat
 
 
 @pytest.mark.requirement("FWA-3", "FWA-6", "FWA-23", "FWA-30", "FWA-33", "FWA-34", "FWA-41")
-def test_the_recipe_lets_in_and_keeps_out(door: Door) -> None:
+def test_row_19_the_recipe_lets_in_and_keeps_out(door: Door) -> None:
     doors.check_lets_in_and_keeps_out(door)
 
 
 @pytest.mark.requirement("FWA-23", "FWA-31")
-def test_the_recipe_asks_for_a_step_up_once_and_believes_no_address(door: Door) -> None:
+def test_row_19_the_recipe_asks_for_a_step_up_once_and_believes_no_address(door: Door) -> None:
     doors.check_asks_once_and_believes_no_address(door)
 
 
