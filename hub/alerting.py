@@ -22,7 +22,7 @@ import actions.notices
 from actions.messages import Event
 from risk.verdict import Verdict, Violation
 from runtime.clock import epoch_s
-from runtime.writer import Operation
+from runtime.writer import Operation, Writer
 
 #: one alert per rule and whom it is about in this time
 QUIET_S: Final = 3_600
@@ -108,6 +108,23 @@ class Alerts:
                 self._note(alert)
                 fresh.append(alert)
         return fresh
+
+    async def tell(self, found: Sequence[PolicyAlert], writer: Writer) -> None:
+        """Have people told; return after the commit. Raises as the writer does.
+
+        Then it is found again: what was written all the same is told once nevertheless.
+        """
+        try:
+            for alert in found:
+                await writer.submit(TELL_ALERT, alert)
+        except BaseException:
+            for alert in found:
+                self.untold(alert)
+            raise
+
+    def untold(self, alert: PolicyAlert) -> None:
+        """Forget that an alert was told, because it could not be written. Raises nothing."""
+        self._told.pop(alert.notice_id, None)
 
     def _note(self, alert: PolicyAlert) -> None:
         self._told[alert.notice_id] = None

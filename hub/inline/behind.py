@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 from prometheus_client import Counter
 
-from hub.alerting import TELL_ALERT, PolicyAlert
+from hub.alerting import TELL_ALERT, Alerts, PolicyAlert
 from hub.app_access import NOTE_APP
 from hub.operations import LOG_OUT_SESSION, SETTLE, TELL_FINDING
 from risk.contexts.service import RECORD
@@ -41,11 +41,11 @@ _OPERATIONS: Final[Mapping[type[Note], Operation[Any, Any]]] = {
 }
 
 
-def behind(writer: Writer, live: LiveSessions) -> Behind:
+def behind(writer: Writer, live: LiveSessions, alerts: Alerts) -> Behind:
     """Return what writes stands, apps, trails, records, findings, alerts behind their answers.
 
-    A context, an app, a finding or a logout that is lost is noted again when the session is asked
-    about again. live: hears what became of them.
+    Whatever is lost is noted again when the session is asked about again. live, alerts: hear what
+    became of it.
     """
 
     async def write(item: Note) -> object:
@@ -54,10 +54,10 @@ def behind(writer: Writer, live: LiveSessions) -> Behind:
     def hear(item: Note, result: object) -> None:
         if isinstance(item, Stand):
             live.written(item, result if isinstance(result, Settled) else None)
-        elif isinstance(item, UsedApp) and result is None:
-            live.unused(item)
-        elif isinstance(item, SessionFinding | SessionLogout) and result is None:
-            live.untold(item)
+        elif result is None:
+            if isinstance(item, PolicyAlert):
+                alerts.untold(item)
+            live.unwritten(item)
 
     return WriteBehind(write, lost=_lost_total, warn=_warn, written=hear)
 

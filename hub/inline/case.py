@@ -122,7 +122,8 @@ class Held:
 def recorded_of(case: Case) -> RecordedContext:
     """Return a judged case as it is kept for trying policies on it. Raises nothing."""
     session, situation = case.live.session, case.situation
-    case.live.note(case.key, situation.facts.app_id)
+    mark = case.key, situation.facts.app_id
+    case.live.note(*mark)
     return RecordedContext(
         tenant_id=session.tenant_id,
         context_id=new_id("ctx"),
@@ -131,6 +132,7 @@ def recorded_of(case: Case) -> RecordedContext:
         at=situation.now,
         facts=encode(case.judged.facts, tuple(sorted(case.live.apps))),
         decision=case.judged.verdict.would_have or case.judged.verdict.decision,
+        mark=mark,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from prometheus_client import Histogram
 
+from hub.alerting import Alerts
 from hub.decisions import count_unknown, judge_session
 from hub.denied import DeniedUsers
 from hub.errors import is_data_error
@@ -134,12 +135,14 @@ class Evaluator:
         self.live = LiveSessions(node.database, node.changes, held_max=held_max)
         self.levels = Levels(node.database, node.changes, level_reader(node.clock))
         self.groups = Groups(node.database, node.changes)
-        self.behind = behind(node.writer, self.live)
+        alerts = Alerts()
+        self.behind = behind(node.writer, self.live, alerts)
         self._cold_limit_s = cold_limit_s
         self._fallback = Fallback(self.live, denied_users, policies, node.clock)
         self._settling = Settling(
             node.writer,
             node.box,
+            alerts=alerts,
             recorder=recorder,
             stamp=self._stamp,
             wake=node.notifier.wake_all,

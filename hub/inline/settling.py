@@ -58,11 +58,12 @@ _unrecorded_total = Counter(
 class Settling:
     """Concludes cases, for one process. stamp: of the world, as far as a session's answers go."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a part each, all by name
         self,
         writer: Writer,
         box: SecretBox,
         *,
+        alerts: Alerts,
         recorder: Recorder,
         stamp: Callable[[Live], Hashable],
         wake: Callable[[Iterable[str]], None],
@@ -75,7 +76,7 @@ class Settling:
         self._box = box
         self._recorder = recorder
         self._stamp = stamp
-        self._alerts = Alerts()
+        self._alerts = alerts
 
     async def conclude(self, case: Case, note: Callable[[Note], None]) -> Answer | None:
         """Write, learn and keep what came of a case, and return its answer.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from hub.alerting import TELL_ALERT, About, Alerts
+from hub.alerting import About, Alerts
 from hub.app_access import RECORD_SIGN_IN
 from hub.levels import level_reader
 from hub.node import Node
@@ -177,8 +177,8 @@ class SignIns:
             await self.log.write(record)
         else:
             self.log.note(record)
-        for alert in self._alerts.found(judged.verdict, _about(asked, judged, now)):
-            await self._node.writer.submit(TELL_ALERT, alert)
+        found = self._alerts.found(judged.verdict, _about(asked, judged, now))
+        await self._alerts.tell(found, self._node.writer)
 
     async def _facts(self, asked: Asked, now: datetime) -> _Facts:
         question = asked.question

@@ -11,15 +11,16 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from risk.contexts.model import Context
 from risk.contexts.stored import kept_context, restore_context
 from risk.inline import store
 from risk.inline.forks import Trail, TrailNote, spot_of
-from risk.inline.model import Stand, StandMark, StandState
+from risk.inline.model import Stand, StandMark, StandState, UsedApp
 from risk.inline.orders import SessionFinding, SessionLogout
 from risk.inline.proofs import PROOF_LIFE
+from risk.policies.recorded import RecordedContext
 from risk.posture.model import Reported, as_accepted
 from risk.sessions.model import Session
 from runtime.sharing import shared
@@ -30,6 +31,16 @@ ANSWERS_MAX: Final = 8
 NOTED_MAX: Final = 256
 _NO_APPS: Final[frozenset[str]] = frozenset()
 _NEVER: Final[Mapping[str, datetime]] = MappingProxyType({})
+
+
+class OfSession(Protocol):
+    """Something about a session that is written behind an answer."""
+
+    @property
+    def tenant_id(self) -> str: ...  # noqa: D102
+
+    @property
+    def session_id(self) -> str | None: ...  # noqa: D102
 
 
 class Met(NamedTuple):
@@ -135,14 +146,19 @@ class Live:
         """Remember that a context was found at HIGH, and told."""
         self.at_high = (*self.at_high, key)[-NOTED_MAX:]
 
-    def untold(self, item: SessionFinding | SessionLogout) -> None:
-        """Forget that a finding was told or logouts were ordered, and judge anew."""
-        key = item.context_key
+    def unwritten(self, item: OfSession) -> None:
+        """Forget that something was noted, because it could not be written, and judge anew."""
         if isinstance(item, SessionLogout):
-            gone = (key, item.app_ids)
+            gone = (item.context_key, item.app_ids)
             self.logged_out = tuple(each for each in self.logged_out if each != gone)
-        else:
-            self.at_high = tuple(each for each in self.at_high if each != key)
+        elif isinstance(item, SessionFinding):
+            self.at_high = tuple(each for each in self.at_high if each != item.context_key)
+        elif isinstance(item, UsedApp):
+            self.apps -= {item.app_id}
+        elif isinstance(item, RecordedContext):
+            self.noted = tuple(each for each in self.noted if each != item.mark)
+        elif isinstance(item, TrailNote) and self.trail is not None:
+            self.trail.is_news = True
         self.answers.clear()
 
     def prove(self, key: str, at: datetime) -> None:

@@ -16,9 +16,8 @@ from typing import Final
 
 from risk.inline import store
 from risk.inline.index import Index, Key
-from risk.inline.live import Live, made
-from risk.inline.model import Settled, Stand, UsedApp
-from risk.inline.orders import SessionFinding, SessionLogout
+from risk.inline.live import Live, OfSession, made
+from risk.inline.model import Settled, Stand
 from risk.posture.store import postures_of
 from risk.sessions import service as sessions
 from risk.sessions.model import SESSIONS_KIND, Session
@@ -247,24 +246,16 @@ class LiveSessions:
             # It is not what the database says: judge this context again.
             live.is_stale = True
 
-    def unused(self, used: UsedApp) -> None:
-        """Hear that an app could not be written: who is asked for it next tries again."""
-        key = self._index.of_id(used.tenant_id, used.session_id)
-        live = None if key is None else self._held.get(key)
-        if live is not None:
-            live.apps -= {used.app_id}
-            live.answers.clear()
+    def unwritten(self, item: OfSession) -> None:
+        """Hear that something about a session could not be written: it is noted again when due.
 
-    def untold(self, item: SessionFinding | SessionLogout) -> None:
-        """Hear that a finding or a logout could not be written: it is noted again when it is due.
-
-        What is being read now has taken over that it was told, so that is not kept.
+        What is being read now has taken over that it was noted, so that is not kept.
         """
         self._told += 1
-        key = self._index.of_id(item.tenant_id, item.session_id)
+        key = self._index.of_id(item.tenant_id, item.session_id or "")
         live = None if key is None else self._held.get(key)
         if live is not None:
-            live.untold(item)
+            live.unwritten(item)
 
     def _hold(self, key: Key, live: Live) -> None:
         if (before := self._held.get(key)) is not None:

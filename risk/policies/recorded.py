@@ -63,7 +63,8 @@ class RecordedFacts(msgspec.Struct, frozen=True, array_like=True):
 class RecordedContext(msgspec.Struct, frozen=True, kw_only=True):
     """One recorded request. facts: of `encode`. decision: what was answered then.
 
-    context_id: orders the records of a tenant by time, and names one.
+    context_id: orders the records of a tenant by time, and names one. mark: context key and app, of
+    which there is one record per session; not stored.
     """
 
     tenant_id: str
@@ -73,6 +74,7 @@ class RecordedContext(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     facts: bytes
     decision: Decision
+    mark: tuple[str, str | None] | None = None
 
 
 _LEVELS: Final = {int(level): level for level in Level}

@@ -5,16 +5,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from hub.app import make_app
 from hub.node import open_node
+from risk.contexts.store import read_recorded
+from risk.policies.recorded import RecordedContext
 from runtime.errors import Unavailable
 from tests.hub.conftest import Hub, config_for
 from tests.hub.story import ROSA, Story
-from tests.hub.test_inline import HOME, OFFICE, STOLEN, Gateway, request_from, stands_of, state_of
+from tests.hub.test_inline import (
+    HOME,
+    OFFICE,
+    STOLEN,
+    THIEF,
+    Gateway,
+    request_from,
+    stands_of,
+    state_of,
+)
+from tests.hub.test_inline_policies import told
 from tests.hub.test_reviews import ended, present, reviewed
 from tests.hub.test_reviews_kept import LosesCore
 from tests.hub.test_session_apps import ENDS, at, gateway, govern, logouts, rest
@@ -45,8 +58,23 @@ async def process_that_is_killed(gateway: Gateway, **lost: int) -> AsyncIterator
         await node.feed.refresh()
         async with other.client(await other.token("sessions.evaluate")) as http:
             await node.feed.refresh()
+            # Before that it keeps no session in memory.
+            await node.changes.refresh()
             yield Gateway(dataclasses.replace(gateway.story, hub=other), http)
         assert not any(writer.lost.values())
+
+
+async def recorded(gateway: Gateway) -> list[RecordedContext]:
+    now = gateway.story.hub.clock.now()
+    async with gateway.story.hub.database.snapshot() as connection:
+        return await read_recorded(
+            connection,
+            "default",
+            since=now - timedelta(days=1),
+            until=now + timedelta(days=1),
+            after=None,
+            limit=100,
+        )
 
 
 async def level(story: Story) -> str:
@@ -78,6 +106,67 @@ async def test_a_logout_that_could_not_be_written_is_ordered_again(gateway: Gate
             await rest(gateway)
             assert sorted(logouts(gateway)) == expected
             gateway.story.hub.clock.advance(60)
+
+
+async def test_a_context_that_could_not_be_recorded_is_recorded_with_the_next_request(
+    gateway: Gateway,
+) -> None:
+    """Regression: policies were never tried on it, as long as the process lived."""
+    await govern(gateway)
+    before = len(await recorded(gateway))
+    async with process_that_is_killed(gateway, record_context=1) as other:
+        for expected in (0, 1, 1):
+            await other.ask(at(gateway, "198.51.100.99", "mail"))
+            await other.settle()
+            assert len(await recorded(gateway)) == before + expected
+
+
+@pytest.mark.parametrize("decision", ["ALLOW", "DENY"])
+async def test_an_alert_that_could_not_be_written_is_told_with_the_next_request(
+    gateway: Gateway, decision: str
+) -> None:
+    alerts = {**ENDS, "name": "alerts", "then": {"decision": "DENY", "alert": True}}
+    if decision == "ALLOW":
+        await govern(gateway, apps=[alerts])
+    else:
+        await govern(gateway, session=[alerts])
+    app = "mail" if decision == "DENY" else "bank"
+    async with process_that_is_killed(gateway, tell_policy_alert=1) as other:
+        for expected in (0, 1, 1):
+            await other.ask(at(gateway, OFFICE, app))
+            await other.settle()
+            assert len(await told(gateway)) == expected
+
+
+async def test_an_alert_of_a_sign_in_that_could_not_be_written_is_told_with_the_next_one(
+    gateway: Gateway,
+) -> None:
+    nobody = {"name": "nobody", "priority": 1, "when": {"action": ["sign_in"]}}
+    await govern(gateway, session=[{**nobody, "then": {"decision": "DENY", "alert": True}}])
+    async with process_that_is_killed(gateway, tell_policy_alert=1) as other:
+        body = {"user": f"email:{ROSA}", "ip": HOME, "phase": "before"}
+        for status, expected in ((503, 0), (200, 1), (200, 1)):
+            answer = await other.http.post("/v1/sign-ins/evaluate", json=body)
+            assert answer.status_code == status
+            assert len(await told(gateway)) == expected
+
+
+async def test_a_switch_that_could_not_be_shared_is_shared_with_the_next_request(
+    gateway: Gateway,
+) -> None:
+    """Regression: of a clone and its owner, each at a process of its own, neither was a fork."""
+    await govern(gateway)
+    clone = request_from(HOME, device={"token_hash": THIEF})
+    async with process_that_is_killed(gateway, share_trail=1) as other:
+        for _ in range(2):
+            assert await other.decision(clone) == "ALLOW"
+            await other.settle()
+            gateway.story.hub.clock.advance(1)
+        await gateway.settle()
+        await gateway.ask(request_from(HOME))
+        await gateway.settle()
+        await other.settle()
+        assert "fork" in (await other.ask(clone))["changed"]["classes"]
 
 
 async def test_a_finding_survives_that_its_session_ended_and_its_process_died(
