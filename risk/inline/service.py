@@ -19,7 +19,7 @@ from risk.posture.model import Reported, with_reported
 from risk.posture.service import posture_of
 from risk.sessions import service as sessions
 from risk.sessions import store as sessions_store
-from risk.sessions.model import SESSIONS_KIND, PutSession, PutSessionResult
+from risk.sessions.model import SESSIONS_KIND, PutSession, PutSessionResult, with_proof
 from risk.sql.store import Connection
 from runtime.changes import note_changes
 from runtime.database import serialize
@@ -181,14 +181,13 @@ async def _settle_step_up(connection: Connection, item: StepUp) -> str:
         over = replace(session, ended_at=item.at, updated_at=item.at)
         await sessions.write_ended(connection, item.tenant_id, [over])
     else:
-        proven = replace(
+        proven = with_proof(
             session,
             auth_time=item.auth_time or item.at,
             acr=item.acr or session.acr,
             amr=item.amr or session.amr,
-            updated_at=item.at,
         )
-        await sessions_store.write_sessions(connection, [proven])
+        await sessions_store.write_sessions(connection, [replace(proven, updated_at=item.at)])
     await note_changes(connection, SESSIONS_KIND, [(item.tenant_id, session.session_id)])
     return ""
 

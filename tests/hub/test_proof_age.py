@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -136,3 +137,28 @@ async def test_a_refresh_that_comes_late_takes_no_proof_away(gateway: Gateway) -
     assert (await story.admin.put(f"/v1/sessions/{SID}", json=late)).is_success
     await gateway.settle()
     assert await gateway.decision(request_from(HOME), SID) == "ALLOW"
+
+
+async def test_a_step_up_that_allows_an_older_proof_takes_no_newer_one_away(
+    gateway: Gateway,
+) -> None:
+    story = gateway.story
+    elsewhere = {"changes": {"include": ["network", "asn", "country"]}}
+    await govern(gateway, {"when": elsewhere, "then": ASKS})
+    assert await gateway.decision(request_from(HOME), SID) == "ALLOW"
+    await gateway.settle()
+    story.hub.clock.advance(1.5 * HOUR_S)
+    before = epoch_s(story.hub.clock.now())
+    story.hub.clock.advance(0.5 * HOUR_S)
+    step_up_id = (await gateway.ask(request_from(OFFICE), SID))["step_up"]["id"]
+    proof = {"auth_time": epoch_s(story.hub.clock.now()), "acr": "phr", "amr": ["hwk"]}
+    user = {"iss": IDP, "user": f"email:{ROSA}"}
+    assert (await story.admin.put(f"/v1/sessions/{SID}", json=user | proof)).is_success
+    word = {"iss": IDP, "outcome": "passed", "auth_time": before, "acr": "pwd", "amr": ["pwd"]}
+    path = f"/v1/sessions/{SID}/step-ups/{step_up_id}"
+    assert (await story.admin.post(path, json=word)).status_code == 204
+    await gateway.settle()
+    assert await gateway.decision(request_from(OFFICE), SID) == "ALLOW"
+    session = await story.get(f"/v1/sessions/{SID}?iss={IDP}")
+    assert (session["acr"], session["amr"]) == ("phr", ["hwk"])
+    assert datetime.fromisoformat(session["auth_time"]).timestamp() == proof["auth_time"]
