@@ -153,8 +153,11 @@ class LoadSoak:
         for name in RECEIVERS:
             await self._connect(name)
 
-    async def run(self, kills: int) -> None:
-        """Send under fire until so many kills fell, then drain. Raises StepFailed."""
+    async def run(self, kills: int, *, kill_every_s: float = KILL_EVERY_S) -> None:
+        """Send under fire until so many kills fell, then drain. Raises StepFailed.
+
+        kill_every_s: on average.
+        """
         stop = asyncio.Event()
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -166,7 +169,7 @@ class LoadSoak:
             listening = group.create_task(self._listen())
             await asyncio.sleep(WARM_UP_S)
             while len(self.kills) < kills:
-                await asyncio.sleep(self._random.uniform(KILL_AFTER_MIN_S, 2 * KILL_EVERY_S))
+                await asyncio.sleep(self._random.uniform(KILL_AFTER_MIN_S, 2 * kill_every_s))
                 await self._kill(self._next_victim(), began)
             if self._starting is not None:
                 await self._starting
