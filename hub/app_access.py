@@ -98,7 +98,7 @@ def _is_opened(item: SignInRecord) -> bool:
 
 
 async def _note(connection: AsyncConnection, opened: Sequence[OpenedApp]) -> None:
-    """Note opened apps, and say who opened too many. Wakes nobody: core looks again at once."""
+    """Note opened apps, and say who opened too many."""
     told: list[AcceptedSET] = []
     for burst in await note_opened(connection, opened):
         named = await entities_store.identifiers_of(
@@ -135,5 +135,9 @@ def _signal(burst: Burst, subject: dict[str, object], mode: PolicyMode) -> Accep
     )
 
 
-NOTE_APP: Final = replace(risk.NOTE_APP, handle=_note_apps)
-RECORD_SIGN_IN: Final = replace(risk.RECORD_SIGN_IN, handle=_record_sign_ins)
+#: The pipeline takes up at once what was found, also when that was nothing: both are written behind
+#: their answers, a few times a second.
+NOTE_APP: Final = replace(risk.NOTE_APP, handle=_note_apps, wakes=(*risk.NOTE_APP.wakes, "signals"))
+RECORD_SIGN_IN: Final = replace(
+    risk.RECORD_SIGN_IN, handle=_record_sign_ins, wakes=(*risk.RECORD_SIGN_IN.wakes, "signals")
+)

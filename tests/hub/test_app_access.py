@@ -100,6 +100,33 @@ async def test_row_8_a_apps_in_a_session_count_when_they_are_registered(gateway:
     assert (found["level"], len(found["evidence"])) == ("MEDIUM", 1)
 
 
+async def test_a_burst_wakes_the_pipeline(gate: Gate) -> None:
+    """Regression: nobody took it up before looking again by themselves."""
+    hub = gate.story.hub
+    await open_apps(gate, 24)
+    await gate.settle()
+    seen = hub.node.notifier.count("signals")
+    await gate.succeed(app="one more")
+    await gate.settle()
+    assert hub.node.notifier.count("signals") != seen
+
+
+async def test_a_burst_in_a_session_wakes_the_pipeline(gateway: Gateway) -> None:
+    story = gateway.story
+    made = [
+        await story.post("/admin/v1/apps", {"name": f"app {number}", "kind": "gateway"})
+        for number in range(25)
+    ]
+    await story.hub.node.feed.refresh()
+    for app in made[1:]:
+        await gateway.ask(request_from(HOME, app_id=app["id"]))
+    await gateway.settle()
+    seen = story.hub.node.notifier.count("signals")
+    await gateway.ask(request_from(HOME, app_id=made[0]["id"]))
+    await gateway.settle()
+    assert story.hub.node.notifier.count("signals") != seen
+
+
 # --- what is none -------------------------------------------------------------------------------
 
 

@@ -179,6 +179,18 @@ async def test_a_finding_survives_that_its_session_ended_and_its_process_died(
     assert await level(gateway.story) == "MEDIUM"
 
 
+@pytest.mark.parametrize("rules", [[], [OUT]])
+async def test_a_finding_wakes_the_pipeline(
+    gateway: Gateway, rules: Sequence[dict[str, Any]]
+) -> None:
+    await govern(gateway, session=rules)
+    notifier = gateway.story.hub.node.notifier
+    seen = notifier.count("signals")
+    await gateway.ask(STOLEN)
+    await gateway.settle()
+    assert notifier.count("signals") != seen
+
+
 async def test_logouts_elsewhere_are_durable_before_a_step_up_is_asked(gateway: Gateway) -> None:
     ask = {**ENDS, "name": "ask", "then": {"decision": "STEP_UP"}}
     await govern(gateway, session=[ask], apps=[ENDS])
