@@ -43,16 +43,17 @@ async def tell_lowered(
     live = {session.session_id: session for session in sessions if session.is_live(now)}
     if not live:
         return 0
-    stands = await stands_store.stands_of(connection, tenant_id, session_ids=live)
+    stands = await stands_store.newest_stands(connection, tenant_id, session_ids=live)
     sightings = await _sightings(connection, tenant_id, live)
     told: list[AcceptedSET] = []
     for session_id, session in sorted(live.items()):
         seen = sightings.get(session_id, ())
-        if len(seen) >= SIGHTINGS_MAX:
+        settled = {each.context_key: each for each in stands.get(session_id, ())}
+        others = sum(not each.is_known for each in settled.values())
+        if len(seen) >= SIGHTINGS_MAX or others >= stands_store.STANDS_MAX:
             # More contexts than are kept: it is not known any more which all of them are.
             continue
         prefix = finding_prefix(session_id)
-        settled = {key: stand for (of, key), stand in stands.items() if of == session_id}
         found = await enforced_jtis(
             connection,
             tenant_id,

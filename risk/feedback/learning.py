@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Final
 
 from risk.baselines.model import Occurrence, short
@@ -44,10 +45,10 @@ async def teach(connection: Connection, tenant_id: str, subject: Subject, *, now
     """
     found_sessions = await _sessions(connection, tenant_id, subject, since=now - TAUGHT_AFTER)
     sessions = {each.session_id: each for each in found_sessions}
-    found = await stands_store.stands_of(connection, tenant_id, session_ids=sorted(sessions))
+    found = await stands_store.newest_stands(connection, tenant_id, session_ids=sorted(sessions))
     stands = [
         each
-        for each in found.values()
+        for each in chain.from_iterable(found.values())
         if each.state != StandState.REFUSED
         and (subject.session is not None or each.state not in _STOPPED)
     ]

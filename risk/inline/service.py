@@ -59,11 +59,15 @@ async def _settle_of_tenant(
     )
     for session_id in session_ids:
         await serialize(connection, "stands", tenant_id, session_id)
-    known = await store.stands_of(connection, tenant_id, session_ids=session_ids)
-    anchored = {session_id for (session_id, _), each in known.items() if each.is_known}
-    begun: dict[str, datetime] = {}
-    for each in known.values():
-        _note_begin(begun, each)
+    keys = {(each.session_id, each.context_key) for each in batch.values()}
+    known = await store.stands_at(connection, tenant_id, keys=keys)
+    beginnings = await store.beginnings_of(
+        connection,
+        tenant_id,
+        session_ids={each.session_id for each in batch.values() if each.state == StandState.ANCHOR},
+    )
+    anchored = {session_id for session_id, (is_known, _) in beginnings.items() if is_known}
+    begun = {session_id: since for session_id, (_, since) in beginnings.items() if since}
     written: dict[tuple[str, str], Stand] = {}
     results: dict[int, Settled] = {}
     for place, wanted in batch.items():
@@ -167,8 +171,12 @@ async def _settle_step_up(connection: Connection, item: StepUp) -> str:
     session = (await sessions_store.find_sessions(connection, item.tenant_id, keys={key})).get(key)
     if session is None:
         return "unknown"
-    stands = await store.stands_of(connection, item.tenant_id, session_ids=[session.session_id])
-    stand = next((each for each in stands.values() if each.step_up_id == item.step_up_id), None)
+    stand = await store.stand_asked(
+        connection,
+        item.tenant_id,
+        session_id=session.session_id,
+        step_up_id=item.step_up_id,
+    )
     if stand is None or session.ended_at is not None:
         return "unknown" if stand is None else "ended"
     outcome = answered(stand, item)

@@ -17,6 +17,7 @@ from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
+    chunks,
     delete_before,
     id_column,
     insert_new,
@@ -122,12 +123,39 @@ _PROVEN: Final = Query(
 
 _COLUMNS: Final = tuple(column.name for column in stands.columns)
 _KEY: Final = ("tenant_id", "session_id", "context_key")
-_OF_SESSIONS: Final = sa.select(stands).where(
-    stands.c.tenant_id == TENANT, stands.c.session_id.in_(IDS)
+#: Looked for is each of these sessions with each of these contexts: more at once are more work.
+PAIRS_AT_ONCE: Final = 16
+_AT: Final = Query(
+    sa.select(stands).where(
+        stands.c.tenant_id == TENANT,
+        stands.c.session_id.in_(IDS),
+        stands.c.context_key.in_(sa.bindparam("keys", expanding=True, type_=sa.String)),
+    ),
+    scalars=["tenant_id"],
+    lists=["ids", "keys"],
+)
+_ASKED: Final = Query(
+    sa.select(stands)
+    .where(
+        stands.c.tenant_id == TENANT,
+        stands.c.session_id == sa.bindparam("session_id", type_=sa.String),
+        stands.c.step_up_id == sa.bindparam("step_up_id", type_=sa.String),
+    )
+    .limit(1),
+    scalars=["tenant_id", "session_id", "step_up_id"],
 )
 #: A session may be asked about from any number of strange contexts: they take no room from those
 #: that it is compared with.
 _IS_KNOWN: Final = sa.or_(stands.c.was_accepted, *(stands.c.state == each for each in KNOWN_STATES))
+_BEGINNINGS: Final = (
+    sa.select(
+        stands.c.session_id,
+        sa.func.max(sa.case((_IS_KNOWN, 1), else_=0)),
+        sa.func.min(sa.case((sa.cast(stands.c.context, sa.String) != "{}", stands.c.since))),
+    )
+    .where(stands.c.tenant_id == TENANT, stands.c.session_id.in_(IDS))
+    .group_by(stands.c.session_id)
+)
 _RANKED: Final = (
     sa.select(
         stands,
@@ -187,13 +215,42 @@ async def stand_marks_of(
     return found
 
 
-async def stands_of(
-    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+async def stands_at(
+    connection: AsyncConnection, tenant_id: str, *, keys: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], Stand]:
-    """Return the stands of sessions by (session id, context key)."""
-    rows = await rows_of(connection, _OF_SESSIONS, tenant_id, session_ids)
-    found = map(_stand, rows)
-    return {(each.session_id, each.context_key): each for each in found}
+    """Return stands by (session id, context key), of those wanted."""
+    found: dict[tuple[str, str], Stand] = {}
+    for some in chunks(sorted(keys), PAIRS_AT_ONCE):
+        rows = await _AT.rows(
+            connection,
+            tenant_id=tenant_id,
+            ids={session_id for session_id, _ in some},
+            keys={context_key for _, context_key in some},
+        )
+        read = {(each.session_id, each.context_key): each for each in map(_stand, rows)}
+        found |= {key: read[key] for key in some if key in read}
+    return found
+
+
+async def stand_asked(
+    connection: AsyncConnection, tenant_id: str, *, session_id: str, step_up_id: str
+) -> Stand | None:
+    """Return the stand of a session that a step-up was asked for with; None: there is none."""
+    rows = await _ASKED.rows(
+        connection, tenant_id=tenant_id, session_id=session_id, step_up_id=step_up_id
+    )
+    return next(map(_stand, rows), None)
+
+
+async def beginnings_of(
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[str, tuple[bool, datetime | None]]:
+    """Return whether sessions have a known context, and since when they were seen, by session id.
+
+    None: never, as far as anybody said where. Without any stand: left out.
+    """
+    rows = await rows_of(connection, _BEGINNINGS, tenant_id, session_ids)
+    return {session_id: (bool(is_known), since) for session_id, is_known, since in rows}
 
 
 async def write_stands(connection: AsyncConnection, written: Iterable[Stand]) -> None:

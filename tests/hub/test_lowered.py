@@ -6,12 +6,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from risk.inline.model import StandState
+from risk.inline.store import STANDS_MAX, write_stands
 from runtime.clock import epoch_s
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import IDP, RISK_LEVEL_CHANGE, ROSA, Story, begin
-from tests.hub.test_inline import HOME, OFFICE, SID, STOLEN, Gateway, request_from
+from tests.hub.test_inline import HOME, OFFICE, SID, STOLEN, Gateway, request_from, stands_of
 from tests.risk.test_contexts import FIREFOX
 
 PHONE = "phone"
@@ -149,6 +152,24 @@ async def test_attack_a_stranger_found_a_moment_before_the_proof_is_not_cleared(
     gateway.story.hub.clock.advance(1)
     await end(gateway, step_up_id)
     assert (await levels(gateway.story))[SID] == "HIGH"
+
+
+@ONE_ENGINE
+@pytest.mark.parametrize(("strangers", "level"), [(STANDS_MAX - 1, "LOW"), (STANDS_MAX, "HIGH")])
+async def test_with_more_strangers_than_are_looked_at_it_stays(
+    gateway: Gateway, strangers: int, level: str
+) -> None:
+    """One of them may be at HIGH and not told yet."""
+    step_up_id = await asked(gateway)
+    (known, *_) = await stands_of(gateway)
+    denied = [
+        msgspec.structs.replace(known, context_key=f"key-{number}", state=StandState.DENIED.value)
+        for number in range(strangers)
+    ]
+    async with gateway.story.hub.database.transaction() as connection:
+        await write_stands(connection, denied)
+    await end(gateway, step_up_id)
+    assert (await levels(gateway.story))[SID] == level
 
 
 async def test_of_two_sessions_at_risk_each_is_lowered_and_the_user_with_the_last(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 
 from risk.inline.model import Stand, StandState, settle
 from risk.inline.service import settle_stands
 from risk.inline.store import STANDS_MAX, newest_stands, stand_marks_of, write_stands
 from risk.policies.ages import EXPRESSION_BELIEVED_S, Ages
 from risk.policies.documents import PolicyKind, parse_policy
+from risk.sql.store import Connection
 from runtime.clock import SystemClock
 from runtime.database import Database
 
@@ -61,6 +65,62 @@ async def test_known_contexts_are_read_however_many_others_there_are(database: D
     assert {"key-0", f"key-{many - 1}", f"key-{many}", f"key-{many * 2 - 1}"} <= kept
     assert len([each for each in found if each.is_known]) == STANDS_MAX + 1
     assert len(found) == 2 * (STANDS_MAX + 1)
+
+
+STRANGERS = 1_000
+
+
+async def rows_read(database: Database, work: Callable[[Connection], Awaitable[object]]) -> int:
+    """Return how many stands are read for a piece of work, each time they are."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        if statement.startswith("SELECT") and "session_stands" in statement:
+            sent.append((statement, values))
+
+    sa.event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        async with database.transaction() as connection:
+            await work(connection)
+    finally:
+        sa.event.remove(database.engine.sync_engine, "before_cursor_execute", note)
+    assert sent
+    async with database.snapshot() as connection:
+        found = [await connection.exec_driver_sql(text, values) for text, values in sent]
+        return sum(len(each.all()) for each in found)
+
+
+@pytest.mark.parametrize("state", [StandState.ANCHOR, StandState.ACCEPTED, StandState.TERMINATED])
+async def test_to_settle_a_context_reads_few_however_many_strangers_came(
+    database: Database, state: StandState
+) -> None:
+    """Regression: each of them made all that followed slower."""
+    others = [stand_at(number, StandState.DENIED) for number in range(1, STRANGERS)]
+    async with database.transaction() as connection:
+        await write_stands(connection, others)
+
+    async def work(connection: Connection) -> None:
+        (settled,) = await settle_stands(connection, [stand_at(STRANGERS, state)])
+        assert settled.is_new is (state is not StandState.ANCHOR)
+        (again,) = await settle_stands(connection, [stand_at(7, StandState.TERMINATED)])
+        assert again.stand.since == stand_at(7, state).since
+
+    assert await rows_read(database, work) <= 2
+
+
+async def test_a_batch_finds_the_stands_of_each_session(database: Database) -> None:
+    """Some contexts have stands in sessions that are settled with them, of which none is meant."""
+
+    def of(session: int, number: int, state: StandState) -> Stand:
+        return msgspec.structs.replace(stand_at(number, state), session_id=f"ses_{session}")
+
+    known = [of(session, session % 7, StandState.TERMINATED) for session in range(100)]
+    wanted = [of(session, number, StandState.DENIED) for session in range(100) for number in (3, 5)]
+    async with database.transaction() as connection:
+        await settle_stands(connection, known)
+        settled = await settle_stands(connection, wanted)
+    kept = {each.stand.session_id for each in settled if not each.is_new}
+    assert kept == {f"ses_{session}" for session in range(100) if session % 7 in {3, 5}}
 
 
 def test_a_proof_is_asked_for_anew_only_by_who_knew_it() -> None:
