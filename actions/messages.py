@@ -38,6 +38,7 @@ class Event(StrEnum):
     SILENT = "upstream.silent"
     UNRESOLVED = "risk.unresolved"
     ALERTED = "policy.alerted"
+    SPARED = "break_glass.spared"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,12 +34,8 @@ CONTAINMENTS_KIND: Final = "containments"
 #: the cause that somebody asked for a logout; it ends when that was carried out, not by a judgement
 REQUESTED: Final = "logout_requested"
 CAUSES_MAX: Final = 200
-#: begins the id of a notice, which stands where tasks have their containment
-NOTICE_PREFIX: Final = "qrn_"
-SILENCE_PREFIX: Final = "sil_"
-#: the same of the logout of one session
+#: begins the id of the logout of one session, which stands where tasks have their containment
 SESSION_PREFIX: Final = "slo_"
-WITHOUT_CONTAINMENT: Final = (NOTICE_PREFIX, SILENCE_PREFIX, SESSION_PREFIX)
 DETAIL_CHARACTERS_MAX: Final = 500
 
 

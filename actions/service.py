@@ -22,7 +22,6 @@ from actions.model import (
     GUARD_WINDOW,
     NOTIFICATION_DEADLINE,
     TASK_DEADLINE,
-    WITHOUT_CONTAINMENT,
     Attempt,
     Containment,
     ContainmentOrder,
@@ -342,12 +341,13 @@ async def _failed_task(
     """Return a failed task and its locked containment. Raises NotFound, Conflict."""
     key = (tenant_id, task_id)
     task = (await task_store.tasks_by_key(connection, [key])).get(key)
-    if task is not None and task.containment_id.startswith(WITHOUT_CONTAINMENT):
-        raise Conflict("The task belongs to no containment.")
     if task is None:
         raise NotFound("No such task.")
     containment_key = (tenant_id, task.containment_id)
     held = await store.lock_containments(connection, [containment_key])
+    if containment_key not in held:
+        # A notice to admins, or the logout of one session.
+        raise Conflict("The task belongs to no containment.")
     task = (await task_store.tasks_by_key(connection, [key]))[key]
     if task.state is not TaskState.FAILED:
         raise Conflict(f"The task is {task.state.value}, not failed.")

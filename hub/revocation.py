@@ -2,8 +2,9 @@
 
     POST /v1/global-token-revocation {"sub_id": …}
       bearer token with scope `logout`, or ─┐
-      JWT of a provider that may_revoke ────┴▶ whose? ─▶ one transaction: audit, sessions of the
-                                                index ended, logouts planned, ─▶ commit ─▶ 204
+      JWT of a provider that may_revoke ────┴▶ whose? ─▶ guards ─▶ one transaction: audit, logouts
+                                       planned, sessions of the index ended ─▶ commit ─▶ 204
+                                       └▶ held, or a break-glass user: nothing ended ─▶ 422
 
 It is no quarantine: the user may sign in again at once (docs/adr says why). Source:
 draft-parecki-oauth-global-token-revocation-05 §3; requirements GTR-4 to GTR-11, GTR-14, GTR-15,
@@ -26,10 +27,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import actions.notices
 import actions.service
+import hub.guard.service as guard
 import risk.service
 from actions.gtr import TYP
-from actions.model import PlanOutcome
+from actions.messages import Event
+from actions.model import ContainmentOrder, Planned, PlanOutcome
 from actions.requests import decide_request
 from hub import pipeline, store
 from hub.auth import Stranger
@@ -42,10 +46,10 @@ from risk.entities import service as entities
 from risk.entities.model import Reference, parse_identifiers
 from risk.model import EntityKind
 from risk.routes import json_object
-from risk.sessions import service as sessions
 from runtime.audit import AuditNote
 from runtime.caller import Caller
 from runtime.clock import epoch_s, from_epoch_s
+from runtime.database import serialize
 from runtime.errors import Forbidden, Invalid, NotFound, Refused, Unauthorized
 from runtime.ids import new_id
 from ssf.errors import SETError
@@ -62,6 +66,10 @@ CLOCK_SKEW_S: Final = 60
 LIFETIME_MAX_S: Final = 3_600
 JTI_CHARACTERS_MAX: Final = 255
 REASON: Final = "Somebody asked to log this user out everywhere."
+#: what the audit says of a request that a break-glass user was spared
+SPARED: Final = "spared"
+#: admins are told of a break-glass user once in this time, however often somebody asks
+TOLD_EVERY_S: Final = 3_600
 
 log = structlog.get_logger()
 
@@ -74,6 +82,12 @@ class UnsupportedMediaType(Refused):
 
 class Held(Refused):
     """The blast-radius guard waits for a person."""
+
+    status = 422
+
+
+class Spared(Refused):
+    """A break-glass user is not logged out, whoever asks."""
 
     status = 422
 
@@ -103,7 +117,7 @@ async def revoke(request: Request) -> Response:
     """Begin to log a user out everywhere; 204 after the commit (GTR-7).
 
     Raises what hub renders: Unauthorized (401), Forbidden (403), Invalid (400), NotFound (404),
-    Held (422). Requirement GTR-8.
+    Held and Spared (422). Requirement GTR-8.
     """
     node: Node = request.app.state.node
     now = node.clock.now()
@@ -115,20 +129,26 @@ async def revoke(request: Request) -> Response:
     ):
         raise Forbidden("This provider may not speak about this user.")
     async with node.database.transaction() as connection:
-        outcome = await _begin(connection, asker, references, now=now)
+        planned = await _begin(connection, asker, references, now=now)
+    # After the commit: a refusal that is raised inside undoes the audit entry and the used JWT.
     node.notifier.wake_all(sorted(pipeline.TOPICS))
-    if outcome is PlanOutcome.HELD:
+    if planned is None:
+        raise Spared("This user is on the break-glass list: an administrator takes it off first.")
+    if planned.outcome is PlanOutcome.HELD:
         raise Held("Too many users were logged out of late: an administrator has to approve.")
     return Response(status_code=NO_CONTENT, headers={"cache-control": "no-store"})
 
 
 async def _begin(
     connection: AsyncConnection, asker: _Asker, references: list[Reference], *, now: datetime
-) -> PlanOutcome:
-    """Store the request in one transaction with all that follows from it at once."""
+) -> Planned | None:
+    """Store the request in one transaction with all that follows from it at once.
+
+    Sessions end only where the guards let the logout begin; None: of a break-glass user.
+    """
     tenant_id = asker.tenant_id
     user_id = await _user(connection, tenant_id, references)
-    await store.add_audit(connection, _note(asker, user_id), now=now)
+    await serialize(connection, "audit", tenant_id)
     if asker.provider is not None and asker.until is not None:
         is_new = await use_assertion(
             connection,
@@ -140,7 +160,6 @@ async def _begin(
         if not is_new:
             raise Unauthorized("The access token is not valid.", code="invalid_token")
     await pipeline.lock_tenants(connection, {tenant_id})
-    ended = await sessions.end_all_of_users(connection, tenant_id, user_ids={user_id}, now=now)
     issuer = asker.provider.issuer if asker.provider else asker.name
     order = await order_for(
         connection,
@@ -150,20 +169,56 @@ async def _begin(
         trace_id=new_id("evt"),
         now=now,
     )
+    (order,) = await guard.softened(connection, [order])
+    planned = None if order.exempt else await _log_out(connection, order, asker, now=now)
+    if planned is None:
+        await _tell(connection, order, asker, now=now)
+    outcome = planned.outcome.value if planned else SPARED
+    await store.add_audit(connection, _note(asker, user_id, outcome), now=now)
+    return planned
+
+
+async def _log_out(
+    connection: AsyncConnection, order: ContainmentOrder, asker: _Asker, *, now: datetime
+) -> Planned:
+    tenant_id = order.tenant_id
     counts = {tenant_id: await risk.service.count_users(connection, tenant_id)}
     (planned,) = await actions.service.plan(
         connection, [order], user_counts=counts, now=now, decider=decide_request
     )
+    ended = await pipeline.end_sessions(connection, [planned], now=now)
     log.info(
         "logout.requested",
         tenant_id=tenant_id,
-        user_id=user_id,
+        user_id=order.user_id,
         by=asker.name,
         sessions_ended=ended.total(),
         containment_id=planned.containment_id,
         outcome=planned.outcome.value,
     )
-    return planned.outcome
+    return planned
+
+
+async def _tell(
+    connection: AsyncConnection, order: ContainmentOrder, asker: _Asker, *, now: datetime
+) -> None:
+    """Tell admins that somebody wanted a break-glass user logged out."""
+    name = order.label or order.user_id
+    await actions.notices.tell(
+        connection,
+        order.tenant_id,
+        Event.SPARED,
+        notice_id=f"bgs_{order.user_id}_{int(epoch_s(now) // TOLD_EVERY_S)}",
+        facts={
+            "user_id": order.user_id,
+            "label": order.label,
+            "asked_by": asker.name,
+            "trace_id": order.trace_id,
+            "message": f"{asker.name} asked to log {name} out everywhere. Nothing was done: it is a"
+            " break-glass user.",
+        },
+        now=now,
+    )
 
 
 async def _user(connection: AsyncConnection, tenant_id: str, references: list[Reference]) -> str:
@@ -245,13 +300,13 @@ def _check(claims: _Claims, *, own_url: str, now_s: float) -> None:
         raise ValueError("jti or sub is empty, or jti too long")
 
 
-def _note(asker: _Asker, user_id: str) -> AuditNote:
+def _note(asker: _Asker, user_id: str, outcome: str) -> AuditNote:
     return AuditNote(
         tenant_id=asker.tenant_id,
         actor=asker.name,
         action="user.logout",
         ref=user_id,
-        detail={"by": "provider" if asker.provider else "client"},
+        detail={"by": "provider" if asker.provider else "client", "outcome": outcome},
     )
 
 

@@ -353,7 +353,7 @@ _REVOCATION: Final = (
             404: "no such user",
             413: "too large",
             415: "not JSON",
-            422: "held: an administrator has to approve",
+            422: "held: an administrator has to approve; or a break-glass user",
         },
     ),
 )

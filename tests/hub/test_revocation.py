@@ -16,6 +16,7 @@ from runtime.clock import epoch_s
 from runtime.ids import new_ulid
 from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub
 from tests.hub.story import IDP, ROSA, SESSION_REVOKED, TIM, Story, begin
+from tests.hub.test_guard import told
 
 PATH = "/v1/global-token-revocation"
 URL = ISSUER + PATH
@@ -92,6 +93,10 @@ def signed(claims: object, key: JWK = KEY, **header: Any) -> str:
     return token
 
 
+async def is_live(story: Story, sid: str) -> bool:
+    return bool((await story.get(f"/v1/sessions/{sid}?iss={IDP}"))["live"])
+
+
 @pytest.fixture
 async def asker(hub: Hub) -> AsyncIterator[Asker]:
     story = await begin(hub)
@@ -148,6 +153,7 @@ async def test_row_32_a_user_is_logged_out_everywhere_and_may_sign_in_again(aske
     assert risk["riskLevel"] == "LOW"
     entry = (await asker.hub.audit())[-1]
     assert (entry.action, entry.ref) == ("user.logout", asker.story.ids["rosa"])
+    assert entry.detail == {"by": "client", "outcome": "opened"}
 
 
 async def test_asking_twice_at_once_is_one_outstanding_call_per_app(asker: Asker) -> None:
@@ -221,23 +227,70 @@ async def test_a_logout_that_failed_waits_for_a_person(asker: Asker) -> None:
     assert [each["state"] for each in await asker.containments()] == ["closed"]
 
 
-@ONE_ENGINE
 @pytest.mark.requirement("GTR-8")
-async def test_beyond_the_guard_it_is_held_with_422(asker: Asker) -> None:
-    for number in range(5):
-        named = {"identifiers": [{"format": "email", "email": f"u{number}@customer.example"}]}
-        await asker.story.post("/admin/v1/users", named)
-    answers = [
-        await asker.ask({"format": "email", "email": f"u{number}@customer.example"})
-        for number in range(5)
-    ]
+async def test_row_39_beyond_the_guard_it_is_held_with_422_and_no_session_ends(
+    asker: Asker,
+) -> None:
+    """All sessions of those who were held were ended too: for apps that ask, a logout."""
+    story = asker.story
+    mails = [f"u{number}@customer.example" for number in range(5)]
+    for mail in mails:
+        put = {"iss": IDP, "user": {"format": "email", "email": mail}}
+        assert (await story.admin.put(f"/v1/sessions/of-{mail}", json=put)).status_code == 201
+    answers = [await asker.ask({"format": "email", "email": mail}) for mail in mails]
     assert [answer.status_code for answer in answers] == [204] * 3 + [422] * 2
+    assert [await is_live(story, f"of-{mail}") for mail in mails] == [False] * 3 + [True] * 2
+    noted = [each for each in await asker.hub.audit() if each.action == "user.logout"]
+    assert [each.detail["outcome"] for each in noted] == ["opened"] * 3 + ["held"] * 2
     held = [each for each in await asker.containments() if each["state"] == "held"]
     assert len(held) == 2
-    await asker.story.post(f"/admin/v1/containments/{held[0]['id']}/approve", {})
+    await story.post(f"/admin/v1/containments/{held[0]['id']}/approve", {})
     await asker.hub.settle()
     states = {each["id"]: each["state"] for each in await asker.containments()}
     assert states[held[0]["id"]] == "closed"
+    assert sum([await is_live(story, f"of-{mail}") for mail in mails]) == 1
+
+
+@pytest.mark.requirement("GTR-8")
+async def test_attack_nobody_logs_a_break_glass_user_out(asker: Asker) -> None:
+    """A provider with a stolen key logged the last administrator out, again and again."""
+    story = asker.story
+    entry = {"user": f"email:{ROSA}", "reason": "the last administrator"}
+    entry_id = (await story.post("/admin/v1/break-glass", entry))["id"]
+    claims = asker.claims()
+    assert (await asker.ask_signed(claims)).status_code == 422
+    assert (await asker.ask()).status_code == 422
+    assert (await asker.ask_signed(claims)).status_code == 401
+    await asker.hub.settle()
+    assert await is_live(story, "sid-rosa")
+    assert asker.called("https://crm.example/gtr") == asker.called(f"{IDP}/gtr") == 0
+    assert await asker.containments() == []
+
+    (notice,) = told(asker.hub, "break_glass.spared")
+    assert notice["data"]["user_id"] == story.ids["rosa"]
+    assert notice["data"]["asked_by"] == asker.provider_id
+    noted = [each for each in await asker.hub.audit() if each.action == "user.logout"]
+    assert [(each.ref, each.detail["outcome"]) for each in noted] == [
+        (story.ids["rosa"], "spared")
+    ] * 2
+
+    assert (await story.admin.delete(f"/admin/v1/break-glass/{entry_id}")).status_code == 204
+    assert (await asker.ask()).status_code == 204
+    assert not await is_live(story, "sid-rosa")
+
+
+@ONE_ENGINE
+async def test_a_notice_that_failed_belongs_to_no_containment(asker: Asker) -> None:
+    """To retry one was a 500, unless it told of a quarantine or of a silence."""
+    story = asker.story
+    await story.post("/admin/v1/break-glass", {"user": f"email:{ROSA}", "reason": "the last one"})
+    asker.hub.outside.answer("https://soc.customer.example/hook", 410)
+    assert (await asker.ask()).status_code == 422
+    await asker.hub.settle()
+    (failed,) = (await story.get("/admin/v1/tasks?state=failed"))["items"]
+    for verb in ("retry", "abandon"):
+        answer = await story.admin.post(f"/admin/v1/tasks/{failed['id']}/{verb}", json={})
+        assert answer.status_code == 409, answer.text
 
 
 # --- by bearer token ----------------------------------------------------------------------------
