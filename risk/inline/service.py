@@ -51,11 +51,17 @@ async def _settle_of_tenant(
     connection: Connection, tenant_id: str, batch: dict[int, Stand]
 ) -> dict[int, Settled]:
     session_ids = sorted({each.session_id for each in batch.values()})
-    # Sessions are locked before their stands, by whoever locks both.
+    # Sessions are locked before their stands, by whoever locks both, and all at once: also those
+    # that end with their user, once this is settled.
     live = await sessions_store.lock_by_id(
         connection,
         tenant_id,
         session_ids={each.session_id for each in batch.values() if each.ends is not None},
+        user_ids={
+            each.logout.user_id
+            for each in batch.values()
+            if each.logout is not None and each.logout.of_user
+        },
     )
     for session_id in session_ids:
         await serialize(connection, "stands", tenant_id, session_id)

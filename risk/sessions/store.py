@@ -24,6 +24,8 @@ from runtime.sharing import shared, shared_text
 from runtime.statements import Query, among, rows_of_keys, upserts
 
 IN_LIST_MAX: Final = 500
+#: sessions of users that are locked together; as many as are ended together
+LOCKED_MAX: Final = 50_000
 
 sessions: Final = sa.Table(
     "sessions",
@@ -86,6 +88,17 @@ _LOCK_KEYS: Final = Query(
 _LOCK_IDS: Final = among(
     sa.select(sessions).order_by(*_ORDER).with_for_update(), sessions, sessions.c.session_id
 )
+_USERS: Final = sa.bindparam("user_ids", expanding=True, type_=sa.String)
+_IS_LIVE_OF: Final = sa.and_(sessions.c.user_id.in_(_USERS), sessions.c.ended_at.is_(None))
+_LOCK_LIVE: Final = Query(
+    sa.select(sessions.c.session_id)
+    .where(sessions.c.tenant_id == TENANT, sa.or_(sessions.c.session_id.in_(IDS), _IS_LIVE_OF))
+    .order_by(*_ORDER)
+    .limit(LOCKED_MAX)
+    .with_for_update(),
+    scalars=["tenant_id"],
+    lists=["ids", "user_ids"],
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +141,18 @@ async def find_sessions(
 
 
 async def lock_by_id(
-    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    session_ids: Collection[str],
+    user_ids: Collection[str] = (),
 ) -> dict[str, Session]:
-    """Return sessions by id, locked; not those that began anew since, under another one."""
+    """Return sessions by id, locked; not those that began anew since, under another one.
+
+    user_ids: at most 500 users whose sessions that are not over are locked together with them.
+    """
+    if user_ids:
+        await _LOCK_LIVE.rows(connection, tenant_id=tenant_id, ids=session_ids, user_ids=user_ids)
     keys = {(tenant_id, session_id) for session_id in session_ids}
     rows = await rows_of_keys(connection, _LOCK_IDS, keys)
     return {session.session_id: session for session in map(_session, rows)}

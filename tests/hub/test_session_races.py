@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.operations import LOG_OUT_SESSION, PUT_SESSION, SETTLE, SETTLE_STEP_UP
-from risk.inline.model import Stand, StandState
+from risk.inline.model import Settled, Stand, StandState
 from risk.inline.orders import SessionLogout
 from risk.inline.step_ups import PASSED, StepUp
 from risk.sessions.model import EndSession, PutSession
 from risk.sessions.service import END_SESSION, end_all_of_users
+from risk.sessions.store import find_sessions
 from tests.hub.conftest import DEFAULT, Hub
 from tests.hub.story import IDP, ROSA, begin
 from tests.hub.test_inline import HOME, OFFICE, SID, Gateway, request_from
@@ -56,18 +57,18 @@ async def crossing(
         return await waiting
 
 
-async def asked(gateway: Gateway) -> StepUp:
+async def asked(gateway: Gateway, sid: str = SID) -> StepUp:
     """Have Rosa asked for a step-up; return the word that she passed it."""
-    await gateway.ask(request_from(HOME))
+    await gateway.ask(request_from(HOME), sid)
     await gateway.settle()
-    decided = await gateway.ask(request_from(OFFICE))
+    decided = await gateway.ask(request_from(OFFICE), sid)
     assert decided["decision"] == "STEP_UP"
     await gateway.settle()
     now = gateway.story.hub.clock.now()
     return StepUp(
         tenant_id=DEFAULT,
         iss=IDP,
-        sid=SID,
+        sid=sid,
         step_up_id=decided["step_up"]["id"],
         outcome=PASSED,
         at=now,
@@ -218,6 +219,76 @@ async def test_a_session_that_began_anew_does_not_end_for_what_was_judged_before
     await story.hub.settle()
     assert not await is_live(gateway)
     assert story.hub.outside.requests
+
+
+async def begin_phone(gateway: Gateway) -> tuple[str, str]:
+    """Let Rosa sign in with her phone, too; return the ids of both her sessions."""
+    body = {"iss": IDP, "user": f"email:{ROSA}"}
+    made = (await gateway.story.admin.put("/v1/sessions/phone", json=body)).json()
+    first = await gateway.story.get(f"/v1/sessions/{SID}?iss={IDP}")
+    return first["session_id"], made["session_id"]
+
+
+@MANY_WRITERS
+async def test_who_ends_a_user_and_who_steps_up_do_not_wait_for_each_other(
+    gateway: Gateway,
+) -> None:
+    """In one batch: all sessions of the user are over, and another one of them is denied.
+
+    The other sessions were locked after the stands of the batch: a deadlock with whoever settles
+    a step-up, who has locked the session and wants its stands.
+    """
+    story = gateway.story
+    first, phone = await begin_phone(gateway)
+    word = await asked(gateway, "phone")
+    denied = Stand(
+        tenant_id=DEFAULT,
+        session_id=phone,
+        context_key="other",
+        state=StandState.DENIED,
+        level="LOW",
+        decision="DENY",
+        scope="session",
+        at=word.at,
+        since=word.at,
+    )
+
+    async def settle() -> Sequence[Settled]:
+        async with story.hub.database.transaction() as connection:
+            return await SETTLE.handle(connection, [ends(first, gateway, of_user=True), denied])
+
+    async with asyncio.timeout(LIMIT_S):
+        async with story.hub.database.transaction() as connection:
+            # What whoever settles a step-up locks first.
+            await find_sessions(connection, DEFAULT, keys={(IDP, "phone")}, lock=True)
+            waiting = asyncio.create_task(settle())
+            await until_it_waits(story.hub.database, waiting)
+            assert await SETTLE_STEP_UP.handle(connection, [word]) == [""]
+        await waiting
+    assert not await is_live(gateway, "phone")
+
+
+@MANY_WRITERS
+async def test_sessions_of_a_user_are_locked_in_one_order(gateway: Gateway) -> None:
+    """The one with which all others end is the last by its name, and was locked the first."""
+    story = gateway.story
+    first, _ = await begin_phone(gateway)
+    assert SID > "phone"
+    end = ends(first, gateway, of_user=True)
+
+    async def settle() -> Sequence[Settled]:
+        async with story.hub.database.transaction() as connection:
+            return await SETTLE.handle(connection, [end])
+
+    async with asyncio.timeout(LIMIT_S):
+        async with story.hub.database.transaction() as connection:
+            await find_sessions(connection, DEFAULT, keys={(IDP, "phone")}, lock=True)
+            waiting = asyncio.create_task(settle())
+            await until_it_waits(story.hub.database, waiting)
+            gone = EndSession(tenant_id=DEFAULT, iss=IDP, sid=SID, at=end.at)
+            assert await END_SESSION.handle(connection, [gone]) == [True]
+        await waiting
+    assert not await is_live(gateway, "phone")
 
 
 @MANY_WRITERS
