@@ -295,11 +295,11 @@ def among(select: sa.Select[*tuple[Any, ...]], table: sa.Table, column: sa.Colum
 
 
 async def rows_of_keys(
-    connection: AsyncConnection, query: Query, keys: Iterable[tuple[str, str]]
+    connection: AsyncConnection, query: Query, keys: Iterable[tuple[str, str]], **values: Any
 ) -> list[Row]:
     """Run a query made with `among` for (tenant, id) keys, tenant by tenant in order of the keys.
 
-    Without keys it runs nothing. Raises database errors.
+    values: of its other parameters. Without keys it runs nothing. Raises database errors.
     """
     by_tenant: dict[str, list[str]] = {}
     for tenant_id, key in sorted(set(keys)):
@@ -308,7 +308,7 @@ async def rows_of_keys(
     for tenant_id, ids in by_tenant.items():
         for first in range(0, len(ids), LIST_MAX):
             some = ids[first : first + LIST_MAX]
-            found += await query.rows(connection, tenant_id=tenant_id, ids=some)
+            found += await query.rows(connection, tenant_id=tenant_id, ids=some, **values)
     return found
 
 

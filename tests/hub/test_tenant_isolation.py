@@ -61,6 +61,7 @@ SYSTEM_FUNCTIONS = {
     "actions.registry.store.system_apps_of",
     "actions.registry.store.system_webhooks_of",
     "transmitters.delivery.store.system_push_targets",
+    "transmitters.delivery.store.system_waiting_streams",
     "receivers.upstreams.store.system_due_upstreams",
 }
 #: The only indexes that do not begin with the tenant: what system functions alone read by.

@@ -19,7 +19,7 @@ from runtime.queue import BUCKETS
 from ssf.subject import parse_subject
 from tests.transmitters.conftest import NOW_S, ROSA, SESSION_REVOKED, TENANT, World, event
 from transmitters import store
-from transmitters.delivery.store import due_pushes, system_push_targets
+from transmitters.delivery.store import due_pushes, system_push_targets, system_waiting_streams
 from transmitters.model import DeliveryState
 from transmitters.receipts.model import Period, ReceiptFilter, Wanted
 from transmitters.receipts.service import send_again
@@ -84,8 +84,10 @@ async def use_all(world: World, push: str, poll: str) -> None:
     """Run what delivery, polls, admins and the upkeep run."""
     now = world.clock.now()
     async with world.db.snapshot() as connection:
+        waiting, is_last = await system_waiting_streams(connection, after=None, limit=64)
+        assert (set(waiting), is_last) == ({(TENANT, push), (TENANT, poll)}, True)
         targets = await system_push_targets(
-            connection, buckets=range(BUCKETS), now=now, limit=64, after=None
+            connection, among=waiting, buckets=range(BUCKETS), now=now
         )
         assert [target.stream_id for target in targets] == [push]
         assert await due_pushes(connection, TENANT, targets=targets, now=now, each=64)

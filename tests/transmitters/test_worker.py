@@ -48,7 +48,7 @@ from transmitters.delivery.model import (
 from transmitters.health import store as health_store
 from transmitters.receipts import store as receipts_store
 from transmitters.selection import AHEAD_MAX, AHEAD_S
-from transmitters.worker import PushSource
+from transmitters.worker import STREAMS_PAGE_MIN, PushSource
 
 pytestmark = pytest.mark.anyio
 
@@ -437,6 +437,17 @@ async def test_work_is_only_taken_from_the_buckets_asked_for(world: World, pushe
     assert (pusher.source.bucket(work), pusher.source.lane(work)) == (bucket, work.lane)
 
 
+async def test_streams_that_may_not_be_called_hide_none_behind_them(
+    world: World, pusher: Pusher
+) -> None:
+    for _ in range(3 * STREAMS_PAGE_MIN):
+        # They are asked for SETs, not sent any.
+        await world.stream()
+    stream = await world.push_stream("http://127.0.0.1:1/ssf")
+    await world.publish(event())
+    assert [work.target.stream_id for work in await pusher.due()] == [stream.stream_id]
+
+
 async def test_a_search_reads_all_streams_together_and_of_a_long_queue_its_share(
     world: World, pusher: Pusher
 ) -> None:
@@ -449,8 +460,8 @@ async def test_a_search_reads_all_streams_together_and_of_a_long_queue_its_share
     works = await pusher.due()
     taken = Tally(work.target.stream_id for work in works)
     assert taken == {long.stream_id: STREAM_WINDOW, **{one.stream_id: 1 for one in small}}
-    # One for the streams, one for their SETs, one for what these say.
-    assert len([statement for statement in statements if "SELECT" in statement]) == 3
+    # Which streams wait, which of them may be called, their SETs, and what these say.
+    assert len([statement for statement in statements if "SELECT" in statement]) == 4
 
 
 def counted_statements(world: World) -> list[str]:

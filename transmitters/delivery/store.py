@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
@@ -32,6 +32,8 @@ from transmitters.store import (
 )
 
 IN_LIST_MAX: Final = 500
+#: (tenant, stream)
+StreamKey: TypeAlias = tuple[str, str]
 #: streams whose due SETs one statement reads
 STREAMS_READ_TOGETHER: Final = 16
 _EVENT_COLUMNS: Final = (
@@ -106,36 +108,87 @@ def _event_of(content: Sequence[Any]) -> StoredEvent:
     )
 
 
-async def system_push_targets(
-    connection: Connection,
-    *,
-    buckets: Collection[int],
-    now: datetime,
-    limit: int,
-    after: tuple[str, str] | None,
-) -> list[PushTarget]:
-    """Return push streams that have SETs due and may be called now, in order of their ids.
+async def system_waiting_streams(
+    connection: Connection, *, after: StreamKey | None, limit: int
+) -> tuple[list[StreamKey], bool]:
+    """Return streams that SETs are pending for, in order of their ids, and whether these are all.
 
-    after: the (tenant, stream) to go on behind, so that a caller who takes little each time still
-    gets round to every stream. Spans tenants. Costs an index probe per stream, however much is
-    queued.
+    after: the stream to go on behind. limit: streams, and the tenants they are of, at most. Spans
+    tenants. Costs two index probes per stream found, whatever is queued, and however many streams
+    nothing is queued for.
     """
-    everywhere = len(buckets) >= BUCKETS
-    values: dict[str, Any] = {"now": now} if everywhere else {"now": now, "buckets": buckets}
-    if after is not None:
-        values |= {"after_tenant": after[0], "after_stream": after[1]}
-    rows = await _targets(everywhere=everywhere, goes_on=after is not None).rows(
-        connection, at_most=limit, **values
+    tenant_id, stream_id = after or ("", "")
+    rows = await _WAITING.rows(
+        connection, after_tenant=tenant_id, after_stream=stream_id, at_most=limit
     )
+    found = [(row[0], row[1]) for row in rows if row[0] is not None and row[1]]
+    if found and found[0] == after:
+        del found[0]
+    return found, rows[-1][0] is None
+
+
+def _waiting() -> Query:
+    """Find one stream from the one before it: databases do not skip through an index alone."""
+    start: sa.Select[*tuple[Any, ...]] = sa.select(
+        sa.bindparam("after_tenant", type_=sa.String).label("tenant_id"),
+        sa.bindparam("after_stream", type_=sa.String).label("stream_id"),
+        sa.literal_column("0").label("place"),
+    )
+    found = start.cte("found", recursive=True)
+    beside = deliveries.alias("beside")
+    stream_id = (
+        sa.select(sa.func.min(beside.c.stream_id))
+        .where(
+            is_pending(beside),
+            beside.c.tenant_id == found.c.tenant_id,
+            beside.c.stream_id > found.c.stream_id,
+        )
+        .correlate(found)
+        .scalar_subquery()
+    )
+    of_others = deliveries.alias("of_others")
+    tenant_id = (
+        sa.select(sa.func.min(of_others.c.tenant_id))
+        .where(is_pending(of_others), of_others.c.tenant_id > found.c.tenant_id)
+        .correlate(found)
+        .scalar_subquery()
+    )
+    # Behind the last stream of a tenant comes the next tenant, before its first stream.
+    following = sa.select(
+        sa.case((stream_id.is_(None), tenant_id), else_=found.c.tenant_id),
+        sa.func.coalesce(stream_id, sa.literal_column("''")),
+        found.c.place + 1,
+    ).where(
+        found.c.tenant_id.is_not(None),
+        found.c.place < sa.bindparam("at_most", type_=sa.Integer),
+    )
+    found = found.union_all(following)
+    return Query(
+        sa.select(found.c.tenant_id, found.c.stream_id).order_by(found.c.place),
+        scalars=["after_tenant", "after_stream", "at_most"],
+    )
+
+
+_WAITING: Final = _waiting()
+
+
+async def system_push_targets(
+    connection: Connection, *, among: Sequence[StreamKey], buckets: Collection[int], now: datetime
+) -> list[PushTarget]:
+    """Return which of these are push streams that have SETs due and may be called now, in order.
+
+    Spans tenants. Costs an index probe per stream, however much is queued.
+    """
+    if len(buckets) >= BUCKETS:
+        rows = await rows_of_keys(connection, _TARGETS, among, now=now)
+    else:
+        rows = await rows_of_keys(connection, _TARGETS_OF_BUCKETS, among, now=now, buckets=buckets)
     return [_target_of(row) for row in rows]
 
 
 def _may_be_called(*, everywhere: bool) -> sa.ColumnElement[bool]:
     """The stream takes pushes and is not backing off; `now` and `buckets` are parameters."""
-    pending = sa.select(deliveries.c.jti).where(is_pending(deliveries)).limit(1)
     conditions = [
-        # Most looks find nothing: one probe tells, however many streams there are.
-        pending.scalar_subquery().is_not(None),
         streams.c.method == sa.literal_column(f"'{DeliveryMethod.PUSH.value}'"),
         sa.or_(_IS_ENABLED, streams.c.announcement_jti.is_not(None)),
         sa.or_(streams.c.backoff_until.is_(None), streams.c.backoff_until <= _NOW),
@@ -156,8 +209,7 @@ def _goes_out(delivery: Any) -> sa.ColumnElement[bool]:
     return sa.or_(_IS_ENABLED, delivery.c.jti == streams.c.announcement_jti)
 
 
-@functools.cache
-def _targets(*, everywhere: bool, goes_on: bool) -> Query:
+def _targets(*, everywhere: bool) -> Query:
     due = deliveries.alias("due")
     due_jtis = (
         sa.select(due.c.jti)
@@ -175,24 +227,21 @@ def _targets(*, everywhere: bool, goes_on: bool) -> Query:
     )
     query = (
         sa.select(*_TARGET_COLUMNS)
-        .where(_may_be_called(everywhere=everywhere), due_jtis.scalar_subquery().is_not(None))
-        .order_by(streams.c.tenant_id, streams.c.stream_id)
-        .limit(sa.bindparam("at_most", type_=sa.Integer))
-    )
-    scalars = ["now", "at_most"]
-    if goes_on:
-        behind = ("after_tenant", "after_stream")
-        query = query.where(
-            sa.tuple_(streams.c.tenant_id, streams.c.stream_id)
-            > sa.tuple_(*(sa.bindparam(name, type_=sa.String) for name in behind))
+        .where(
+            streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+            streams.c.stream_id.in_(sa.bindparam("ids", expanding=True, type_=sa.String)),
+            _may_be_called(everywhere=everywhere),
+            due_jtis.scalar_subquery().is_not(None),
         )
-        scalars += behind
-    return Query(query, scalars=scalars, lists=_BUCKETS[everywhere])
+        .order_by(streams.c.stream_id)
+    )
+    lists = ["ids"] if everywhere else ["ids", "buckets"]
+    return Query(query, scalars=["tenant_id", "now"], lists=lists)
 
 
 _NOW: Final = sa.bindparam("now", type_=UTCDateTime)
-#: lists of the statements for all buckets, and for some
-_BUCKETS: Final = {True: (), False: ("buckets",)}
+_TARGETS: Final = _targets(everywhere=True)
+_TARGETS_OF_BUCKETS: Final = _targets(everywhere=False)
 _TARGET_NAMES: Final = tuple(column.name for column in _TARGET_COLUMNS)
 
 
