@@ -119,8 +119,9 @@ async def register_contexts(
 ) -> None:
     """Note in which contexts users proved themselves, as identity providers say of sessions.
 
-    The first one of a session is its anchor. A later one, with a fresh `auth_time`, answers the
-    step-up that was asked for in the same context, and joins what is accepted in any case.
+    The first one of a session is its anchor. A later one, with a fresh `auth_time` that the hub did
+    not know, answers the step-up that was asked for in the same context, and joins what is accepted
+    in any case.
     """
     wanted = [
         _registered(item, result, await posture_of(connection, item.tenant_id, result.device_id))
@@ -134,8 +135,9 @@ def _registered(
     item: PutSession, result: PutSessionResult, posture: Sequence[Reported]
 ) -> Stand | None:
     is_fresh = item.auth_time is not None and item.now - item.auth_time <= FRESH
-    if not result.created and not is_fresh:
-        # A refresh proves nothing: whoever holds the cookie can cause one.
+    if not result.created and not (is_fresh and result.proven):
+        # A refresh proves nothing, nor does the sign-in of before: whoever holds the cookie can
+        # cause one.
         return None
     stored = {**(item.context or {}), "told_by": item.told_by}
     stored["signals"] = with_reported(stored.get("signals", {}), posture)

@@ -109,7 +109,8 @@ class PutSession(msgspec.Struct, frozen=True, kw_only=True):
 class PutSessionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of it. refusal: "" or a key of `REFUSALS`; then all else is empty.
 
-    new_alias_keys: names nobody had before; signals about them can be assessed now.
+    new_alias_keys: names nobody had before; signals about them can be assessed now. proven: the
+    user proved themselves since the proof that was known.
     """
 
     refusal: str = ""
@@ -117,6 +118,7 @@ class PutSessionResult(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str = ""
     device_id: str | None = None
     created: bool = False
+    proven: bool = False
     new_alias_keys: tuple[str, ...] = ()
 
 
@@ -182,6 +184,36 @@ def with_proof(
     if auth_time <= newest:
         return replace(known, acr=acr or known.acr, amr=amr or known.amr)
     return replace(known, auth_time=auth_time, acr=acr, amr=amr)
+
+
+def result_of(
+    before: Session | None, after: Session, item: PutSession, new_alias_keys: tuple[str, ...]
+) -> PutSessionResult:
+    """Return what became of an item that was not refused. Raises nothing."""
+    is_same = before is not None and before.session_id == after.session_id
+    return PutSessionResult(
+        session_id=after.session_id,
+        user_id=after.user_id,
+        device_id=after.device_id,
+        created=not is_same,
+        proven=before is not None and is_same and _is_proven_since(before, item.auth_time),
+        new_alias_keys=new_alias_keys,
+    )
+
+
+def _is_proven_since(known: Session, auth_time: datetime | None) -> bool:
+    """Return whether somebody proved themselves since the last proof of a session that is known.
+
+    Without one that is its sign-in, when it began at the latest. Identity providers say with every
+    refresh when the user signed in, and whoever holds the cookie can cause one.
+    """
+    last = known.auth_time or known.started_at
+    # An `auth_time` has no fractions of a second (OpenID Connect Core 2).
+    return auth_time is not None and _second_of(auth_time) > _second_of(last)
+
+
+def _second_of(moment: datetime) -> datetime:
+    return moment.replace(microsecond=0)
 
 
 def is_news(before: Session | None, after: Session) -> bool:

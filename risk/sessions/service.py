@@ -35,6 +35,7 @@ from risk.sessions.model import (
     Session,
     is_news,
     put,
+    result_of,
 )
 from risk.sql.store import Connection
 from runtime.changes import note_changes
@@ -195,13 +196,7 @@ async def _put_of_tenant(
             results[position] = PutSessionResult(refusal=outcome)
             continue
         written[key] = outcome
-        results[position] = PutSessionResult(
-            session_id=outcome.session_id,
-            user_id=outcome.user_id,
-            device_id=outcome.device_id,
-            created=before is None or before.session_id != outcome.session_id,
-            new_alias_keys=named.new_keys.get(position, ()),
-        )
+        results[position] = result_of(before, outcome, item, named.new_keys.get(position, ()))
     await store.write_sessions(connection, list(written.values()))
     await _note(
         connection, [each for key, each in written.items() if is_news(known.get(key), each)]

@@ -89,6 +89,35 @@ async def test_a_proof_is_replaced_by_no_older_one(
     assert (stored.auth_time, stored.acr, stored.amr) == (at(expected[0]), *expected[1:])
 
 
+@pytest.mark.parametrize(
+    ("known", "said", "is_proven"),
+    [
+        # Nobody said when the user signed in: when the session began, at the latest.
+        (None, 0.0, False),
+        (None, 0.9, False),
+        (None, 1.0, True),
+        (2.0, 2.0, False),
+        (2.0, 1.0, False),
+        # A step-up is noted to the fraction of a second, `auth_time` has none.
+        (2.7, 2.0, False),
+        (2.0, 2.9, False),
+        (2.7, 3.0, True),
+        (2.0, None, False),
+    ],
+)
+async def test_only_a_proof_that_the_hub_did_not_know_is_one(
+    world: World, *, known: float | None, said: float | None, is_proven: bool
+) -> None:
+    def proof(second: float | None) -> dict[str, Any]:
+        return {} if second is None else {"auth_time": NOW.timestamp() + second}
+
+    made = await world.put_session(
+        "s1", now=NOW + hours(1), started_at=NOW.timestamp(), **proof(known)
+    )
+    again = await world.put_session("s1", now=NOW + hours(1), **proof(said))
+    assert (made.proven, again.proven) == (False, is_proven)
+
+
 async def test_a_session_that_begins_anew_begins_with_its_own_proof(world: World) -> None:
     proof = {"acr": "AAL3", "amr": ["hwk"], "auth_time": (NOW + hours(1)).timestamp()}
     await world.put_session("s1", now=NOW + hours(1), **proof)
