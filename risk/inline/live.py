@@ -204,13 +204,18 @@ class Live:
         for gone in newest[store.STANDS_MAX :]:
             if gone is not first:
                 del self.met[gone.context_key]
+                self.written(gone.context_key)
 
     def written(self, key: str) -> None:
-        """Note that a stand was written, or never will be."""
+        """Note that nobody waits any more for a stand to be written."""
         self.pending = tuple(each for each in self.pending if each != key)
 
     def follow(self, before: Live) -> None:
-        """Take over what only this process saw of the session, and what is still to be written."""
+        """Take over what only this process saw of the session, and what is still to be written.
+
+        INVARIANT: nothing is waited for between this and the moment from which only this one hears
+        what became of a stand. Else one that was refused would be taken over for good.
+        """
         self.trail, self.apps = before.trail, shared(self.apps | before.apps)
         self.learned, self.noted = before.learned, before.noted
         self.logged_out, self.at_high = before.logged_out, before.at_high

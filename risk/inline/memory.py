@@ -12,9 +12,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from risk.inline import store
+from risk.inline.forks import TrailNote
 from risk.inline.index import Index, Key
 from risk.inline.live import Live, OfSession, made
 from risk.inline.model import Settled, Stand
@@ -38,6 +39,13 @@ ALIAS_LIFE_S: Final = 30.0
 RENEWED_AT_ONCE: Final = 64
 #: sessions that are read together, which is more work
 READ_AT_ONCE: Final = 16
+
+
+class _Read(NamedTuple):
+    """A session as it is stored. trail: how it was used, in all processes."""
+
+    live: Live
+    trail: TrailNote | None
 
 
 class LiveSessions:
@@ -66,7 +74,7 @@ class LiveSessions:
         self._aliases: OrderedDict[Key, tuple[Key, float]] = OrderedDict()
         #: asked about, and old enough to be read anew
         self._due: set[Key] = set()
-        #: counts what the feed has told; what was read before that is not kept
+        #: counts what the feed has told; what was read before that is not believed twice
         self._told = 0
         changes.subscribe(SESSIONS_KIND, self)
 
@@ -119,13 +127,13 @@ class LiveSessions:
             )
             if session is None:
                 return None
-            (live,) = await self._read(connection, tenant_id, [session])
-        live.read_at = now
-        key = (tenant_id, session.iss, session.sid)
-        if told == self._told and self._changes.age_s <= FEED_AGE_MAX_S:
-            self._hold(key, live)
-            if iss is None or sid is None:
-                self._note_alias(_alias(tenant_id, sid, cookie_sha256), key)
+            (read,) = await self._read(connection, tenant_id, [session])
+        key, live = self._followed(tenant_id, read, now)
+        # What may be another one by now is not believed again, but what is seen of it is kept.
+        live.is_stale = told != self._told or self._changes.age_s > FEED_AGE_MAX_S
+        self._hold(key, live)
+        if not live.is_stale and (iss is None or sid is None):
+            self._note_alias(_alias(tenant_id, sid, cookie_sha256), key)
         return live
 
     async def load(self, tenant_id: str, names: Collection[tuple[str, str]]) -> None:
@@ -138,18 +146,17 @@ class LiveSessions:
             told, now = self._told, time.monotonic()
             async with self._database.snapshot() as connection:
                 found = await find_sessions(connection, tenant_id, keys=set(some))
-                lives = await self._read(connection, tenant_id, list(found.values()))
+                read = await self._read(connection, tenant_id, list(found.values()))
             if told != self._told or self._changes.age_s > FEED_AGE_MAX_S:
                 return
-            for live in lives:
-                live.read_at = now
-                self._hold((tenant_id, live.session.iss, live.session.sid), live)
+            for each in read:
+                self._hold(*self._followed(tenant_id, each, now))
             await asyncio.sleep(0)
 
     async def _read(
         self, connection: Connection, tenant_id: str, found: Sequence[Session]
-    ) -> list[Live]:
-        """Return sessions with what was settled about each, and what this process saw of it."""
+    ) -> list[_Read]:
+        """Return sessions with what was settled about each."""
         ids = [each.session_id for each in found]
         stands = await store.newest_stands(connection, tenant_id, session_ids=ids)
         apps = await store.apps_of(connection, tenant_id, session_ids=ids)
@@ -159,19 +166,29 @@ class LiveSessions:
             tenant_id,
             device_ids={each.device_id for each in found if each.device_id},
         )
-        lives = []
+        read = []
         for session in found:
             session_id = session.session_id
             live = made(session, stands.get(session_id, ()), apps.get(session_id, ()))
-            before = self._held.get((tenant_id, session.iss, session.sid))
-            if before is not None and before.session.session_id == session_id:
-                live.follow(before)
-            live.hear(trails.get(session_id))
             live.posture = tuple(postures.get(session.device_id or "", ()))
             if session.binding:
                 live.proven = await store.proven_at(connection, tenant_id, session_id=session_id)
-            lives.append(live)
-        return lives
+            read.append(_Read(live, trails.get(session_id)))
+        return read
+
+    def _followed(self, tenant_id: str, read: _Read, now: float) -> tuple[Key, Live]:
+        """Return a session that was read, with what this process saw of it, and its key.
+
+        now: when it was read.
+        """
+        live, session = read.live, read.live.session
+        live.read_at = now
+        key = (tenant_id, session.iss, session.sid)
+        before = self._held.get(key)
+        if before is not None and before.session.session_id == session.session_id:
+            live.follow(before)
+        live.hear(read.trail)
+        return key, live
 
     async def changed(self, entries: Sequence[Change]) -> None:
         """Read these sessions again when they are asked about."""
@@ -232,7 +249,7 @@ class LiveSessions:
     def written(self, stand: Stand, settled: Settled | None) -> None:
         """Hear what became of a stand that was held already; settled: None when it was not written.
 
-        What is being read now has taken over a stand that is none, so that is not kept.
+        What is being read now may have a stand that is none, so that is read again.
         """
         is_so = settled is not None and settled.is_new
         if not is_so:
@@ -249,7 +266,7 @@ class LiveSessions:
     def unwritten(self, item: OfSession) -> None:
         """Hear that something about a session could not be written: it is noted again when due.
 
-        What is being read now has taken over that it was noted, so that is not kept.
+        What is being read now may have been read before, so that is read again.
         """
         self._told += 1
         key = self._index.of_id(item.tenant_id, item.session_id or "")
