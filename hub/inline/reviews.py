@@ -40,8 +40,6 @@ LEASE_KIND: Final = "reviews"
 #: the one bucket that stands for "works reviews off"
 LEADER_BUCKET: Final = 0
 BATCH_MAX: Final = 64
-#: apps of one session that are asked about after an edit of policies
-APPS_MAX: Final = 32
 LOOK_AGAIN_S: Final = 0.5
 #: nothing about the session changed: what it is still allowed is no news
 _OF_NO_CONTEXT: Final = EDITS | {ReviewCause.LEVEL}
@@ -192,10 +190,6 @@ class Reviews:
     async def _in_turn(self, review: Review, judged: Collection[str]) -> _Made:
         if review.review_id not in judged:
             return _Made(_done(review))
-        async with in_turn():
-            return await self._review(review)
-
-    async def _review(self, review: Review) -> _Made:
         notes: list[Note] = []
         answers = await self._judge(review, notes.append)
         verdicts = [answer.verdict for answer in answers]
@@ -209,8 +203,8 @@ class Reviews:
     async def _judge(self, review: Review, note: Callable[[Note], None]) -> list[Answer]:
         """Return what becomes of the session; nothing when there is nothing to judge it by.
 
-        After an edit of policies, zones or groups it is asked about for each of its apps. note:
-        takes what is to be written.
+        After an edit of policies, zones or groups it is asked about for each of its apps, of which
+        there are `APPS_MAX` at most, each in a turn of its own. note: takes what is to be written.
         """
         if review.cause is ReviewCause.UNKNOWN:
             raise ValueError("a review of another release, with a cause that is not known here")
@@ -228,7 +222,8 @@ class Reviews:
         answers: list[Answer] = []
         for app in _apps(review, live, question.app):
             about = msgspec.structs.replace(question, app=app)
-            answers.append(await self._evaluator.review(caller, about, note))
+            async with in_turn():
+                answers.append(await self._evaluator.review(caller, about, note))
             verdict = answers[-1].verdict
             if verdict.decision is Decision.TERMINATE and verdict.scope is not Scope.APP:
                 break
@@ -280,7 +275,7 @@ def _apps(review: Review, live: Live, app: str | None) -> list[str | None]:
     """Return about which apps a session is judged."""
     if review.cause not in EDITS or not live.apps:
         return [app]
-    return list(sorted(live.apps)[:APPS_MAX])
+    return [*sorted(live.apps)]
 
 
 def _where(review: Review, live: Live) -> Context | None:

@@ -11,6 +11,7 @@ import pytest
 from actions.model import GUARD_WINDOW, ContainmentState
 from actions.store import lock_containments, write_containments
 from hub.inline.reviews import Reviews
+from risk.inline.store import APPS_MAX
 from risk.reviews import store as reviews_store
 from risk.sessions.model import PutSession
 from risk.sessions.service import PUT_SESSION
@@ -128,6 +129,24 @@ async def test_a_policy_of_an_app_is_asked_for_every_app_of_the_session(gateway:
 
 
 @ONE_ENGINE
+async def test_after_an_edit_a_session_is_asked_about_all_of_its_apps(gateway: Gateway) -> None:
+    """Regression: only about the first 32; a rule of the next one did not end it."""
+    story = gateway.story
+    made = [
+        await story.post("/admin/v1/apps", {"name": f"app {number}", "kind": "gateway"})
+        for number in range(APPS_MAX)
+    ]
+    await story.hub.node.feed.refresh()
+    for app in made:
+        assert await gateway.decision(request_from(HOME, app_id=app["id"])) == "ALLOW"
+    await gateway.settle()
+    of_last = {**OUT, "when": {"apps": {"include": [max(app["id"] for app in made)]}}}
+    await edit(gateway, GLOBAL, mode="enforce", rules=[of_last])
+    await swept(gateway)
+    session = await story.get(f"/v1/sessions/{SID}?iss={IDP}")
+    assert session["live"] is False
+
+
 async def test_the_same_text_again_sweeps_nothing_and_nobody_has_to(gateway: Gateway) -> None:
     await edit(gateway, GLOBAL, rules=[ASK])
     first = (await swept(gateway))["sessions"]
