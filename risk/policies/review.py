@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from risk.model import Level
 from risk.policies import reading
@@ -44,6 +45,26 @@ def _check(names: Iterable[str], there: frozenset[str] | None, at: str, what: st
         reading.refuse(at, f"there is no {what} {', '.join(missing)}")
 
 
+def check_ages(policy: SessionPolicy) -> None:
+    """Raise Invalid for a step-up that would be asked for again as soon as it is passed."""
+    for position, rule in enumerate(policy.rules):
+        if _asks_twice(rule):
+            reading.refuse(f"/rules/{position}/then/max_age", _TWICE)
+
+
+_TWICE: Final = (
+    "at most over_s of auth_age: an older proof passes the step-up, and is asked for anew"
+)
+
+
+def _asks_twice(rule: PolicyRule) -> bool:
+    """Tell whether a step-up takes a proof that is so old already that the rule matches again."""
+    age, max_age = rule.when.age, rule.then.max_age
+    if age is None or age.over_s is None or max_age is None:
+        return False
+    return max_age > age.over_s
+
+
 def warnings(policy: SessionPolicy) -> list[str]:
     """Return what its author should look at, in their words. Raises nothing."""
     found = []
@@ -54,6 +75,8 @@ def warnings(policy: SessionPolicy) -> list[str]:
         if earlier is not None:
             found.append(f"rule {rule.name} is never reached: {earlier.name} matches before it")
         found += _of_expression(rule)
+        if _asks_twice(rule):
+            found.append(f"rule {rule.name} may ask twice in a row: its max_age is {_TWICE}")
     if policy.kind is PolicyKind.APP_SIGN_IN:
         if not policy.app_ids and policy.policy_id.startswith("pol_"):
             found.append("it names no app, so it never applies")

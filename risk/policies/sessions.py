@@ -15,7 +15,7 @@ from risk.policies.compiled import CompiledPolicies
 from risk.policies.documents import PolicyKind, SessionPolicy, parse_policy, render_policy
 from risk.policies.model import StoredSessionPolicy
 from risk.policies.presets import DEFAULTS, preset
-from risk.policies.review import References, check_references
+from risk.policies.review import References, check_ages, check_references
 from risk.policies.store import SESSION_POLICIES_MAX, SessionPolicyRow
 from risk.policy import PolicyMode
 from risk.sql.store import Connection
@@ -150,6 +150,7 @@ async def _write(
     if len(others) >= SESSION_POLICIES_MAX:
         raise Conflict(f"A tenant has at most {SESSION_POLICIES_MAX} policies.")
     check_references(policy, there)
+    check_ages(policy)
     if present is not None and _is_same(present, policy):
         return present
     row = SessionPolicyRow(

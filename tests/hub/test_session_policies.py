@@ -27,6 +27,12 @@ def with_when(**when: Any) -> dict[str, Any]:
     return {"name": "x", "rules": [{**STRICT, "when": when}]}
 
 
+def asks_for(max_age: int) -> dict[str, Any]:
+    """Return what a rule wants ten minutes after the last proof."""
+    then = {"decision": "STEP_UP", "amr_any_of": ["hwk"], "max_age": max_age}
+    return {"when": {"auth_age": {"over_s": 600}}, "then": then}
+
+
 async def add_app(admin: httpx2.AsyncClient, name: str) -> str:
     answer = await admin.post("/admin/v1/apps", json={"name": name})
     assert answer.status_code == 201, answer.text
@@ -109,6 +115,11 @@ async def test_a_policy_is_seen_by_the_next_decision_and_its_end_too(
             {"name": "x", "rules": [{**STRICT, "when": {"expression": "x" * 5000}}]},
             400,
             "/rules/0/when/expression",
+        ),
+        (
+            {"name": "x", "rules": [{**STRICT, **asks_for(601)}]},
+            400,
+            "/rules/0/then/max_age",
         ),
         ({"name": "x", "rules": [STRICT] * 101}, 400, "/rules"),
         ({"name": "x", "rules": [[]]}, 400, "/rules/0"),

@@ -95,3 +95,12 @@ def test_rules_about_apps_that_are_not_the_policys_are_told() -> None:
     assert warnings(policy(PolicyKind.APP_SIGN_IN, apps=[])) == [
         "it names no app, so it never applies"
     ]
+
+
+@pytest.mark.parametrize(("max_age", "is_told"), [(0, False), (600, False), (601, True)])
+def test_a_step_up_that_takes_a_proof_its_rule_finds_too_old_is_told(
+    max_age: int, *, is_told: bool
+) -> None:
+    """Stored by an earlier release it is not refused any more."""
+    asks = rule("asks", {"decision": "STEP_UP", "max_age": max_age}, auth_age={"over_s": 600})
+    assert bool(warnings(everywhere(asks))) is is_told
