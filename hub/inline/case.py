@@ -31,11 +31,12 @@ from risk.inline.model import (
     StandState,
     worst_level,
 )
-from risk.inline.orders import SessionLogout
+from risk.inline.orders import FindingMark, SessionLogout
 from risk.model import Level
 from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedContext, encode
+from risk.policy import PolicyMode
 from risk.posture.model import with_reported
 from risk.scoring.model import Features
 from risk.sessions.model import Session
@@ -85,10 +86,18 @@ class Case:
     def is_found_at_high(self) -> bool:
         """Whether this context is at HIGH for the first time, as far as this process knows.
 
-        It may have been judged at less before.
+        It may have been judged at less before, or proven since.
         """
         is_high = self.situation.here is not None and self.judged.level is Level.HIGH
-        return is_high and self.key not in self.live.at_high
+        return is_high and self.finding_mark not in self.live.at_high
+
+    @property
+    def finding_mark(self) -> FindingMark:
+        """What a finding about this context is told once for."""
+        stand = self.situation.stand
+        proven_at = None if stand is None else stand.last_proof_at
+        acts = self.judged.verdict.mode is PolicyMode.ENFORCE
+        return FindingMark(self.key, acts, proven_at)
 
     @property
     def is_newly_proven(self) -> bool:

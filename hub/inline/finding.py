@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
 from hub.inline.case import Case
 from hub.own_signal import own_signal
 from receivers.model import AcceptedSET
-from risk.inline.orders import SessionFinding
+from risk.inline.orders import FindingMark, SessionFinding
 from risk.model import SESSIONS_ISSUER, Level
 from risk.policy import PolicyMode
 from risk.sessions.model import Session
@@ -17,10 +18,19 @@ from runtime.clock import epoch_s
 from ssf.events.caep import RiskLevelChange
 from ssf.events.registry import render_event
 
+#: in the name of a finding that policies only watched
+_WATCHED: Final = "watched"
+
 
 def finding_prefix(session_id: str) -> str:
-    """Return how the `jti` of each finding about a session begins; the context key ends it."""
+    """Return how the `jti` of each finding about a session begins; `named` ends it."""
     return f"session:{session_id}:"
+
+
+def named(mark: FindingMark) -> str:
+    """Return how the `jti` of a finding ends. Raises nothing."""
+    proven = () if mark.proven_at is None else (mark.proven_at.isoformat(),)
+    return ":".join((mark.context_key, *(() if mark.acts else (_WATCHED,)), *proven))
 
 
 def signal_about(
@@ -49,22 +59,23 @@ def signal_about(
 
 def finding_of(case: Case, trace_id: str | None) -> SessionFinding:
     """Return that the context of a case is at HIGH. Raises nothing."""
-    session = case.live.session
+    session, mark = case.live.session, case.finding_mark
     return SessionFinding(
         tenant_id=session.tenant_id,
         session_id=session.session_id,
         iss=session.iss,
         sid=session.sid,
-        context_key=case.key,
+        context_key=mark.context_key,
         at=case.situation.now,
         changes=tuple(change.value for change in case.judged.changes),
         trace_id=trace_id,
-        acts=case.judged.verdict.mode is PolicyMode.ENFORCE,
+        acts=mark.acts,
+        proven_at=mark.proven_at,
     )
 
 
 def signal_of(finding: SessionFinding) -> AcceptedSET:
-    """Return the signal that a session is at high risk; a repeat about the context is a duplicate.
+    """Return the signal that a session is at high risk; a repeat of the finding is a duplicate.
 
     While the policies only monitor it is recorded and counts nothing. Raises nothing.
     """
@@ -78,7 +89,7 @@ def signal_of(finding: SessionFinding) -> AcceptedSET:
     return signal_about(
         finding,
         event,
-        jti=finding_prefix(finding.session_id) + finding.context_key,
+        jti=finding_prefix(finding.session_id) + named(finding.mark),
         txn=finding.trace_id,
         mode=PolicyMode.ENFORCE if finding.acts else PolicyMode.MONITOR,
         now=finding.at,

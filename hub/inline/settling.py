@@ -101,7 +101,7 @@ class Settling:
         if not is_let_pass:
             return await self._settle(case, answer, found, note)
         if found is not None:
-            case.live.find_at_high(case.key)
+            case.live.find_at_high(case.finding_mark)
             note(found)
         _log_out(case, logout_of(case, answer.trace_id), note)
         self._keep(case, answer)
@@ -204,7 +204,7 @@ class Settling:
             case.live.log_out(case.key, wanted.logout.app_ids)
             self._wake(LOG_OUT_SESSION.wakes)
         if wanted.finding is not None:
-            case.live.find_at_high(case.key)
+            case.live.find_at_high(case.finding_mark)
             self._wake(TELL_FINDING.wakes)
 
     async def _repeat(self, case: Case, wanted: Stand, note: Callable[[Note], None]) -> None:
@@ -212,7 +212,7 @@ class Settling:
         _log_out(case, wanted.logout, note)
         if wanted.finding is None:
             return
-        case.live.find_at_high(case.key)
+        case.live.find_at_high(case.finding_mark)
         try:
             async with asyncio.timeout(WRITE_LIMIT_S):
                 await self._writer.submit(TELL_FINDING, wanted.finding)

@@ -18,7 +18,7 @@ from risk.contexts.stored import kept_context, restore_context
 from risk.inline import store
 from risk.inline.forks import Trail, TrailNote, spot_of
 from risk.inline.model import Stand, StandMark, StandState, UsedApp
-from risk.inline.orders import SessionFinding, SessionLogout
+from risk.inline.orders import FindingMark, SessionFinding, SessionLogout
 from risk.inline.proofs import PROOF_LIFE
 from risk.policies.recorded import RecordedContext
 from risk.posture.model import Reported, as_accepted
@@ -61,7 +61,7 @@ class Live:
     were recorded. learned: context keys that entered the user's baseline. proven: when the key of
     the session was last shown, by context key. posture: what providers report of its device.
     apps: that it is used for, in whatever process. logged_out: (context key, apps) whose logouts
-    were ordered. at_high: context keys that were found at HIGH, and told. read_at: when this was
+    were ordered. at_high: findings at HIGH that were told. read_at: when this was
     read, by `time.monotonic`.
     """
 
@@ -76,7 +76,7 @@ class Live:
     noted: tuple[tuple[str, str | None], ...] = ()
     posture: tuple[Reported, ...] = ()
     logged_out: tuple[tuple[str, tuple[str, ...] | None], ...] = ()
-    at_high: tuple[str, ...] = ()
+    at_high: tuple[FindingMark, ...] = ()
     asked_last: Hashable = None
     is_stale: bool = False
     read_at: float = field(default_factory=time.monotonic)
@@ -142,9 +142,9 @@ class Live:
         self.logged_out = (*self.logged_out, (key, app_ids))[-NOTED_MAX:]
         return True
 
-    def find_at_high(self, key: str) -> None:
+    def find_at_high(self, mark: FindingMark) -> None:
         """Remember that a context was found at HIGH, and told."""
-        self.at_high = (*self.at_high, key)[-NOTED_MAX:]
+        self.at_high = (*self.at_high, mark)[-NOTED_MAX:]
 
     def unwritten(self, item: OfSession) -> None:
         """Forget that something was noted, because it could not be written, and judge anew."""
@@ -152,7 +152,7 @@ class Live:
             gone = (item.context_key, item.app_ids)
             self.logged_out = tuple(each for each in self.logged_out if each != gone)
         elif isinstance(item, SessionFinding):
-            self.at_high = tuple(each for each in self.at_high if each != item.context_key)
+            self.at_high = tuple(each for each in self.at_high if each != item.mark)
         elif isinstance(item, UsedApp):
             self.apps -= {item.app_id}
         elif isinstance(item, RecordedContext):

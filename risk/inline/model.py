@@ -75,9 +75,10 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     level: of the risk it was settled at. context: as rendered by `render_context`. step_up_id: of
     the one step-up it was asked for, "" without; acr, max_age (seconds): what that has to reach.
     was_accepted: before more was asked of it, or it was kept out: other contexts are compared with
-    it all the same. auth_time: of the proof that a PASSED brings. outdated: when a PASSED was
-    settled that this ASKED wants a newer proof than. ends: (issuer, sid) when the session ends with
-    it; logout: where it ends; finding: what is told. These five are not stored.
+    it all the same. proven_at: of a proof that came before what it is now; None: there was none.
+    auth_time: of the proof that a PASSED brings. outdated: when a PASSED was settled that this
+    ASKED wants a newer proof than. ends: (issuer, sid) when the session ends with it; logout: where
+    it ends; finding: what is told. These five are not stored.
     """
 
     tenant_id: str
@@ -94,6 +95,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     acr: str = ""
     max_age: int = 0
     was_accepted: bool = False
+    proven_at: datetime | None = None
     trace_id: str = ""
     app_id: str = ""
     context: dict[str, Any] = {}
@@ -137,6 +139,11 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         one that comes would be its first, wherever that is.
         """
         return self.is_accepted or self.was_accepted
+
+    @property
+    def last_proof_at(self) -> datetime | None:
+        """When somebody proved themselves here the last time; None: nobody did."""
+        return self.at if self.state == StandState.PASSED else self.proven_at
 
     @property
     def is_final(self) -> bool:
@@ -194,7 +201,12 @@ def settle(known: Stand | None, wanted: Stand) -> Settled:
     keeps = Settled(stand=known, is_new=False)
     if (known.is_final and not outdoes(known, wanted)) or _changes_nothing(known, wanted):
         return keeps
-    kept = msgspec.structs.replace(wanted, since=known.since, was_accepted=known.is_known)
+    kept = msgspec.structs.replace(
+        wanted,
+        since=known.since,
+        was_accepted=known.is_known,
+        proven_at=known.last_proof_at,
+    )
     return Settled(stand=kept, is_new=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,10 +29,23 @@ class SessionLogout(msgspec.Struct, frozen=True, kw_only=True):
     of_user: bool = False
 
 
+class FindingMark(NamedTuple):
+    """What makes two findings about one session the same: told once.
+
+    acts: what was only watched counts when policies enforce. proven_at: when the context was proven
+    before it was found; what is found since is another finding.
+    """
+
+    context_key: str
+    acts: bool
+    proven_at: datetime | None
+
+
 class SessionFinding(msgspec.Struct, frozen=True, kw_only=True):
     """A context of a session that was found at HIGH, as it travels to the writer.
 
     changes: names of what changed. acts: policies enforce; else it is recorded and counts nothing.
+    proven_at: when somebody proved themselves there before.
     """
 
     tenant_id: str
@@ -43,3 +57,9 @@ class SessionFinding(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[str, ...] = ()
     trace_id: str | None = None
     acts: bool = True
+    proven_at: datetime | None = None
+
+    @property
+    def mark(self) -> FindingMark:
+        """What makes another one the same."""
+        return FindingMark(self.context_key, self.acts, self.proven_at)

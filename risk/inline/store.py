@@ -52,6 +52,7 @@ stands: Final = sa.Table(
     sa.Column("at", UTCDateTime, nullable=False),
     sa.Column("max_age", sa.Integer, nullable=False, server_default="0"),
     sa.Column("was_accepted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("proven_at", UTCDateTime),
     # Purged for all tenants at once, by time.
     sa.Index("ix_session_stands_at", "at"),
 )

@@ -97,6 +97,30 @@ async def test_a_finding_that_could_not_be_written_is_told_when_it_is_found_agai
     assert await level(gateway.story) == "MEDIUM"
 
 
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize("rules", [[], [OUT]])
+async def test_what_was_only_watched_counts_when_it_is_enforced(
+    gateway: Gateway, rules: Sequence[dict[str, Any]], where: str
+) -> None:
+    """Regression: a context was told once, also where that counted nothing.
+
+    To the same process, or to one that never saw him before.
+    """
+    story = gateway.story
+    await govern(gateway, session=rules, mode="monitor")
+    await gateway.ask(STOLEN)
+    await gateway.settle()
+    assert await level(story) == "LOW"
+    body = {"name": "global-session", "mode": "enforce", "rules": rules}
+    assert (await story.admin.put("/admin/v1/policies/global-session", json=body)).is_success
+    await story.hub.node.feed.refresh()
+    async with process_that_is_killed(gateway) as other:
+        asked_there = other if where == "elsewhere" else gateway
+        await asked_there.ask(STOLEN)
+        await asked_there.settle()
+    assert await level(story) == "MEDIUM"
+
+
 async def test_a_logout_that_could_not_be_written_is_ordered_again(gateway: Gateway) -> None:
     await govern(gateway, apps=[ENDS])
     async with process_that_is_killed(gateway, log_out_session=1) as other:

@@ -9,13 +9,27 @@ from typing import Any
 import msgspec
 import pytest
 
+from hub.lowered import FINDINGS_MAX
+from hub.operations import TELL_FINDING
 from risk.inline.model import StandState
+from risk.inline.orders import SessionFinding
 from risk.inline.store import STANDS_MAX, write_stands
 from runtime.clock import epoch_s
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import IDP, RISK_LEVEL_CHANGE, ROSA, Story, begin
-from tests.hub.test_inline import HOME, OFFICE, SID, STOLEN, Gateway, request_from, stands_of
-from tests.risk.test_contexts import FIREFOX
+from tests.hub.test_findings_kept import process_that_is_killed
+from tests.hub.test_inline import (
+    DEVICE_KEY,
+    HOME,
+    LAPTOP,
+    OFFICE,
+    SID,
+    STOLEN,
+    Gateway,
+    request_from,
+    stands_of,
+)
+from tests.risk.test_contexts import CHROME, FIREFOX
 
 PHONE = "phone"
 PROVE = {
@@ -69,6 +83,16 @@ async def end(gateway: Gateway, step_up_id: str, outcome: str = "passed", sid: s
     await rest(gateway)
 
 
+def fresh(gateway: Gateway, ip: str, **more: Any) -> dict[str, Any]:
+    """Return what Rosa's identity provider says of a sign-in just now."""
+    return {
+        "iss": IDP,
+        "user": f"email:{ROSA}",
+        "auth_time": epoch_s(gateway.story.hub.clock.now()),
+        "context": {"ip": ip, "ua": CHROME, "device": {"token_hash": LAPTOP}} | more,
+    }
+
+
 async def levels(story: Story) -> dict[str, str]:
     """Return the levels of Rosa and of her two sessions."""
     user = await story.get(f"/v1/risk/users/email:{ROSA}")
@@ -111,12 +135,7 @@ async def test_who_comes_straight_back_from_a_step_up_is_not_asked_again(
 
 async def test_a_fresh_sign_in_in_that_context_is_a_proof_as_well(gateway: Gateway) -> None:
     await asked(gateway)
-    put = {
-        "iss": IDP,
-        "user": f"email:{ROSA}",
-        "auth_time": epoch_s(gateway.story.hub.clock.now()),
-        "context": {"ip": OFFICE, "ua": FIREFOX, "device": STOLEN["device"]},
-    }
+    put = fresh(gateway, OFFICE, ua=FIREFOX, device=STOLEN["device"])
     answer = await gateway.story.admin.put(f"/v1/sessions/{SID}", json=put)
     assert answer.is_success, answer.text
     await rest(gateway)
@@ -155,21 +174,109 @@ async def test_attack_a_stranger_found_a_moment_before_the_proof_is_not_cleared(
 
 
 @ONE_ENGINE
-@pytest.mark.parametrize(("strangers", "level"), [(STANDS_MAX - 1, "LOW"), (STANDS_MAX, "HIGH")])
-async def test_with_more_strangers_than_are_looked_at_it_stays(
-    gateway: Gateway, strangers: int, level: str
+@pytest.mark.parametrize(("more", "level"), [(FINDINGS_MAX - 1, "LOW"), (FINDINGS_MAX, "HIGH")])
+async def test_with_more_findings_than_are_looked_at_it_stays(
+    gateway: Gateway, more: int, level: str
 ) -> None:
-    """One of them may be at HIGH and not told yet."""
+    """One of them may not be proven."""
+    story = gateway.story
+    step_up_id = await asked(gateway)
+    (known, *_) = await stands_of(gateway)
+    proven = [
+        msgspec.structs.replace(known, context_key=f"{number:x}", state=StandState.PASSED.value)
+        for number in range(more)
+    ]
+    found = [
+        SessionFinding(
+            tenant_id=each.tenant_id,
+            session_id=each.session_id,
+            iss=IDP,
+            sid=SID,
+            context_key=each.context_key,
+            at=each.at,
+        )
+        for each in proven
+    ]
+    async with story.hub.database.transaction() as connection:
+        await write_stands(connection, proven)
+        await TELL_FINDING.handle(connection, found)
+    await end(gateway, step_up_id)
+    assert (await levels(story))[SID] == level
+
+
+@ONE_ENGINE
+async def test_many_strangers_who_were_never_at_high_keep_nobody_at_it(gateway: Gateway) -> None:
     step_up_id = await asked(gateway)
     (known, *_) = await stands_of(gateway)
     denied = [
         msgspec.structs.replace(known, context_key=f"key-{number}", state=StandState.DENIED.value)
-        for number in range(strangers)
+        for number in range(STANDS_MAX)
     ]
     async with gateway.story.hub.database.transaction() as connection:
         await write_stands(connection, denied)
     await end(gateway, step_up_id)
-    assert (await levels(gateway.story))[SID] == level
+    assert (await levels(gateway.story))[SID] == "LOW"
+
+
+async def test_attack_a_stranger_who_was_let_pass_a_moment_before_the_proof_is_not_cleared(
+    gateway: Gateway,
+) -> None:
+    """He is at HIGH where no rule minds: nothing was settled about him, nor assessed yet."""
+    story = gateway.story
+    only_medium = PROVE | {"when": {"level": "MEDIUM"}}
+    body = {"name": "global-session", "mode": "enforce", "rules": [only_medium]}
+    assert (await story.admin.put("/admin/v1/policies/global-session", json=body)).is_success
+    await story.hub.node.feed.refresh()
+    mine = "c" * 64
+    assert await gateway.decision(request_from(OFFICE, ua=FIREFOX, device={"token_hash": mine}))
+    await rest(gateway)
+    assert (await levels(story))[SID] == "HIGH"
+
+    thief = request_from("192.0.2.77", ua=FIREFOX, device=STOLEN["device"])
+    assert await gateway.decision(thief) == "ALLOW"
+    await gateway.settle()
+    put = fresh(gateway, OFFICE, ua=FIREFOX, device={"token_hash": mine})
+    assert (await story.admin.put(f"/v1/sessions/{SID}", json=put)).is_success
+    await rest(gateway)
+    assert (await levels(story))[SID] == "HIGH"
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+async def test_what_is_found_again_after_it_was_proven_counts_again(
+    gateway: Gateway, where: str
+) -> None:
+    """Somebody shows a forged key, the owner proves themselves, and the forger comes again.
+
+    To the same process, or to one that never saw him before.
+    """
+    story = gateway.story
+    body = {
+        "iss": IDP,
+        "user": f"email:{ROSA}",
+        "binding": {"jwk": DEVICE_KEY.export_public(as_dict=True)},
+    }
+    assert (await story.admin.put("/v1/sessions/bound", json=body)).is_success
+    assert await gateway.decision(request_from(HOME), "bound") == "ALLOW"
+    await gateway.settle()
+    forged = {**STOLEN, "dbsc": {"proof": "a.b.c"}}
+    step_up_id = await asked(gateway, forged, "bound")
+    assert (await levels(story))["user"] == "MEDIUM"
+    await end(gateway, step_up_id, sid="bound")
+    assert (await levels(story))["user"] == "LOW"
+
+    async with process_that_is_killed(gateway) as other:
+        asked_there = other if where == "elsewhere" else gateway
+        for _ in range(2):
+            assert (await asked_there.ask(forged, "bound"))["risk"]["level"] == "HIGH"
+            await asked_there.settle()
+            await rest(gateway)
+            assert (await levels(story))["user"] == "MEDIUM"
+    # Nor does the proof of before say anything about it.
+    assert (await story.get("/v1/risk/sessions/bound"))["level"] == "HIGH"
+    again = await story.admin.put("/v1/sessions/bound", json=fresh(gateway, HOME))
+    assert again.is_success, again.text
+    await rest(gateway)
+    assert (await story.get("/v1/risk/sessions/bound"))["level"] == "HIGH"
 
 
 async def test_of_two_sessions_at_risk_each_is_lowered_and_the_user_with_the_last(
