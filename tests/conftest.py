@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 #: session fixtures that are hubs of real processes
-HUBS = ("world", "any_hub_process", "hub_process")
+HUBS = ("world", "any_hub_process", "hub_process", "postgresql_hub_process")
 
 
 @pytest.hookimpl(trylast=True)

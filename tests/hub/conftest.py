@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -278,27 +279,44 @@ def shell(forker: Forker, tmp_path: Path) -> Shell:
 
 
 @pytest.fixture(scope="session")
+def first_command(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with what a first command makes up: database, secret key, signing keys."""
+    folder = tmp_path_factory.mktemp("first")
+    assert Shell(folder=folder, forker=forker).run("app", "list").code == 0
+    return folder
+
+
+@pytest.fixture
+def used_folder(shell: Shell, first_command: Path) -> None:
+    """Make the shell's folder one where a command ran before: a first one takes a second."""
+    shutil.copytree(first_command, shell.folder, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session")
 def hub_process(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Yield a hub that is served by real processes, with nothing configured."""
     with served(Shell(folder=tmp_path_factory.mktemp("served"), forker=forker)) as running:
         yield running
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def any_hub_process(
-    request: pytest.FixtureRequest, forker: Forker, tmp_path_factory: pytest.TempPathFactory
+@pytest.fixture(scope="session")
+def postgresql_hub_process(
+    postgresql_server: str, forker: Forker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    """Yield a hub that is served by real processes, once per engine."""
-    if request.param == "sqlite":
-        yield request.getfixturevalue("hub_process")
-        return
-    server: str = request.getfixturevalue("postgresql_server")
-    with new_database(server) as url:
+    """Yield a hub on PostgreSQL that is served by real processes."""
+    with new_database(postgresql_server) as url:
         variables = {"SIGNALHUB_DATABASE_URL": url, "SIGNALHUB_SECRET_KEY": SECRET_KEY}
         shell = Shell(folder=tmp_path_factory.mktemp("served"), forker=forker, variables=variables)
         assert shell.run("migrate").code == 0
         with served(shell) as running:
             yield running
+
+
+@pytest.fixture(scope="session", params=["hub_process", "postgresql_hub_process"])
+def any_hub_process(request: pytest.FixtureRequest) -> Served:
+    """Return a hub that is served by real processes, once per engine."""
+    running: Served = request.getfixturevalue(request.param)
+    return running
 
 
 def _json(document: object) -> bytes:

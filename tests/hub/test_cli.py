@@ -22,6 +22,7 @@ PROVIDER = (
 )
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_objects_are_added_listed_shown_changed_and_deleted(shell: Shell) -> None:
     provider = shell.good("provider", "add", *PROVIDER, "level_cap=MEDIUM", "legacy_subject=true")
     app = shell.good("app", "add", "name=crm", "sensitivity=80", "subject_formats=email,iss_sub")
@@ -44,6 +45,7 @@ def test_objects_are_added_listed_shown_changed_and_deleted(shell: Shell) -> Non
     assert (gone.code, gone.err) == (2, "signalhub: 404 No such app.\n")
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_what_was_done_is_audited_as_cli(shell: Shell) -> None:
     app = shell.good("app", "add", "name=crm")
     entries = shell.good("audit-entry", "list", "--json")["items"]
@@ -55,6 +57,7 @@ def test_what_was_done_is_audited_as_cli(shell: Shell) -> None:
     assert entries[0]["ref"] == app["id"]
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_the_preset_is_applied_to_watch_or_to_act(shell: Shell) -> None:
     watching = shell.good("policy", "preset")
     acting = shell.good("policy", "preset", "standard", "--enforce")
@@ -65,6 +68,7 @@ def test_the_preset_is_applied_to_watch_or_to_act(shell: Shell) -> None:
     assert "standard" in unknown.err
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_a_policy_in_a_file_is_applied_and_shown(shell: Shell) -> None:
     file = shell.folder / "strict.json"
     rule = {"name": "new", "priority": 1, "when": {"level": "HIGH"}, "then": {"decision": "DENY"}}
@@ -81,6 +85,7 @@ def test_a_policy_in_a_file_is_applied_and_shown(shell: Shell) -> None:
     assert shell.run("policy", "apply", str(file) + ".none").code == 2
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_a_policy_in_a_file_is_tried_before_it_is_applied(shell: Shell) -> None:
     file = shell.folder / "strict.json"
     file.write_text(json.dumps({"type": "global_session", "rules": []}))
@@ -100,6 +105,7 @@ def test_a_policy_in_a_file_is_tried_before_it_is_applied(shell: Shell) -> None:
     assert shell.run("policy", "replay", str(file), "--days", "1000").code == 2
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_users_are_shown_by_any_of_their_names(shell: Shell) -> None:
     sub = {"format": "iss_sub", "iss": "https://login.example", "sub": "a/b"}
     user = shell.good("user", "add", f"identifiers={json.dumps([sub])}", "external_id=u 1")
@@ -108,6 +114,7 @@ def test_users_are_shown_by_any_of_their_names(shell: Shell) -> None:
         assert shell.good("user", "show", name) == user
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_a_body_may_come_from_a_file(shell: Shell, tmp_path: Path) -> None:
     body = tmp_path / "app.json"
     body.write_text('{"name": "crm", "sensitivity": 7}')
@@ -140,6 +147,7 @@ def test_a_body_may_come_from_a_file(shell: Shell, tmp_path: Path) -> None:
         (("simulate",), ["vendor|idp|app"]),
     ],
 )
+@pytest.mark.usefixtures("used_folder")
 def test_a_mistake_ends_with_code_2_and_a_line_that_helps(
     shell: Shell, arguments: tuple[str, ...], words: list[str]
 ) -> None:
@@ -214,6 +222,7 @@ def test_every_command_says_what_it_is_for(shell: Shell) -> None:
     assert not list(shell.folder.iterdir())
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_every_kind_has_one_group_of_commands(shell: Shell) -> None:
     from hub.admin.routes import KINDS  # noqa: PLC0415
 
@@ -223,6 +232,7 @@ def test_every_kind_has_one_group_of_commands(shell: Shell) -> None:
         assert shell.run(name, "list").out == "none\n" or name == "key"
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_a_long_list_is_shown_whole(shell: Shell) -> None:
     shell.good("user", "add", IDENTIFIERS)
     connection = sqlite3.connect(shell.folder / "signalhub.db")

@@ -57,6 +57,7 @@ async def test_feeds_are_made_changed_and_deleted(hub: Hub) -> None:
         assert (await admin.get(path)).status_code == 404
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_a_file_is_imported_and_a_broken_one_is_refused(shell: Shell) -> None:
     made = shell.good("feed", "add", *_words())
     file = feeds.write_text(shell.folder / "download", feeds.TOR)

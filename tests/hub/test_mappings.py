@@ -224,6 +224,7 @@ async def test_a_dry_run_needs_to_read_and_a_mapping_to_write(hub: Hub) -> None:
 # --- command line -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("used_folder")
 def test_mappings_are_kept_as_files(shell: Shell) -> None:
     (shell.folder / "threat.json").write_text(json.dumps(threat()))
     made = shell.good("mapping", "add", "--body", "threat.json")
@@ -240,5 +241,6 @@ def test_mappings_are_kept_as_files(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("words", [("dry-run",), ("import",)])
+@pytest.mark.usefixtures("used_folder")
 def test_a_needed_member_is_asked_for(shell: Shell, words: tuple[str, ...]) -> None:
     assert "/mappings" in shell.run("mapping", *words).err

@@ -71,18 +71,38 @@ class Conformance:
     transmitter: dict[str, transmitter_runs.Run]
 
 
-@pytest.fixture(scope="session", params=DATABASES)
-async def conformance(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+@pytest.fixture(scope="session")
+async def conformance_runs(
+    postgresql_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Conformance]:
+    """Run the suite on both databases and in both roles, all at once: most of it is waiting."""
+    on_postgresql = [await settings_on_postgresql(postgresql_server) for _ in range(2)]
+    on_sqlite: list[dict[str, str]] = [{}, {}]
+    sqlite, postgresql = await asyncio.gather(
+        _conformance(tmp_path_factory, on_sqlite), _conformance(tmp_path_factory, on_postgresql)
+    )
+    return {"sqlite": sqlite, "postgresql": postgresql}
+
+
+async def _conformance(
+    folders: pytest.TempPathFactory, settings: list[dict[str, str]]
 ) -> Conformance:
-    """Run the suite in both roles at the same time, against a hub each: it mostly waits."""
-    settings: list[dict[str, str]] = [{}, {}]
-    if request.param == "postgresql":
-        server: str = request.getfixturevalue("postgresql_server")
-        settings = [await settings_on_postgresql(server) for _ in settings]
-    folders = [tmp_path_factory.mktemp(role) for role in ("receiver", "transmitter")]
+    """Run the suite in both roles, against a hub each. settings: of these hubs."""
     receiver, transmitter = await asyncio.gather(
-        receiver_runs.run_all(folders[0], settings[0]),
-        transmitter_runs.run_all(folders[1], settings[1]),
+        receiver_runs.run_all(folders.mktemp("receiver"), settings[0]),
+        transmitter_runs.run_all(folders.mktemp("transmitter"), settings[1]),
     )
     return Conformance(receiver=receiver, transmitter=transmitter)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(database, marks=pytest.mark.xdist_group("conformance"))
+        for database in ("sqlite", "postgresql")
+    ]
+)
+def conformance(
+    request: pytest.FixtureRequest, conformance_runs: dict[str, Conformance]
+) -> Conformance:
+    """Return what the suite said of the hub on one database."""
+    return conformance_runs[request.param]
