@@ -301,6 +301,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         responded=partial(node.notifier.wake_all, pipeline.TOPICS),
         app_issuer=partial(_app_issuer, app.state.apps),
         vouches=partial(_vouches, app.state.apps),
+        record_of=node.networks.lookup,
         has_app=partial(_has_app, node),
         ip_claims=IPClaims(node.database, node.changes),
         reporter_of=partial(_reporter_of, app.state.receivers.profiles),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from risk.contexts.model import NetworkRecord
 from risk.inline.service import SETTLE_STEP_UP
 from risk.inline.step_ups import StepUp
 from risk.ips.memory import IPClaims
@@ -42,11 +43,12 @@ class RiskDeps:
     (tenant, issuer) to the highest level, for these tenants. responded: called after the commit of
     a response. app_issuer: (tenant, app id) to the issuer of the app's sessions, None if it has
     none. vouches: whether a caller may say how users proved themselves, beyond its own sessions.
-    has_app: whether an app of this id exists. ip_claims: what is said of addresses.
-    reporter_of: (tenant, client id) to what the client's word about addresses counts. put_session:
-    writes a session; whoever replaces it does so to let signals that wait for `new_alias_keys` be
-    assessed in the same transaction. settle_step_up: hears how one ended, and what ends with it.
-    catch_up: returns when this process decides by what was committed before.
+    record_of: what is known of an address. has_app: whether an app of this id exists. ip_claims:
+    what is said of addresses. reporter_of: (tenant, client id) to what the client's word about
+    addresses counts. put_session: writes a session; whoever replaces it does so to let signals that
+    wait for `new_alias_keys` be assessed in the same transaction. settle_step_up: hears how one
+    ended, and what ends with it. catch_up: returns when this process decides by what was committed
+    before.
     """
 
     db: Database
@@ -59,6 +61,7 @@ class RiskDeps:
     responded: Callable[[], None]
     app_issuer: Callable[[str, str], Awaitable[str | None]]
     vouches: Callable[[Caller], Awaitable[bool]]
+    record_of: Callable[[str], NetworkRecord]
     has_app: HasApp
     ip_claims: IPClaims
     reporter_of: Callable[[str, str], Awaitable[Reporter]]

@@ -19,6 +19,7 @@ from risk import explanation, rendering, service
 from risk.deps import RiskDeps
 from risk.model import AdminWord, parse_level, parse_risk_reason
 from risk.sessions import service as sessions
+from risk.sessions.anchor import placed
 from risk.sessions.model import (
     REFUSALS,
     EndSession,
@@ -130,7 +131,10 @@ async def put_session(request: Request) -> Response:
         now=deps.clock.now(),
     )
     item = msgspec.structs.replace(
-        item, told_by=caller.client_id, vouches=await deps.vouches(caller)
+        item,
+        told_by=caller.client_id,
+        vouches=await deps.vouches(caller),
+        context=placed(item.context, deps.record_of),
     )
     result = await deps.writer.submit(deps.put_session, item)
     if result.refusal:

@@ -13,7 +13,7 @@ from risk.inline import store
 from risk.inline.forks import TrailNote, both
 from risk.inline.model import Settled, Stand, StandState, UsedApp, settle
 from risk.inline.proofs import Proof
-from risk.inline.step_ups import StepUp, answered
+from risk.inline.step_ups import StepUp, answered, answering
 from risk.model import Level
 from risk.posture.model import Reported, with_reported
 from risk.posture.service import posture_of
@@ -65,6 +65,7 @@ async def _settle_of_tenant(
     )
     for session_id in session_ids:
         await serialize(connection, "stands", tenant_id, session_id)
+    results, batch = await _answers(connection, tenant_id, batch)
     keys = {(each.session_id, each.context_key) for each in batch.values()}
     known = await store.stands_at(connection, tenant_id, keys=keys)
     beginnings = await store.beginnings_of(
@@ -75,7 +76,6 @@ async def _settle_of_tenant(
     anchored = {session_id for session_id, (is_known, _) in beginnings.items() if is_known}
     begun = {session_id: since for session_id, (_, since) in beginnings.items() if since}
     written: dict[tuple[str, str], Stand] = {}
-    results: dict[int, Settled] = {}
     for place, wanted in batch.items():
         key = (wanted.session_id, wanted.context_key)
         before = written.get(key) or known.get(key)
@@ -108,6 +108,31 @@ async def _settle_of_tenant(
     return results
 
 
+async def _answers(
+    connection: Connection, tenant_id: str, batch: dict[int, Stand]
+) -> tuple[dict[int, Settled], dict[int, Stand]]:
+    """Find what the proofs settle that identity providers tell of, under the locks.
+
+    Returns those that settle nothing, with their result, and all others, by place.
+    """
+    told = {place: each for place, each in batch.items() if each.state == StandState.PASSED}
+    if not told:
+        return {}, batch
+    asked = await store.stands_asked(
+        connection, tenant_id, session_ids={each.session_id for each in told.values()}
+    )
+    nothing: dict[int, Settled] = {}
+    others = dict(batch)
+    for place, each in told.items():
+        some = asked.get(each.session_id, ())
+        answer = answering(each, some, is_whole=len(some) < store.STANDS_MAX)
+        if answer is not None:
+            others[place] = answer
+        else:
+            nothing[place] = Settled(stand=others.pop(place), is_new=False)
+    return nothing, others
+
+
 def _note_begin(begun: dict[str, datetime], stand: Stand) -> None:
     """Note when a session was seen first, by session id."""
     if stand.context:
@@ -120,8 +145,8 @@ async def register_contexts(
     """Note in which contexts users proved themselves, as identity providers say of sessions.
 
     The first one of a session is its anchor. A later one, with a fresh `auth_time` that the hub did
-    not know, answers the step-up that was asked for in the same context, and joins what is accepted
-    in any case.
+    not know, answers the step-up that was asked for in the same context; where none was, it joins
+    what is accepted.
     """
     wanted = [
         _registered(item, result, await posture_of(connection, item.tenant_id, result.device_id))

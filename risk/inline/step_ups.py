@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from risk.inline.model import Stand, StandState
+from risk.contexts.model import Change, Context, nearest
+from risk.contexts.stored import restore_context
+from risk.inline.model import Stand, StandState, settle
 from risk.inline.proofs import is_recent, is_strong
+from risk.model import Level
 from risk.sessions.model import AMR_MAX, TEXT_CHARS_MAX, check_key, parse_moment
 from runtime.errors import Conflict, Invalid, NotFound, Refused
 
@@ -22,6 +25,11 @@ STEP_UP_REFUSALS: Final[Mapping[str, Refused]] = {
     "stale": Conflict("auth_time is older than the step-up allows: nothing was proven since."),
     "acr": Conflict("The step-up asked for another acr than was reached."),
 }
+
+#: a report about the device that came since the question makes no other context of it
+_SAME: Final = frozenset({Change.NONE, Change.POSTURE})
+#: changes that may be let pass without a proof
+_NEAR: Final = _SAME | {Change.MINOR, Change.NETWORK}
 
 
 class StepUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +92,47 @@ def answered(stand: Stand, word: StepUp) -> Stand | str:
     if not is_strong(stand, word.acr):
         return "acr"
     return _become(stand, StandState.PASSED, word, "ALLOW", ())
+
+
+def answering(told: Stand, asked: Sequence[Stand], *, is_whole: bool) -> Stand | None:
+    """Return what the proof that an identity provider tells of a context settles; None: nothing.
+
+    told: PASSED. asked: the stands of its session that are asked for a step-up; is_whole: all are.
+    It answers the one that was asked for there, and joins what is accepted where none was. Who asks
+    may see more of a context than who tells of it, so that they are compared as contexts are, not
+    by their keys. What falls short of what was asked for there, or next to it, joins nothing: what
+    was asked about would then be compared with it. Raises nothing.
+    """
+    here = restore_context(told.context, told.at)
+    by_age = sorted(asked, key=lambda each: each.at, reverse=True)
+    changes = {each.context_key: _changes(each, here) for each in by_age}
+    same = [each for each in by_age if each.context_key == told.context_key]
+    same = same or [each for each in by_age if changes[each.context_key] <= _SAME]
+    for known in same:
+        answer = _told_of(known, told)
+        if settle(known, answer).is_new:
+            return answer
+    near = [*same, *(each for each in by_age if changes[each.context_key] <= _NEAR)]
+    is_short = any(not settle(each, _told_of(each, told)).is_new for each in near)
+    return None if is_short or not is_whole else told
+
+
+def _changes(stand: Stand, here: Context) -> set[Change]:
+    """Return how contexts differ as far as both who tell of them see it."""
+    return set(nearest([restore_context(stand.context, stand.since)], here)[1])
+
+
+def _told_of(known: Stand, told: Stand) -> Stand:
+    return msgspec.structs.replace(
+        known,
+        state=StandState.PASSED.value,
+        level=max(Level[known.level], Level[told.level]).name,
+        decision=told.decision,
+        reasons=(),
+        at=told.at,
+        acr=told.acr,
+        auth_time=told.auth_time,
+    )
 
 
 def _become(

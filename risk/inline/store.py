@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.inline.forks import TrailNote, render_switches, restore_switches
-from risk.inline.model import KNOWN_STATES, Stand, StandMark, UsedApp
+from risk.inline.model import KNOWN_STATES, Stand, StandMark, StandState, UsedApp
 from risk.inline.proofs import Proof
 from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (
@@ -179,6 +179,23 @@ _NEWEST: Final = (
     .where(_IS_READ)
     .order_by(_RANKED.c.session_id, _RANKED.c.at.desc())
 )
+_RANKED_ASKED: Final = (
+    sa.select(
+        stands,
+        sa.func.row_number()
+        .over(partition_by=stands.c.session_id, order_by=stands.c.at.desc())
+        .label("place"),
+    )
+    .where(
+        stands.c.tenant_id == TENANT,
+        stands.c.session_id.in_(IDS),
+        stands.c.state == StandState.ASKED.value,
+    )
+    .subquery()
+)
+_NEWEST_ASKED: Final = sa.select(*(_RANKED_ASKED.c[name] for name in _COLUMNS)).where(
+    _RANKED_ASKED.c.place <= STANDS_MAX
+)
 _MARKS: Final = sa.select(
     *(_RANKED.c[name] for name in ("session_id", "context_key", "state", "level", "at"))
 ).where(_IS_READ)
@@ -241,6 +258,20 @@ async def stand_asked(
         connection, tenant_id=tenant_id, session_id=session_id, step_up_id=step_up_id
     )
     return next(map(_stand, rows), None)
+
+
+async def stands_asked(
+    connection: AsyncConnection, tenant_id: str, *, session_ids: Collection[str]
+) -> dict[str, list[Stand]]:
+    """Return the stands of each session that wait for a step-up, the newest STANDS_MAX of each.
+
+    By session id; without any: left out.
+    """
+    found: dict[str, list[Stand]] = {}
+    for row in await rows_of(connection, _NEWEST_ASKED, tenant_id, session_ids):
+        stand = _stand(row)
+        found.setdefault(stand.session_id, []).append(stand)
+    return found
 
 
 async def beginnings_of(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from risk.contexts.model import NetworkRecord
 from risk.contexts.parsing import (
     DEVICE_ID_CHARS_MAX,
     HOP_CHARS_MAX,
@@ -13,6 +14,7 @@ from risk.contexts.parsing import (
     TOKEN_HASH_CHARS_MAX,
     parse_signals,
 )
+from risk.zones.chain import read_chain
 from runtime.errors import Invalid
 from ssf.errors import SharedSignalsError
 from ssf.jose import verification_key
@@ -47,6 +49,23 @@ def parse_context(said: object) -> dict[str, Any] | None:
         "signals": parse_signals(device.get("signals")),
     }
     return {name: value for name, value in context.items() if value}
+
+
+def placed(
+    context: Mapping[str, Any] | None, record_of: Callable[[str], NetworkRecord]
+) -> dict[str, Any] | None:
+    """Return a parsed context with what is known of its address, as whoever asks has it.
+
+    Its address is in normal form then. None stays None. Raises nothing.
+    """
+    if context is None:
+        return None
+    (ip,) = read_chain([context["ip"]]).hops
+    if ip is None:
+        return dict(context)
+    record = record_of(ip)
+    known = {"ip": ip, "asn": record.asn, "country": record.country}
+    return {**context, **{name: value for name, value in known.items() if value}}
 
 
 def parse_binding(said: object) -> dict[str, str] | None:

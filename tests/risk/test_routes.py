@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from risk import OPERATIONS
 from risk import routes as risk_routes
+from risk.contexts.model import StoredRecord
 from risk.deps import RiskDeps
 from risk.feedback import routes as feedback_routes
 from risk.ips.memory import IPClaims
@@ -145,6 +146,7 @@ async def api(world: World) -> AsyncIterator[Api]:
         responded=spine.wake,
         app_issuer=app_issuer,
         vouches=vouches,
+        record_of=lambda _ip: StoredRecord(),
         has_app=has_app,
         ip_claims=IPClaims(world.database, changes),
         reporter_of=reporter_of,
