@@ -3,7 +3,8 @@
 8:00 home ─▶ 10:05 a client's office, `files` asks once ─▶ 15:30 in the air, `mail` asks nothing,
 15:45 `crm` asks once. Ravi sits at his desk all day.
 
-Feeds and policies of the day are made here, so that a world without it is as it was.
+Policies of the day are made here, so that a world without it is as it was; its networks are in
+`networks.csv`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from hub.admin.feed_import import place
@@ -38,12 +40,7 @@ AMR: Final = ("hwk", "user")
 LAX_APP: Final = "mail"
 STRICT_APPS: Final = ("files", "crm")
 #: what a vendor's file says of the networks of the day; all of them are made for examples
-FEED: Final = """network,country,city,asn,as_name
-192.0.2.0/24,US,Springfield,64500,Springfield Cable
-198.51.100.0/24,US,Shelbyville,64501,Prospect Inc
-203.0.113.0/24,US,,64502,Sky Wi-Fi
-2001:db8::/32,US,Springfield,64503,MediaXMedia
-"""
+FEED: Final = Path(__file__).with_name("networks.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +143,9 @@ class Day:
         self._app_ids = {app["name"]: app["id"] for app in listed["items"]}
         for document in policies(self._app_ids):
             await self.world.admin("POST", "/admin/v1/policies:apply", document)
-        file = self.world.folder / "networks.csv"
-        file.write_text(FEED)
-        feed = {"name": "examples", "file": file.name, "format": "csv"}
+        feed = {"name": "examples", "file": FEED.name, "format": "csv"}
         await self.world.admin("POST", "/admin/v1/feeds", feed)
-        place(file, Library(self.world.folder / "data" / FOLDER), file.name)
+        place(FEED, Library(self.world.folder / "data" / FOLDER), FEED.name)
         await self.world.admin("POST", "/admin/v1/feeds:compile", {})
         for spot in (HOME, CLIENT, FLIGHT, DESK):
             await until(

@@ -18,9 +18,10 @@ from risk.deps import RiskDeps
 from risk.entities import service as entities
 from risk.entities.model import Reference, parse_identifiers, parse_reference
 from risk.model import EntityKind, Level
+from risk.networks.model import IPRecord
 from risk.routes import json_object, session_issuer
 from risk.signins import store
-from risk.signins.model import Outcome, SignInQuestion, SignInRecord, parse_question
+from risk.signins.model import Outcome, SignInRecord, parse_question
 from risk.verdict import Verdict, strongest
 from runtime.caller import Caller
 from runtime.errors import Invalid
@@ -70,7 +71,7 @@ async def evaluate_sign_in(request: Request) -> Response:
     judged = await sign_ins.judge(asked)
     verdict = strongest([*verdicts, judged.verdict])
     shown = _shown(judged)
-    await sign_ins.conclude(asked, judged, verdict, _kept(question, judged, verdict, shown))
+    await sign_ins.conclude(asked, judged, verdict, _kept(asked, judged, verdict, shown))
     return _answer(caller, verdict, {**shown, "trace_id": verdict.trace_id or judged.trace_id})
 
 
@@ -134,21 +135,31 @@ def _shown(judged: Judged) -> dict[str, Any]:
     return shown | {name: value for name, value in asks.items() if value not in (None, ())}
 
 
-def _kept(
-    question: SignInQuestion, judged: Judged, verdict: Verdict, shown: dict[str, Any]
-) -> dict[str, Any]:
+def _kept(asked: Asked, judged: Judged, verdict: Verdict, shown: dict[str, Any]) -> dict[str, Any]:
     """Return what is kept of a sign-in besides its columns: no token, no user agent in full."""
-    record = judged.origin.record
+    question = asked.question
     return {
         **shown,
         "reasons": verdict.reasons,
         "app": question.app,
         "amr": question.amr,
         "acr": question.acr,
+        "iss": asked.iss if question.sid else None,
+        "sid": question.sid,
+        **_network(judged.origin.record),
+        "zones": sorted(judged.origin.zones),
+    }
+
+
+def _network(record: IPRecord) -> dict[str, Any]:
+    """Return what feeds say of the address, or that none of them covers it."""
+    return {
+        "network_known": record.known,
         "asn": record.asn,
         "country": record.country,
+        "region": record.region,
         "city": record.city,
-        "zones": sorted(judged.origin.zones),
+        "categories": sorted(record.categories),
     }
 
 

@@ -9,6 +9,7 @@ from risk import level as levels
 from risk import standing
 from risk.baselines.model import EVENTS_MIN, Baseline
 from risk.feedback.model import Feedback
+from risk.inline.model import Stand
 from risk.model import EntityKind, Level
 from risk.ranking import Ranking
 from risk.rendering import render_detection, render_link, render_pin
@@ -48,6 +49,21 @@ def render_standing(found: Standing, *, as_of: datetime | None = None) -> dict[s
     if as_of is not None:
         rendered["as_of"] = as_of.isoformat()
     return rendered
+
+
+def render_stand(stand: Stand) -> dict[str, object]:
+    """Render what the session check settled about one context of a session."""
+    return {
+        "level": stand.level,
+        "state": stand.state,
+        "decision": stand.decision,
+        "reasons": list(stand.reasons),
+        **{name: stand.context.get(name) for name in ("ip", "asn", "country")},
+        "app_id": stand.app_id or None,
+        "trace_id": stand.trace_id or None,
+        "since": stand.since.isoformat(),
+        "at": stand.at.isoformat(),
+    }
 
 
 def render_baseline(known: Baseline) -> dict[str, object]:

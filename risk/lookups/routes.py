@@ -20,6 +20,7 @@ from risk.deps import RiskDeps
 from risk.feedback import store as feedback_store
 from risk.feedback.service import LISTED_MAX
 from risk.finding_type import Timing
+from risk.inline.store import newest_stands
 from risk.lookups import rendering as shapes
 from risk.lookups import service, store
 from risk.lookups.rendering import PLURALS
@@ -117,7 +118,9 @@ async def get_risk(request: Request, kind: EntityKind) -> Response:
         known = await standing.known_now(connection, caller.tenant_id, subject, now=weights.now)
         now = standing.stand(known, weights)
         if not is_user:
-            return json_answer(shapes.render_standing(now))
+            return json_answer(
+                shapes.render_standing(now) | await _contexts(connection, caller.tenant_id, subject)
+            )
         kept_risk = await explanation.user_risk(connection, caller.tenant_id, subject.entity_id)
         found = await baselines.read_baselines(connection, caller.tenant_id, [subject.entity_id])
     shown = rendering.render_user(kept_risk) | {
@@ -125,6 +128,15 @@ async def get_risk(request: Request, kind: EntityKind) -> Response:
         "baseline": shapes.render_baseline(decode(found.get(subject.entity_id, b""))),
     }
     return json_answer(shown)
+
+
+async def _contexts(connection: Connection, tenant_id: str, subject: Subject) -> dict[str, object]:
+    """Return what a session's contexts were settled at, newest first; nothing of other kinds."""
+    if subject.kind is not EntityKind.SESSION:
+        return {}
+    session_id = subject.entity_id
+    found = await newest_stands(connection, tenant_id, session_ids=[session_id])
+    return {"contexts": [shapes.render_stand(each) for each in found.get(session_id, ())]}
 
 
 async def get_history(request: Request, kind: EntityKind) -> Response:
@@ -165,6 +177,7 @@ async def get_explanation(request: Request, kind: EntityKind) -> Response:
             shown = rendering.render_explanation(explained)
         else:
             shown = shapes.render_standing(found) | {"evidence": shapes.render_evidence(found)}
+            shown |= await _contexts(connection, caller.tenant_id, subject)
     shown["score"] = found.ranking.score
     shown["ranking"] = shapes.render_ranking(found.ranking)
     shown["feedback"] = [shapes.render_feedback(each) for each in said]

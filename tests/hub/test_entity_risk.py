@@ -11,6 +11,9 @@ import pytest
 from runtime.clock import epoch_s
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import IDP, LAPTOP, RISK_LEVEL_CHANGE, ROSA, Story, begin
+from tests.hub.test_inline import HOME, OFFICE, SID, request_from, state_of
+from tests.hub.test_inline import LAPTOP as LAPTOP_TOKEN
+from tests.risk.test_contexts import CHROME
 
 ABOUT_ROSA = {"format": "email", "email": ROSA}
 
@@ -40,10 +43,81 @@ async def rosa(story: Story, below: str = "") -> dict[str, Any]:
     return await story.get(f"/v1/risk/users/{story.ids['rosa']}{below}")
 
 
-async def test_row_1_session_and_entity_risk_are_read_apart_and_joined_by_ids(
+async def signed_in(story: Story) -> dict[str, Any]:
+    """Let Rosa sign in at the sixth try; return what was judged, as it is read afterwards."""
+    said = {
+        "user": f"email:{ROSA}",
+        "ip": HOME,
+        "user_agent": CHROME,
+        "device": {"token_hash": LAPTOP_TOKEN},
+        "phase": "after",
+        "sid": SID,
+    }
+    token = await story.hub.token("sessions.evaluate", app_id=story.ids["idp"])
+    async with story.hub.client(token) as idp:
+        for outcome in (*["failure"] * 5, "success"):
+            answer = await idp.post("/v1/sign-ins/evaluate", json=said | {"outcome": outcome})
+            assert answer.status_code == 200, answer.text
+    await state_of(story.hub).sign_ins.log.flush()
+    (kept,) = (await story.get(f"/v1/sign-ins?user=email:{ROSA}&limit=1"))["items"]
+    return dict(kept)
+
+
+async def moved(story: Story) -> dict[str, Any]:
+    """Let Rosa's session move to another network; return the answer."""
+    async with story.hub.client(await story.hub.token("sessions.evaluate")) as http:
+        for ip in (HOME, OFFICE):
+            answer = await http.post(f"/v1/sessions/{SID}/evaluate", json=request_from(ip))
+            assert answer.status_code == 200, answer.text
+            await state_of(story.hub).inline.behind.flush()
+    decided: dict[str, Any] = answer.json()
+    return decided
+
+
+async def test_row_1_a_sign_in_a_change_and_a_partners_word_are_three_risks_joined_by_ids(
     story: Story,
 ) -> None:
-    session = await story.get("/v1/risk/sessions/sid-rosa")
+    login = await signed_in(story)
+    assert login["login_risk"]["level"] == "LOW"
+    assert login["login_risk"]["reasons"] == ["failures"]
+
+    change = await moved(story)
+    assert change["risk"]["level"] == "MEDIUM"
+    assert "asn_changed" in change["risk"]["reasons"]
+
+    said = {
+        "principal": "USER",
+        "current_level": "HIGH",
+        "risk_reason": "Mail of a known phisher was answered.",
+        "event_timestamp": epoch_s(story.hub.clock.now()),
+    }
+    pushed = await story.push(sub_id=ABOUT_ROSA, events={RISK_LEVEL_CHANGE: said})
+    assert pushed.status_code == 202
+    await story.hub.settle()
+
+    # Each is read by itself, and none of them is the other two.
+    session = await story.get(f"/v1/risk/sessions/{SID}")
+    newest, anchor = session["contexts"]
+    assert (newest["level"], newest["state"], newest["decision"]) == ("MEDIUM", "asked", "STEP_UP")
+    assert "asn_changed" in newest["reasons"]
+    assert (anchor["level"], anchor["state"]) == ("LOW", "anchor")
+    entity = await rosa(story)
+    assert entity["level"] == "HIGH"
+    (reason,) = entity["reasons"]
+    assert reason.endswith("Mail of a known phisher was answered.")
+    again = (await story.get(f"/v1/sign-ins?user=email:{ROSA}&limit=1"))["items"]
+    assert again == [login]
+
+    # One user; the session that the sign-in began; the change by its trace.
+    assert {login["user_id"], session["user_id"], entity["user_id"]} == {story.ids["rosa"]}
+    assert (login["iss"], login["sid"]) == (session["iss"], session["sid"]) == (IDP, SID)
+    assert newest["trace_id"] == change["trace_id"]
+    assert (newest["ip"], anchor["ip"]) == (OFFICE, login["ip"]) == (OFFICE, HOME)
+
+
+async def test_row_1_a_word_about_a_session_stays_there_and_reaches_its_user(story: Story) -> None:
+    session = await story.get(f"/v1/risk/sessions/{SID}")
+    assert session["contexts"] == []
     said = {
         "principal": "SESSION",
         "current_level": "HIGH",
@@ -63,6 +137,51 @@ async def test_row_1_session_and_entity_risk_are_read_apart_and_joined_by_ids(
     names = {each["name"]: each for each in (await rosa(story, "/explain"))["evidence"]}
     assert set(names) == {"session_influenced_user_risk", "partner_reported_risk"}
     assert names["session_influenced_user_risk"]["related"] == [session["id"]]
+
+
+async def findings(story: Story, name: str) -> list[dict[str, Any]]:
+    found = await story.get(f"/v1/detections?user={story.ids['rosa']}&name={name}")
+    items: list[dict[str, Any]] = found["items"]
+    return items
+
+
+async def test_row_7_an_admins_high_is_one_finding_and_an_admins_low_is_none(story: Story) -> None:
+    path = f"/api/v1/users/{story.ids['rosa']}/risk"
+    assert (await story.admin.put(path, json={"riskLevel": "LOW"})).is_success
+    assert await findings(story, "admin_reported_user_risk") == []
+    story.hub.clock.advance(25 * 3600)  # a LOW is pinned for a day
+    for _ in range(2):
+        assert (await story.admin.put(path, json={"riskLevel": "HIGH"})).is_success
+        story.hub.clock.advance(1)
+    found = await findings(story, "admin_reported_user_risk")
+    (active,) = [each for each in found if each["state"] == "active"]
+    assert active["level"] == (await rosa(story))["level"] == "HIGH"
+    assert active["mitre"]
+
+
+async def test_row_7_a_partners_event_is_one_finding_and_one_that_says_down_at_low_is_none(
+    story: Story,
+) -> None:
+    async def said(level: str, before: str) -> None:
+        event = {
+            "principal": "USER",
+            "current_level": level,
+            "previous_level": before,
+            "event_timestamp": epoch_s(story.hub.clock.now()),
+        }
+        answer = await story.push(sub_id=ABOUT_ROSA, events={RISK_LEVEL_CHANGE: event})
+        assert answer.status_code == 202
+        await story.hub.settle()
+        story.hub.clock.advance(1)
+
+    await said("LOW", "MEDIUM")
+    assert await findings(story, "partner_reported_risk") == []
+    await said("HIGH", "LOW")
+    await said("HIGH", "LOW")
+    (found,) = await findings(story, "partner_reported_risk")
+    assert (found["level"], found["state"]) == ("HIGH", "active")
+    assert (await rosa(story))["level"] == "HIGH"
+    assert found["mitre"]
 
 
 async def test_row_2_a_word_about_an_idle_user_is_seen_and_the_policy_has_run(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 
+from hub.demo.day import FEED
+from risk.networks.service import FOLDER, Networks
+from runtime.clock import SystemClock
 from tests.hub.commands import LIMIT_S, Shell, served
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.risk.networks import feeds
@@ -20,6 +25,12 @@ TOR = {
     "format": "prefixes",
     "categories": ["ANONYMIZER_TOR"],
 }
+
+#: RFC 5737, RFC 3849; AS numbers: RFC 5398
+DOCUMENTATION = [
+    ip_network(each)
+    for each in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
+]
 
 
 @ONE_ENGINE
@@ -72,6 +83,37 @@ def test_a_file_is_imported_and_a_broken_one_is_refused(shell: Shell) -> None:
     missing = shell.run("feed", "import", made["id"], str(shell.folder / "nowhere"))
     assert missing.code == 2
     assert "No such file" in missing.err
+
+
+def test_the_file_that_is_shipped_is_of_documentation_networks_and_does_what_its_guide_says(
+    shell: Shell,
+) -> None:
+    words = ["name=examples", "file=networks.csv", "format=csv"]
+    made = shell.good("feed", "add", *words)
+    report = shell.good("feed", "import", made["id"], str(FEED))
+    lines = FEED.read_text().splitlines()[1:]
+    assert report["feeds"][0]["outcome"] == "accepted"
+    assert report["prefixes"] >= len(lines)
+    for line in lines:
+        network, asn = ip_network(line.split(",")[0]), int(line.split(",")[3])
+        assert any(_is_within(network, kept) for kept in DOCUMENTATION), line
+        assert 64496 <= asn <= 64511, line
+    licence = FEED.with_name(f"{FEED.name}.license").read_text()
+    assert "SPDX-License-Identifier: CC0-1.0" in licence
+
+    networks = Networks(shell.folder / "signalhub-data" / FOLDER, SystemClock())
+    asyncio.run(networks.refresh())
+    record = networks.lookup("203.0.113.200")
+    assert (record.asn, record.city, record.known) == (64504, "Berlin", True)
+    assert {"VPN", "ALL_PROXIES_VPNS"} <= record.categories
+    assert "HOSTING" in networks.lookup("203.0.113.230").categories
+    assert networks.lookup("198.18.0.1").known is False
+
+
+def _is_within(network: IPv4Network | IPv6Network, kept: IPv4Network | IPv6Network) -> bool:
+    if isinstance(network, IPv4Network):
+        return isinstance(kept, IPv4Network) and network.subnet_of(kept)
+    return isinstance(kept, IPv6Network) and network.subnet_of(kept)
 
 
 @pytest.mark.scenario
