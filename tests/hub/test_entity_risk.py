@@ -65,12 +65,13 @@ async def signed_in(story: Story) -> dict[str, Any]:
 
 async def moved(story: Story) -> dict[str, Any]:
     """Let Rosa's session move to another network; return the answer."""
+    decided: dict[str, Any] = {}
     async with story.hub.client(await story.hub.token("sessions.evaluate")) as http:
         for ip in (HOME, OFFICE):
             answer = await http.post(f"/v1/sessions/{SID}/evaluate", json=request_from(ip))
             assert answer.status_code == 200, answer.text
             await state_of(story.hub).inline.behind.flush()
-    decided: dict[str, Any] = answer.json()
+            decided = answer.json()
     return decided
 
 

@@ -20,7 +20,7 @@ from tests.hub.test_sign_ins import AWAY, FIREFOX, PHONE, SIGN_IN, Gate, gate, r
 
 __all__ = ["gate"]
 
-TOR = "198.51.100.77"
+TOR, NEXT_TO_TOR = "198.51.100.77", "198.51.100.78"
 PROVED = {"phase": "after", "outcome": "success", "amr": ["pwd", "otp"]}
 ENROLLED = PROVED | {"action": "enroll_factor", "ip": TOR}
 
@@ -164,6 +164,27 @@ async def test_row_8_b_an_identity_provider_says_that_a_factor_was_enrolled(gate
     await claim(gate.idp, **ENROLLED)
     level, found = await standing(gate)
     assert (level, found) == ("HIGH", {"entity_critical_action_from_high_threat_ip"})
+
+
+@ONE_ENGINE
+async def test_row_7_a_factor_enrolled_at_an_address_that_nobody_reported_is_no_finding(
+    gate: Gate,
+) -> None:
+    """The twin: the same enrolment, by the same identity provider, from the next address."""
+    await report_address(gate)
+    await allow_enrolment(gate)
+    await claim(gate.idp, **ENROLLED | {"ip": NEXT_TO_TOR})
+    assert await standing(gate) == ("LOW", set())
+    # Nor is a sign-in from the reported one, nor an enrolment there that did not succeed.
+    await claim(gate.idp, **ENROLLED | {"action": "sign_in"})
+    await claim(gate.idp, **ENROLLED | {"outcome": "failure"})
+    assert await standing(gate) == ("LOW", set())
+
+    for _ in range(2):
+        await claim(gate.idp, **ENROLLED)
+    assert await standing(gate) == ("HIGH", {"entity_critical_action_from_high_threat_ip"})
+    found = (await gate.story.get(f"/v1/detections?user=email:{ROSA}"))["items"]
+    assert [each["level"] for each in found] == ["HIGH"]
 
 
 @ONE_ENGINE

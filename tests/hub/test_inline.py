@@ -530,6 +530,21 @@ async def test_row_8_c_a_session_at_high_risk_is_a_finding_about_its_user(gatewa
     assert risk["level"] == "MEDIUM"
 
 
+async def test_row_7_a_session_at_medium_risk_is_no_finding_about_its_user(
+    gateway: Gateway,
+) -> None:
+    """The twin of row 8(c): another network alone, asked about again and again."""
+    await gateway.ask(request_from(HOME))
+    for _ in range(3):
+        decided = await gateway.ask(request_from(OFFICE))
+        assert decided["risk"]["level"] == "MEDIUM"
+        await gateway.settle()
+    await gateway.story.hub.settle()
+    about = f"email:{ROSA}"
+    assert (await gateway.story.get(f"/v1/detections?user={about}"))["items"] == []
+    assert (await gateway.story.get(f"/v1/risk/users/{about}"))["level"] == "LOW"
+
+
 # --- key-bound sessions -------------------------------------------------------------------------
 
 
@@ -631,6 +646,48 @@ async def test_row_17_monitor_changes_nothing_and_says_what_it_would_have_done(
         would_have or "ALLOW" for _, would_have in monitored
     ]
     assert [decision for decision, _ in enforced] == ["ALLOW", "STEP_UP", "TERMINATE", "ALLOW"]
+
+
+async def test_row_17_a_replay_of_monitored_traffic_is_what_enforcing_then_does(
+    gateway: Gateway,
+) -> None:
+    """Rosa travels and loses her cookie, Tim travels: watched, then replayed, then judged."""
+    story = gateway.story
+    minor = request_from("198.51.100.99")
+    tims = [(request_from(HOME), "sid-tim"), (minor, "sid-tim"), (request_from(OFFICE), "sid-tim")]
+    rosas = [(request_from(HOME), SID), (request_from(OFFICE), SID), (STOLEN, SID)]
+
+    async def judged() -> Counter[str]:
+        decisions: Counter[str] = Counter()
+        for body, sid in (*rosas, *tims, *rosas[:1], *tims[:1]):
+            decisions[await gateway.decision(body, sid)] += 1
+        await gateway.settle()
+        return decisions
+
+    preset = {"name": "standard", "mode": "monitor"}
+    await story.post("/admin/v1/policies:preset", preset)
+    await story.hub.node.feed.refresh()
+    assert set(await judged()) == {"ALLOW"}
+    story.hub.clock.advance(1)
+
+    rules = (await story.get("/admin/v1/policies/global-session"))["rules"]
+    proposed = {"type": "global_session", "rules": rules}
+    replayed = await story.post("/admin/v1/policies:replay", {"policy": proposed, "days": 1})
+
+    await story.post("/admin/v1/policies:preset", {**preset, "mode": "enforce"})
+    await story.hub.node.feed.refresh()
+    enforced = await judged()
+    assert (replayed["prompts"], replayed["logouts"], replayed["denials"]) == (
+        enforced["STEP_UP"],
+        enforced["TERMINATE"],
+        enforced["DENY"],
+    )
+    assert (enforced["STEP_UP"], enforced["TERMINATE"]) == (2, 1)
+    # Each context is recorded once, and so told once; all but the two who came back are new.
+    assert replayed["contexts"] == len(rosas) + len(tims)
+    assert replayed["users"] == len({sid for _, sid in (*rosas, *tims)})
+    (day,) = replayed["days"]
+    assert (day["prompts"], day["logouts"], day["users"]) == (2, 1, 2)
 
 
 async def stands_of(gateway: Gateway) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from typing_extensions import override
 
 from hub.app import make_app
 from hub.denied import DeniedUsers
@@ -23,6 +24,7 @@ from hub.inline.place import Placing
 from hub.inline.warmth import Warmth
 from hub.node import Node, open_node
 from risk.inline.service import SETTLE
+from risk.zones.origin import Origin
 from runtime.caller import Caller
 from runtime.changes import ChangeFeed
 from runtime.database import Database
@@ -60,13 +62,15 @@ def cold_decisions() -> float:
     return REGISTRY.get_sample_value(name, {"held": "cold"}) or 0.0
 
 
-def evaluator(node: Node, state: Any, **limits: Any) -> Evaluator:
+def evaluator(
+    node: Node, state: Any, *, placing: Placing | None = None, **limits: Any
+) -> Evaluator:
     """Return another evaluator of the same hub, which holds nothing yet."""
     return Evaluator(
         node,
         denied_users=state.denied_users,
         policies=state.session_policies,
-        placing=Placing(state.zones),
+        placing=placing or Placing(state.zones),
         history=state.history,
         recorder=state.sign_ins.recorder,
         warmth=state.warmth,
@@ -142,6 +146,46 @@ async def test_an_answer_that_cannot_be_written_first_stays_what_it_is_and_is_co
     assert unrecorded() == before + 1
     # The deadline is about deciding: for the write there is a limit of its own.
     assert fallbacks("deadline") + fallbacks("cold") == fell_back
+
+
+class Stuck(Placing):
+    """Zones that never say where a request comes from, once they are stuck."""
+
+    is_stuck = False
+
+    @override
+    async def judge(self, tenant_id: str, chain: Sequence[str]) -> Origin:
+        if self.is_stuck:
+            await asyncio.Event().wait()
+        return await super().judge(tenant_id, chain)
+
+
+async def test_row_18_past_the_deadline_the_fallback_decides_about_a_warm_session_and_is_counted(
+    gateway: Gateway,
+) -> None:
+    hub = gateway.story.hub
+    placing = Stuck(state_of(hub).zones)
+    judge = evaluator(hub.node, state_of(hub), placing=placing, cold_limit_s=LIMIT_S)
+    assert (await asked(hub.node, judge, HOME)).verdict.decision.name == "ALLOW"
+    await judge.behind.flush()
+    await hub.node.changes.refresh()
+    assert (await asked(hub.node, judge, HOME)).verdict.decision.name == "ALLOW"
+    before, cold = fallbacks("deadline"), fallbacks("cold")
+
+    placing.is_stuck = True
+    with capture_logs() as logs:
+        async with asyncio.timeout(LIMIT_S):
+            late = await asked(hub.node, judge, OFFICE)
+
+    assert (late.verdict.decision.name, late.verdict.reasons[-1]) == ("STEP_UP", "out_of_time")
+    assert late.step_up_id == ""
+    assert (fallbacks("deadline"), fallbacks("cold")) == (before + 1, cold)
+    (line,) = [each for each in logs if each["event"] == "decision.fell_back"]
+    assert line["reason"] == "deadline"
+    # Nothing was settled by it: in time, it is an ordinary question.
+    placing.is_stuck = False
+    assert (await asked(hub.node, judge, OFFICE)).step_up_id != ""
+    assert fallbacks("deadline") == before + 1
 
 
 # A reading of SQLite does not wait for anything, so that nothing can interrupt it.

@@ -236,7 +236,7 @@ async def detections(gate: Gate) -> set[str]:
 
 
 @ONE_ENGINE
-async def test_a_new_country_is_a_detection_and_a_new_city_of_the_country_is_none(
+async def test_row_7_a_new_country_is_a_detection_and_a_new_city_of_the_country_is_none(
     gate: Gate,
 ) -> None:
     await gate.know_rosa(6)
@@ -248,7 +248,7 @@ async def test_a_new_country_is_a_detection_and_a_new_city_of_the_country_is_non
 
 
 @ONE_ENGINE
-async def test_impossible_travel_is_a_detection_and_the_exit_of_a_vpn_is_no_travel(
+async def test_row_7_impossible_travel_is_a_detection_and_the_exit_of_a_vpn_is_no_travel(
     gate: Gate,
 ) -> None:
     await gate.know_rosa(6)
@@ -261,7 +261,7 @@ async def test_impossible_travel_is_a_detection_and_the_exit_of_a_vpn_is_no_trav
 
 
 @ONE_ENGINE
-async def test_a_dormant_account_is_a_detection_and_a_holiday_is_none(gate: Gate) -> None:
+async def test_row_7_a_dormant_account_is_a_detection_and_a_holiday_is_none(gate: Gate) -> None:
     await gate.know_rosa(6)
     gate.story.hub.clock.advance(30 * 24 * 3600)
     await gate.succeed()
