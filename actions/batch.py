@@ -5,14 +5,13 @@ A batch may hold decisions about many users; each table is written once for all 
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Self
 
 from actions import store
-from actions.drafts import Situation
-from actions.model import Cause, Containment, Task, containments_max
+from actions.model import GUARD_WINDOW, Cause, Containment, Task, containments_max
 from actions.planning import Decision
 from actions.settlement import note_changed, task_of
 from actions.store import Connection, Key
@@ -20,22 +19,43 @@ from actions.tasks import store as task_store
 
 
 class Guard:
-    """Counts new containments per tenant against the blast-radius limit (contracts §6)."""
+    """Counts users per tenant against the blast-radius limit (contracts §6).
 
-    def __init__(self, counts: Mapping[str, int], user_counts: Mapping[str, int]) -> None:
-        self._counts = Tally(counts)
+    INVARIANT: whoever is contained and whoever has a session logged out are counted together, in
+    either order, each once.
+    """
+
+    def __init__(self, touched: dict[str, set[str]], user_counts: Mapping[str, int]) -> None:
+        """touched: by tenant, the users of late. user_counts: all users of a tenant."""
+        self._touched = touched
         self._user_counts = user_counts
 
-    def admits(self, tenant_id: str) -> bool:
-        """Return whether one more user may be contained now."""
-        return self._counts[tenant_id] < containments_max(self._user_counts.get(tenant_id, 0))
+    @classmethod
+    async def of(
+        cls,
+        connection: Connection,
+        tenant_ids: Collection[str],
+        *,
+        user_counts: Mapping[str, int],
+        now: datetime,
+    ) -> Self:
+        """Return the guard as it stands now. The caller has locked the tenants."""
+        since = now - GUARD_WINDOW
+        touched = {
+            tenant_id: await store.users_touched(connection, tenant_id, since=since)
+            for tenant_id in sorted(tenant_ids)
+        }
+        return cls(touched, user_counts)
 
-    def count(self, decision: Decision, before: Situation | None) -> None:
-        """Count a decision that newly contained somebody."""
-        after = decision.containment
-        was = before.containment.enforced_at if before else None
-        if after is not None and after.enforced_at is not None and was is None:
-            self._counts[after.tenant_id] += 1
+    def admits(self, tenant_id: str, user_id: str) -> bool:
+        """Return whether something may be taken away from this user now."""
+        touched = self._touched.get(tenant_id, frozenset[str]())
+        limit = containments_max(self._user_counts.get(tenant_id, 0))
+        return user_id in touched or len(touched) < limit
+
+    def count(self, tenant_id: str, user_id: str) -> None:
+        """Count a user from whom something is taken away."""
+        self._touched.setdefault(tenant_id, set()).add(user_id)
 
 
 @dataclass(slots=True, kw_only=True)

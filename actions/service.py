@@ -19,7 +19,6 @@ from actions import store
 from actions.batch import Changes, Guard, key_of
 from actions.drafts import Situation
 from actions.model import (
-    GUARD_WINDOW,
     NOTIFICATION_DEADLINE,
     TASK_DEADLINE,
     Attempt,
@@ -83,11 +82,12 @@ async def plan(
             order,
             situations.get(key),
             registry=registries[order.tenant_id],
-            admitted=guard.admits(order.tenant_id) and not order.hold,
+            admitted=guard.admits(*key) and not order.hold,
             containment_id=new_id("ctn"),
             now=now,
         )
-        guard.count(decision, situations.get(key))
+        if _is_newly_enforced(decision, situations.get(key)):
+            guard.count(*key)
         tasks = changes.add(decision, now=now)
         planned.append(_planned(order, decision, situations.get(key), tasks=tasks))
     await changes.write(connection, now=now)
@@ -328,11 +328,13 @@ async def _guard(
         for key, order in orders.items()
         if needs_admission(order, situations.get(key))
     }
-    counts: dict[str, int] = {}
-    if tenants:
-        since = now - GUARD_WINDOW
-        counts = await store.system_count_enforced(connection, tenants, since=since)
-    return Guard(counts, user_counts)
+    return await Guard.of(connection, tenants, user_counts=user_counts, now=now)
+
+
+def _is_newly_enforced(decision: Decision, before: Situation | None) -> bool:
+    was = before.containment.enforced_at if before else None
+    after = decision.containment
+    return after is not None and after.enforced_at is not None and was is None
 
 
 async def _failed_task(

@@ -18,11 +18,11 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
+from actions.batch import Guard
 from actions.drafts import ACTIVE, Registry
 from actions.held import store as held_store
 from actions.held.model import HELD_LIFE, HeldLogout, HeldState
 from actions.model import (
-    GUARD_WINDOW,
     SESSION_PREFIX,
     STAGE_WAIT,
     App,
@@ -35,14 +35,13 @@ from actions.model import (
     TaskKind,
     TaskPayload,
     TaskState,
-    containments_max,
 )
 from actions.notices import notice_containment
 from actions.settlement import read_registries, task_of
-from actions.store import Connection, system_count_enforced
+from actions.store import Connection
 from actions.tasks import store as task_store
 from runtime.errors import Conflict, NotFound
-from runtime.ids import new_id, ulid_from_ms
+from runtime.ids import new_id
 
 log = structlog.get_logger()
 _held_total = Counter(
@@ -130,22 +129,17 @@ async def log_out(
     held: list[SessionOrder] = []
     tenants = {order.tenant_id for order in orders}
     registries = await read_registries(connection, tenants)
-    contained = await system_count_enforced(connection, tenants, since=now - GUARD_WINDOW)
+    guard = await Guard.of(connection, tenants, user_counts=user_counts, now=now)
     for tenant_id in sorted(tenants):
-        room = containments_max(user_counts.get(tenant_id, 0)) - contained.get(tenant_id, 0)
-        since_id = f"tsk_{ulid_from_ms(int((now - GUARD_WINDOW).timestamp() * 1000))}"
-        users = await task_store.users_since(
-            connection, tenant_id, prefix=SESSION_PREFIX, since_id=since_id
-        )
         mine = [each for each in orders if each.tenant_id == tenant_id]
         decided = await held_store.known_orders(
             connection, tenant_id, order_keys={each.order_key for each in mine}
         )
         for order in (each for each in mine if each.order_key not in decided):
-            if order.user_id not in users and len(users) >= room:
+            if not guard.admits(tenant_id, order.user_id):
                 held.append(order)
                 continue
-            users.add(order.user_id)
+            guard.count(tenant_id, order.user_id)
             made += [
                 (order, task)
                 for task in await task_store.add_new_tasks(

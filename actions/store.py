@@ -9,10 +9,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from actions.held import store as held_store
-from actions.model import Cause, Containment, ContainmentState
+from actions.model import SESSION_PREFIX, Cause, Containment, ContainmentState
 from actions.registry import store as registry_store
 from actions.tasks import store as task_store
 from actions.tasks.store import Connection, Key
+from actions.tasks.tables.store import tasks
 from runtime.database import (
     JSONDocument,
     UTCDateTime,
@@ -20,6 +21,7 @@ from runtime.database import (
     metadata,
     tenant_column,
 )
+from runtime.ids import ulid_from_ms
 from runtime.statements import Write, among, inserts, rows_of_keys, upserts
 
 #: importing this module declares every table of the package
@@ -142,17 +144,18 @@ async def containments_by_key(
     return {(one.tenant_id, one.containment_id): one for one in found}
 
 
-async def system_count_enforced(
-    connection: Connection, tenant_ids: Collection[str], *, since: datetime
-) -> dict[str, int]:
-    """Return per tenant how many containments took something away since then. System query."""
-    table = containments
-    query = (
-        sa.select(table.c.tenant_id, sa.func.count())
-        .where(table.c.tenant_id.in_(list(tenant_ids)), table.c.enforced_at > since)
-        .group_by(table.c.tenant_id)
+async def users_touched(connection: Connection, tenant_id: str, *, since: datetime) -> set[str]:
+    """Return from whom something was taken away since then: all that they have, or a session."""
+    contained = sa.select(containments.c.user_id).where(
+        containments.c.tenant_id == tenant_id, containments.c.enforced_at > since
     )
-    return {row[0]: int(row[1]) for row in await connection.execute(query)}
+    since_id = f"tsk_{ulid_from_ms(int(since.timestamp() * 1000))}"
+    logged_out = sa.select(tasks.c.user_id).where(
+        tasks.c.tenant_id == tenant_id,
+        tasks.c.task_id > since_id,
+        tasks.c.containment_id.startswith(SESSION_PREFIX, autoescape=True),
+    )
+    return set((await connection.execute(contained.union(logged_out))).scalars())
 
 
 async def causes_of(connection: Connection, keys: Collection[Key]) -> dict[Key, list[Cause]]:

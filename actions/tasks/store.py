@@ -117,22 +117,6 @@ async def add_new_tasks(connection: Connection, new: Sequence[Task]) -> list[Tas
     return [task for task in new if task.task_id in added]
 
 
-async def users_since(
-    connection: Connection, tenant_id: str, *, prefix: str, since_id: str
-) -> set[str]:
-    """Return the users of newer tasks whose containment ids begin so."""
-    rows = await connection.execute(
-        sa.select(tasks.c.user_id)
-        .where(
-            tasks.c.tenant_id == tenant_id,
-            tasks.c.task_id > since_id,
-            tasks.c.containment_id.startswith(prefix, autoescape=True),
-        )
-        .distinct()
-    )
-    return set(rows.scalars())
-
-
 async def cancel_tasks(connection: Connection, keys: Sequence[Key], *, now: datetime) -> None:
     """Cancel tasks that are still queued."""
     await _CANCEL.run(

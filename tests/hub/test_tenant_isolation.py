@@ -55,7 +55,6 @@ SYSTEM_FUNCTIONS = {
     "actions.held.store.system_purge_held",
     "risk.inline.store.system_purge_apps",
     "risk.app_use.store.system_purge_uses",
-    "actions.store.system_count_enforced",
     "actions.tasks.store.system_due_tasks",
     "actions.tasks.store.system_local_due",
     "actions.registry.store.system_apps_of",
