@@ -27,6 +27,7 @@ from hub.pipeline import lock_tenants
 from hub.session_logouts import log_out_sessions
 from receivers.store import add_to_inbox
 from receivers.upstreams.model import Settlement as UpstreamSettlement
+from receivers.upstreams.model import Upstream
 from receivers.upstreams.store import get_upstream
 from risk.hijacks import withdraw_settled
 from risk.inline.model import Settled, Stand
@@ -199,17 +200,17 @@ async def _settle_upstreams(
     A silence that goes on is found again and again; it is told when it begins, and anew only
     after something was heard in between.
     """
-    news = [item for item in items if item.change.is_silent is True]
-    before = {
-        (item.tenant_id, item.upstream_id): await get_upstream(
-            connection, item.tenant_id, item.upstream_id, lock=True
-        )
-        for item in sorted(news, key=lambda item: (item.tenant_id, item.upstream_id))
-    }
+    before: dict[tuple[str, str], Upstream | None] = {}
+    if any(item.change.is_silent is True for item in items):
+        # All of them, in the order of everybody else, not the silent ones first.
+        for key in sorted({(item.tenant_id, item.upstream_id) for item in items}):
+            before[key] = await get_upstream(connection, *key, lock=True)
     settled = await upstream_operations.SETTLE.handle(connection, items)
     for item, counts in zip(items, settled, strict=True):
         upstream = before.get((item.tenant_id, item.upstream_id))
-        if not counts or upstream is None or upstream.is_silent:
+        if not counts or item.change.is_silent is not True or upstream is None:
+            continue
+        if upstream.is_silent:
             continue
         facts = {
             "upstream_id": upstream.upstream_id,

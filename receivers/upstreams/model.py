@@ -251,7 +251,8 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one piece of work; item of the operation SETTLE.
 
-    order_id: counts only while this is still the upstream's order.
+    order_id: counts only while this is still the upstream's order. awaited_since: counts only while
+    the verification that was asked for then has not come.
     """
 
     fence: Fence
@@ -259,6 +260,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     upstream_id: str
     change: Change
     order_id: str | None = None
+    awaited_since: datetime | None = None
 
 
 class StateCheck(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,12 +26,16 @@ _updates_total = Counter(
     "Changes of status that upstreams announced.",
     ["status"],
 )
+_silences_total = Counter(
+    "hub_receivers_upstream_silences_total", "Verifications that were asked for and did not come."
+)
 
 
 async def _begin(connection: Connection, items: Sequence[Begin]) -> list[bool]:
     valid = await fences_valid(connection, {item.fence for item in items})
-    answers = []
-    for item in items:
+    answers: dict[int, bool] = {}
+    for place in _in_order(items):
+        item = items[place]
         holds = item.fence in valid
         if holds and item.order_id is not None:
             sent = Change(order_state="sent")
@@ -42,22 +46,40 @@ async def _begin(connection: Connection, items: Sequence[Begin]) -> list[bool]:
             await store.add_state(
                 connection, item.tenant_id, item.upstream_id, state=item.state, at=item.at
             )
-        answers.append(holds)
-    return answers
+        answers[place] = holds
+    return [answers[place] for place in range(len(items))]
 
 
 async def _settle(connection: Connection, items: Sequence[Settlement]) -> list[bool]:
     valid = await fences_valid(connection, {item.fence for item in items})
     done: dict[int, bool] = {}
-    # Rows are locked in one order everywhere, so that two batches cannot wait for each other.
-    for place in sorted(
-        range(len(items)), key=lambda i: (items[i].tenant_id, items[i].upstream_id)
-    ):
+    for place in _in_order(items):
         item = items[place]
         done[place] = item.fence in valid and await store.change_upstream(
-            connection, item.tenant_id, item.upstream_id, item.change, order_id=item.order_id
+            connection,
+            item.tenant_id,
+            item.upstream_id,
+            item.change,
+            order_id=item.order_id,
+            awaited_since=item.awaited_since,
         )
+        if done[place] and item.change.is_silent is True:
+            _silences_total.inc()
+            log.error(
+                "upstream.silent",
+                tenant_id=item.tenant_id,
+                upstream_id=item.upstream_id,
+                awaited_since=str(item.awaited_since),
+            )
     return [done[place] for place in range(len(items))]
+
+
+def _in_order(items: Sequence[Begin | Settlement]) -> list[int]:
+    """Return the places of items in the order in which everybody locks upstreams.
+
+    So that two batches cannot wait for each other.
+    """
+    return sorted(range(len(items)), key=lambda i: (items[i].tenant_id, items[i].upstream_id))
 
 
 async def _check_states(connection: Connection, items: Sequence[StateCheck]) -> list[bool]:

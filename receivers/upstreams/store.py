@@ -191,13 +191,14 @@ async def update_settings(connection: Connection, upstream: Upstream) -> None:
 
 async def delete_upstream(connection: Connection, tenant_id: str, upstream_id: str) -> bool:
     """Delete an upstream with what it waits for; return whether there was one."""
+    # The upstream first: whoever asks for a verification takes its row before the states.
+    result = await connection.execute(upstreams.delete().where(*_one(tenant_id, upstream_id)))
     await connection.execute(
         upstream_states.delete().where(
             upstream_states.c.tenant_id == tenant_id,
             upstream_states.c.upstream_id == upstream_id,
         )
     )
-    result = await connection.execute(upstreams.delete().where(*_one(tenant_id, upstream_id)))
     return bool(result.rowcount)
 
 
@@ -274,11 +275,17 @@ async def change_upstream(
     change: Change,
     *,
     order_id: str | None = None,
+    awaited_since: datetime | None = None,
 ) -> bool:
-    """Write a change; return False when the upstream is gone or has another order by now."""
+    """Write a change; return False when the upstream is gone, or no longer as it was.
+
+    order_id: its order must still be this one. awaited_since: it must still be silent since then.
+    """
     where = _one(tenant_id, upstream_id)
     if order_id is not None:
         where = (*where, upstreams.c.order_id == order_id)
+    if awaited_since is not None:
+        where = (*where, upstreams.c.awaiting_since == awaited_since)
     values = change.columns()
     if not values:
         return True

@@ -15,7 +15,6 @@ from enum import StrEnum
 from typing import Final
 
 import structlog
-from prometheus_client import Counter
 
 from receivers.model import ProviderProfile, ProviderStatus
 from receivers.service import Profiles
@@ -60,9 +59,6 @@ NO_PROVIDER_PAUSE: Final = timedelta(seconds=30)
 DETAIL_CHARS_MAX: Final = 1_000
 
 log = structlog.get_logger()
-_silences_total = Counter(
-    "hub_receivers_upstream_silences_total", "Verifications that were asked for and did not come."
-)
 
 
 class Job(StrEnum):
@@ -180,6 +176,7 @@ class UpstreamSource(Forgetful):
             upstream_id=upstream.upstream_id,
             change=change,
             order_id=None if order is None else order.order_id,
+            awaited_since=upstream.awaiting_since if work.job is Job.SILENCE else None,
         )
 
     async def _poll(self, upstream: Upstream, provider: ProviderProfile, fence: Fence) -> Change:
@@ -298,15 +295,8 @@ class UpstreamSource(Forgetful):
         )
 
     def _silent(self, upstream: Upstream) -> Change:
-        """Sound the alarm: what was asked for has not come."""
+        """Return that what was asked for has not come; told only if that is so when it settles."""
         now = self._clock.now()
-        _silences_total.inc()
-        log.error(
-            "upstream.silent",
-            tenant_id=upstream.tenant_id,
-            upstream_id=upstream.upstream_id,
-            awaited_since=str(upstream.awaiting_since),
-        )
         return Change(
             is_silent=True,
             awaiting_since=None,
