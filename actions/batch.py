@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Self
 
 from actions import store
+from actions.drafts import Situation
 from actions.model import GUARD_WINDOW, Cause, Containment, Task, containments_max
 from actions.planning import Decision
 from actions.settlement import note_changed, task_of
@@ -52,6 +53,13 @@ class Guard:
         touched = self._touched.get(tenant_id, frozenset[str]())
         limit = containments_max(self._user_counts.get(tenant_id, 0))
         return user_id in touched or len(touched) < limit
+
+    def note(self, key: Key, decision: Decision, before: Situation | None) -> None:
+        """Count a user, by (tenant_id, user_id), whom a decision newly contained."""
+        was = before.containment.enforced_at if before else None
+        after = decision.containment
+        if after is not None and after.enforced_at is not None and was is None:
+            self.count(*key)
 
     def count(self, tenant_id: str, user_id: str) -> None:
         """Count a user from whom something is taken away."""

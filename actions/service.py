@@ -86,8 +86,7 @@ async def plan(
             containment_id=new_id("ctn"),
             now=now,
         )
-        if _is_newly_enforced(decision, situations.get(key)):
-            guard.count(*key)
+        guard.note(key, decision, situations.get(key))
         tasks = changes.add(decision, now=now)
         planned.append(_planned(order, decision, situations.get(key), tasks=tasks))
     await changes.write(connection, now=now)
@@ -329,12 +328,6 @@ async def _guard(
         if needs_admission(order, situations.get(key))
     }
     return await Guard.of(connection, tenants, user_counts=user_counts, now=now)
-
-
-def _is_newly_enforced(decision: Decision, before: Situation | None) -> bool:
-    was = before.containment.enforced_at if before else None
-    after = decision.containment
-    return after is not None and after.enforced_at is not None and was is None
 
 
 async def _failed_task(
