@@ -37,7 +37,7 @@ from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
 from hub.denied import DeniedUsers
 from hub.doors import authzen, forward_auth, native
-from hub.doors.apps import Apps, app_cache, is_idp
+from hub.doors.apps import Apps, app_cache, vouches
 from hub.doors.front import EvaluateFront, Parts
 from hub.doors.heard import Heard
 from hub.errors import ErrorBoundary, render_exception
@@ -300,7 +300,7 @@ def _place_dependencies(app: Starlette, node: Node, outbound: Outbound) -> None:
         add_audit=store.add_audit,
         responded=partial(node.notifier.wake_all, pipeline.TOPICS),
         app_issuer=partial(_app_issuer, app.state.apps),
-        vouches=partial(_vouches, app.state.apps),
+        vouches=partial(vouches, app.state.apps),
         record_of=node.networks.lookup,
         has_app=partial(_has_app, node),
         ip_claims=IPClaims(node.database, node.changes),
@@ -335,11 +335,6 @@ async def _app_issuer(apps: Apps, tenant_id: str, app_id: str) -> str | None:
     if app is None:
         app = (await apps.get(tenant_id, fresh=True)).get(app_id)
     return app.issuer if app else None
-
-
-async def _vouches(apps: Apps, caller: Caller) -> bool:
-    """Return whether a caller's word about a sign-in counts for the user: no app, or an IdP."""
-    return caller.app_id is None or await is_idp(apps, caller)
 
 
 async def _has_app(node: Node, tenant_id: str, app_id: str) -> bool:

@@ -34,9 +34,21 @@ async def check_may_ask(apps: Apps, caller: Caller, app_id: str) -> None:
     """
     if caller.app_id in (None, app_id):
         return
-    own = (await apps.get(caller.tenant_id)).get(caller.app_id)
+    own = await _own_app(apps, caller)
     if own is None or own.kind is AppKind.RP:
         raise Forbidden("This client may ask about its own app only.")
+
+
+async def app_asked_for(apps: Apps, caller: Caller, named: str | None) -> str | None:
+    """Return the app a caller asks about: the one it names, else its own where that is all it may.
+
+    None: none in particular. Raises Forbidden as `check_may_ask`, and database errors.
+    """
+    if named is not None:
+        await check_may_ask(apps, caller, named)
+        return named
+    own = await _own_app(apps, caller)
+    return own.app_id if own is not None and own.kind is AppKind.RP else None
 
 
 async def is_unknown_app(apps: Apps, tenant_id: str, app_id: str | None) -> bool:
@@ -46,10 +58,19 @@ async def is_unknown_app(apps: Apps, tenant_id: str, app_id: str | None) -> bool
 
 async def is_idp(apps: Apps, caller: Caller) -> bool:
     """Return whether the caller is an identity provider: who owns the accounts it speaks of."""
-    if caller.app_id is None:
-        return False
-    own = (await apps.get(caller.tenant_id)).get(caller.app_id)
+    own = await _own_app(apps, caller)
     return own is not None and own.kind is AppKind.IDP
+
+
+async def vouches(apps: Apps, caller: Caller) -> bool:
+    """Return whether a caller's word about a sign-in counts for the user: no app, or an IdP."""
+    return caller.app_id is None or await is_idp(apps, caller)
+
+
+async def _own_app(apps: Apps, caller: Caller) -> App | None:
+    if caller.app_id is None:
+        return None
+    return (await apps.get(caller.tenant_id)).get(caller.app_id)
 
 
 async def _load(node: Node, tenant_id: str) -> Mapping[str, App]:

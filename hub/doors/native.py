@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hub.decisions import EVALUATE_SCOPE, count_unknown, verdict_body, verdict_response
-from hub.doors.apps import APP_UNKNOWN, is_unknown_app
+from hub.doors.apps import APP_UNKNOWN, app_asked_for, is_unknown_app
 from hub.doors.heard import Heard
 from hub.inline.case import asked_of
 from hub.inline.evaluate import evaluate, held_answer
@@ -41,7 +41,7 @@ async def evaluate_session(request: Request) -> Response:
 
     Body: `{iss?, ip? or ip_chain?, ua?, ja4?, accept_lang?, device? {id?, token_hash?, signals?},
     app_id?, method?, path_class?, dbsc? {proof?}, ts?}`. The issuer is that of the caller's app; a
-    caller without an app names it in `iss`.
+    caller without an app names it in `iss`. A client of an app of kind `rp` asks about that app.
     """
     caller = may_ask(request.state.caller)
     sid: str = request.path_params["sid"]
@@ -84,7 +84,7 @@ async def _read(state: State, caller: Caller, sid: str, raw: bytes) -> SessionQu
     iss = await session_issuer(caller, state.risk, body.get("iss"))
     check_key(iss, sid)
     device, dbsc = _object(body, "device"), _object(body, "dbsc")
-    app_id = _text(body, "app_id") or None
+    app_id = await app_asked_for(state.apps, caller, _text(body, "app_id") or None)
     return SessionQuestion(
         tenant_id=caller.tenant_id,
         at=parse_moment(body.get("ts"), "/ts") or state.node.clock.now(),

@@ -5,7 +5,8 @@
     who says what     ─▶ IPClaims ─────────────────────────────────────────────────┴▶ Scorer
     policies          ─▶ strongest ─▶ kept (HIGH and what is no ALLOW before the answer) ─▶ answer
 
-`after` with success feeds the baseline, if it had what policy asked for; with failure it counts.
+`after` with success feeds the baseline, if it had what policy asked for and whoever says so vouches
+for users (an identity provider, or a client without an app); with failure it counts.
 A name nobody knows is evaluated, and nobody is made of it.
 """
 
@@ -152,12 +153,8 @@ class SignIns:
         if outcome is not None:
             await self._telling.guessed(asked, judged, now)
         if outcome is Outcome.SUCCESS and verdict.decision is Decision.ALLOW:
-            await self.failures.succeeded(asked.tenant_id, asked.reference, ip, now)
             await self._telling.succeeded(asked, judged, now)
-            if is_good(judged.verdict, judged.score.level, asked.question.amr):
-                for user_id in asked.user_ids:
-                    seen = _occurrence(asked, judged.origin, now)
-                    self.recorder.note(asked.tenant_id, user_id, seen)
+            await self._learn(asked, judged, now)
         record = SignInRecord(
             tenant_id=asked.tenant_id,
             sign_in_id=judged.trace_id,
@@ -179,6 +176,21 @@ class SignIns:
             self.log.note(record)
         found = self._alerts.found(judged.verdict, _about(asked, judged, now))
         await self._alerts.tell(found, self._node.writer)
+
+    async def _learn(self, asked: Asked, judged: Judged, now: datetime) -> None:
+        """Let a success make later sign-ins quieter.
+
+        INVARIANT: nobody's who checks no credentials: with one made-up success a stranger's place
+        would be the user's.
+        """
+        if not asked.vouched:
+            return
+        ip = judged.origin.client_ip
+        await self.failures.succeeded(asked.tenant_id, asked.reference, ip, now)
+        if is_good(judged.verdict, judged.score.level, asked.question.amr):
+            for user_id in asked.user_ids:
+                seen = _occurrence(asked, judged.origin, now)
+                self.recorder.note(asked.tenant_id, user_id, seen)
 
     async def _facts(self, asked: Asked, now: datetime) -> _Facts:
         question = asked.question

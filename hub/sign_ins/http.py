@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hub.decisions import count_decision, denials, evaluator, judge_user, render_verdict
-from hub.doors.apps import is_idp
+from hub.doors.apps import Apps, app_asked_for, is_idp, vouches
 from hub.node import Node
 from hub.sign_ins.evaluator import SignIns, known_users
 from hub.sign_ins.model import Asked, Judged
@@ -37,12 +38,15 @@ async def evaluate_sign_in(request: Request) -> Response:
     """Decide about a sign-in or the enrolment of a factor; unknown members are ignored.
 
     `{user, ip? | ip_chain?, user_agent?, ja4?, device?, app?, action?, phase?, outcome?, amr?,
-    acr?, iss?, sid?}`. Without any word of where or with what, only who it is decides.
+    acr?, iss?, sid?}`. Without any word of where or with what, only who it is decides. A client
+    of an app of kind `rp` asks about that app.
     """
     caller = evaluator(request)
     body = await json_object(request)
     references = _references(body.get("user"))
     question = parse_question(body)
+    apps: Apps = request.app.state.apps
+    question = replace(question, app=await app_asked_for(apps, caller, question.app))
     deps: RiskDeps = request.app.state.risk
     iss = await session_issuer(caller, deps, body.get("iss")) if question.sid else None
     node: Node = request.app.state.node
@@ -62,7 +66,8 @@ async def evaluate_sign_in(request: Request) -> Response:
         reference=_name_of(references, user_ids),
         user_ids=user_ids,
         iss=iss,
-        of_idp=await is_idp(request.app.state.apps, caller),
+        of_idp=await is_idp(apps, caller),
+        vouched=await vouches(apps, caller),
     )
     sign_ins: SignIns = request.app.state.sign_ins
     if not question.says_where:
@@ -80,7 +85,7 @@ async def _count_blindly(sign_ins: SignIns, asked: Asked, node: Node) -> None:
     now = node.clock.now()
     if asked.question.outcome is Outcome.FAILURE:
         sign_ins.failures.failed(asked.tenant_id, asked.reference, "", now)
-    elif asked.question.outcome is Outcome.SUCCESS:
+    elif asked.question.outcome is Outcome.SUCCESS and asked.vouched:
         await sign_ins.failures.succeeded(asked.tenant_id, asked.reference, "", now)
 
 

@@ -17,7 +17,8 @@ class Asked:
     """A question, and who asks. reference: a stable name of the user, also of one nobody knows.
 
     user_ids: whom the hub knows by the names given; iss: of the session, with a sid. of_idp:
-    whether it is an identity provider that asks.
+    whether it is an identity provider that asks. vouched: whether what it says of a success is
+    learned from.
     """
 
     tenant_id: str
@@ -27,6 +28,7 @@ class Asked:
     user_ids: frozenset[str]
     iss: str | None = None
     of_idp: bool = False
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
