@@ -327,6 +327,7 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         reasons=verdict.reasons,
         step_up_id=new_id("sup") if state is StandState.ASKED else "",
         acr=verdict.acr or "",
+        amr_any_of=verdict.amr_any_of,
         max_age=verdict.max_age or 0,
         trace_id=trace_id or "",
         app_id=situation.facts.app_id or "",

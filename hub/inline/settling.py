@@ -36,7 +36,7 @@ from hub.operations import LOG_OUT_SESSION, SETTLE, TELL_FINDING
 from risk.baselines.memory import Recorder
 from risk.inline.forks import spot_of
 from risk.inline.live import Live
-from risk.inline.model import STATE_OF, STEP_UP_LIFE, Settled, Stand, StandState, outdoes
+from risk.inline.model import STATE_OF, STEP_UP_LIFE, Settled, Stand, StandState, is_joined, outdoes
 from risk.inline.orders import SessionFinding, SessionLogout
 from risk.verdict import Decision
 from runtime.errors import Unavailable
@@ -162,11 +162,7 @@ class Settling:
         wanted = stand_of(case, STATE_OF[verdict.decision], answer.trace_id)
         wanted = msgspec.structs.replace(wanted, finding=found)
         known = case.situation.stand
-        is_same = known is not None and known.state == wanted.state
-        if known is not None and (
-            (known.is_final and not outdoes(known, wanted))
-            or (is_same and not known.is_given_up(case.situation.now))
-        ):
+        if known is not None and _repeats(known, wanted):
             settled, is_new = known, False
             await self._repeat(case, wanted, note)
         else:
@@ -190,7 +186,7 @@ class Settling:
         if settled.state == StandState.ASKED:
             until = settled.at + STEP_UP_LIFE
             answer = replace(
-                answer,
+                _asking(answer, settled, wanted),
                 step_up_id=settled.step_up_id,
                 is_first_asked=is_new,
                 trace_id=settled.trace_id or answer.trace_id,
@@ -226,6 +222,27 @@ class Settling:
         if case.until is not None:
             until = min(case.until, until or case.until)
         live.keep(case.asked, Held(answer, shared(self._stamp(live)), spot, case.key, until))
+
+
+def _repeats(known: Stand, wanted: Stand) -> bool:
+    """Return whether it is settled already, as far as this process knows."""
+    if known.is_final:
+        return not outdoes(known, wanted)
+    is_same = known.state == wanted.state
+    return is_same and (known.state != StandState.ASKED or is_joined(known, wanted))
+
+
+def _asking(answer: Answer, settled: Stand, wanted: Stand) -> Answer:
+    """Return an answer that asks for what the step-up has to reach that it joins."""
+
+    def asked(stand: Stand) -> tuple[str, tuple[str, ...], int]:
+        return stand.acr, stand.amr_any_of, stand.max_age
+
+    if asked(settled) == asked(wanted):
+        return answer
+    acr, amr_any_of, max_age = asked(settled)
+    verdict = replace(answer.verdict, acr=acr or None, amr_any_of=amr_any_of, max_age=max_age)
+    return replace(answer, verdict=verdict, acr=verdict.acr, max_age=max_age)
 
 
 def _log_out(case: Case, wanted: SessionLogout | None, note: Callable[[Note], None]) -> None:

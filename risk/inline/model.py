@@ -14,7 +14,7 @@ import msgspec
 from risk.contexts.model import Change, Context, level_min, nearest, ordered
 from risk.inline.forks import spot_of
 from risk.inline.orders import SessionFinding, SessionLogout
-from risk.inline.proofs import is_recent, is_strong
+from risk.inline.shown import asks_more, has_shown, together, without_shown
 from risk.model import Level
 from risk.policies.ages import Judge, asks_for_newer
 from risk.policies.facts import RequestFacts
@@ -23,8 +23,6 @@ from risk.scoring.rules import news
 from risk.verdict import Decision, Scope, Verdict, strongest
 
 REASONS_MAX: Final = 20
-#: a passed step-up, said in the reasons of the ALLOW that follows
-STEPPED_UP: Final = "stepped_up"
 #: an end that a rule wants for the user, and that only the session's risk speaks for
 KEPT_TO_SESSION: Final = "kept_to_session"
 #: a step-up that is not finished by then is given up: the next request of the context asks anew
@@ -73,7 +71,8 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was settled about one context of one session, as it is stored and travels to the writer.
 
     level: of the risk it was settled at. context: as rendered by `render_context`. step_up_id: of
-    the one step-up it was asked for, "" without; acr, max_age (seconds): what that has to reach.
+    the one step-up it was asked for, "" without; acr, amr_any_of, max_age (seconds): what that has
+    to reach. shown_acr, shown_amr: what was reached here, at this level or a higher one.
     was_accepted: before more was asked of it, or it was kept out: other contexts are compared with
     it all the same. proven_at: of a proof that came before what it is now; None: there was none.
     auth_time: of the proof that a PASSED brings. outdated: when a PASSED was settled that this
@@ -93,7 +92,10 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reasons: tuple[str, ...] = ()
     step_up_id: str = ""
     acr: str = ""
+    amr_any_of: tuple[str, ...] = ()
     max_age: int = 0
+    shown_acr: tuple[str, ...] = ()
+    shown_amr: tuple[str, ...] = ()
     was_accepted: bool = False
     proven_at: datetime | None = None
     trace_id: str = ""
@@ -173,14 +175,18 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
 def _changes_nothing(known: Stand, wanted: Stand) -> bool:
     if wanted.state == StandState.ASKED and known.state == StandState.ASKED:
-        return not known.is_given_up(wanted.at)
+        return is_joined(known, wanted)
     if wanted.state == StandState.ASKED and known.state == StandState.PASSED:
         is_newer = wanted.outdated is None or known.at > wanted.outdated
-        return is_newer and Level[wanted.level] <= Level[known.level]
-    if wanted.state == StandState.PASSED and known.state == StandState.ASKED:
-        return not (is_strong(known, wanted.acr) and is_recent(known, wanted))
+        is_level = Level[wanted.level] <= Level[known.level]
+        return is_newer and is_level and has_shown(known, wanted)
     is_denied_again = wanted.state == StandState.DENIED and known.state == StandState.DENIED
     return is_denied_again or wanted.state in {StandState.ACCEPTED, StandState.ANCHOR}
+
+
+def is_joined(known: Stand, wanted: Stand) -> bool:
+    """Return whether a step-up that was asked for is the one that is wanted. Raises nothing."""
+    return not known.is_given_up(wanted.at) and not asks_more(wanted, known)
 
 
 def outdoes(known: Stand, wanted: Stand) -> bool:
@@ -192,9 +198,9 @@ def outdoes(known: Stand, wanted: Stand) -> bool:
 def settle(known: Stand | None, wanted: Stand) -> Settled:
     """Return what a stand becomes. Raises nothing; the order of equal requests does not matter.
 
-    One step-up per (session, context): a second request joins the first, until that is given up.
-    What was passed is asked again only at a higher level, or when it is too long ago. A proof that
-    is weaker or older than what was asked for changes nothing. An end is the end.
+    One step-up per (session, context): a second request joins the first, until that is given up,
+    or more is asked for. What was passed is asked again only at a higher level, for more, or when
+    it is too long ago. An end is the end.
     """
     if known is None:
         return Settled(stand=wanted, is_new=True)
@@ -207,7 +213,22 @@ def settle(known: Stand | None, wanted: Stand) -> Settled:
         was_accepted=known.is_known,
         proven_at=known.last_proof_at,
     )
+    if _goes_on(known, wanted):
+        kept = msgspec.structs.replace(
+            kept,
+            shown_acr=together(known.shown_acr, wanted.shown_acr),
+            shown_amr=together(known.shown_amr, wanted.shown_amr),
+        )
     return Settled(stand=kept, is_new=True)
+
+
+def _goes_on(known: Stand, wanted: Stand) -> bool:
+    """Return whether what was shown here before still counts: not for what is worse than that."""
+    asking = {StandState.ASKED, StandState.PASSED}
+    is_worse = Level[wanted.level] > Level[known.level]
+    return {known.state, wanted.state} <= asking and (
+        wanted.state == StandState.PASSED or not is_worse
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,11 +388,7 @@ def _with_stand(verdict: Verdict, stand: Stand | None, facts: RequestFacts) -> V
         )
         return strongest([verdict, ended])
     is_passed = stand.state == StandState.PASSED and worst_level(facts) <= Level[stand.level]
-    if is_passed and verdict.decision is Decision.STEP_UP:
-        return replace(verdict, decision=Decision.ALLOW, reasons=(STEPPED_UP,), violations=())
-    if is_passed and verdict.would_have is Decision.STEP_UP:
-        return replace(verdict, would_have=None)
-    return verdict
+    return without_shown(verdict, stand, facts) if is_passed else verdict
 
 
 def _with_other_apps(

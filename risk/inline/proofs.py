@@ -33,9 +33,6 @@ class Wanted(Protocol):
     def at(self) -> datetime: ...  # noqa: D102
 
     @property
-    def acr(self) -> str: ...  # noqa: D102
-
-    @property
     def max_age(self) -> int: ...  # noqa: D102
 
 
@@ -47,14 +44,6 @@ class Shown(Protocol):
 
     @property
     def auth_time(self) -> datetime | None: ...  # noqa: D102
-
-
-def is_strong(wanted: Wanted, acr: str | None) -> bool:
-    """Return whether an `acr` is one of those asked for: identity providers may return weaker ones.
-
-    Raises nothing. Source: RFC 9470 §5, §6.
-    """
-    return not wanted.acr or (bool(acr) and acr in wanted.acr.split())
 
 
 def is_recent(wanted: Wanted, shown: Shown) -> bool:

@@ -177,7 +177,8 @@ def _registered(
         scope="session",
         at=item.now,
         since=item.now,
-        acr=item.acr or "",
+        shown_acr=(item.acr,) if item.acr else (),
+        shown_amr=item.amr,
         auth_time=item.auth_time,
         context=stored,
     )

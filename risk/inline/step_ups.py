@@ -10,8 +10,9 @@ import msgspec
 
 from risk.contexts.model import Change, Context, nearest
 from risk.contexts.stored import restore_context
-from risk.inline.model import Stand, StandState, settle
-from risk.inline.proofs import is_recent, is_strong
+from risk.inline.model import Stand, StandState
+from risk.inline.proofs import Shown, is_recent
+from risk.inline.shown import is_class, is_method, together
 from risk.model import Level
 from risk.sessions.model import AMR_MAX, TEXT_CHARS_MAX, check_key, parse_moment
 from runtime.errors import Conflict, Invalid, NotFound, Refused
@@ -24,6 +25,7 @@ STEP_UP_REFUSALS: Final[Mapping[str, Refused]] = {
     "over": Conflict("This context is over: it was refused or ended before."),
     "stale": Conflict("auth_time is older than the step-up allows: nothing was proven since."),
     "acr": Conflict("The step-up asked for another acr than was reached."),
+    "amr": Conflict("The step-up asked for another amr than was used."),
 }
 
 #: a report about the device that came since the question makes no other context of it
@@ -86,12 +88,29 @@ def answered(stand: Stand, word: StepUp) -> Stand | str:
         return _become(stand, StandState.REFUSED, word, "TERMINATE", ("step_up_refused",))
     if stand.state == StandState.PASSED:
         return stand
+    acr = (word.acr,) if word.acr else ()
     # Without a time it is the word itself that says when: it is about this very step-up.
-    if word.auth_time is not None and not is_recent(stand, word):
+    short = _short_of(stand, word if word.auth_time is not None else None, acr, word.amr)
+    if short:
+        return short
+    passed = _become(stand, StandState.PASSED, word, "ALLOW", ())
+    return msgspec.structs.replace(
+        passed,
+        shown_acr=together(stand.shown_acr, acr),
+        shown_amr=together(stand.shown_amr, word.amr),
+    )
+
+
+def _short_of(stand: Stand, shown: Shown | None, acr: tuple[str, ...], amr: tuple[str, ...]) -> str:
+    """Return in what a proof falls short of a step-up (a key of STEP_UP_REFUSALS), or "".
+
+    shown: when it was; None: just now.
+    """
+    if shown is not None and not is_recent(stand, shown):
         return "stale"
-    if not is_strong(stand, word.acr):
+    if not is_class(stand, *acr):
         return "acr"
-    return _become(stand, StandState.PASSED, word, "ALLOW", ())
+    return "" if is_method(stand, amr) else "amr"
 
 
 def answering(told: Stand, asked: Sequence[Stand], *, is_whole: bool) -> Stand | None:
@@ -105,21 +124,27 @@ def answering(told: Stand, asked: Sequence[Stand], *, is_whole: bool) -> Stand |
     """
     here = restore_context(told.context, told.at)
     by_age = sorted(asked, key=lambda each: each.at, reverse=True)
-    changes = {each.context_key: _changes(each, here) for each in by_age}
-    same = [each for each in by_age if each.context_key == told.context_key]
-    same = same or [each for each in by_age if changes[each.context_key] <= _SAME]
+    asked_in = {each.context_key: restore_context(each.context, each.since) for each in by_age}
+    same = [each for each in by_age if each.context_key == told.context_key] or [
+        each for each in by_age if _changes(asked_in[each.context_key], here) <= _SAME
+    ]
+    short = {
+        each.context_key: _short_of(each, told, told.shown_acr, told.shown_amr) for each in by_age
+    }
     for known in same:
-        answer = _told_of(known, told)
-        if settle(known, answer).is_new:
-            return answer
-    near = [*same, *(each for each in by_age if changes[each.context_key] <= _NEAR)]
-    is_short = any(not settle(each, _told_of(each, told)).is_new for each in near)
+        if not short[known.context_key]:
+            return _told_of(known, told)
+    # Less may be told of it than is asked with: then all that is like it would be let pass.
+    is_short = any(short[each.context_key] for each in same) or any(
+        short[each.context_key] and _changes(here, asked_in[each.context_key]) <= _NEAR
+        for each in by_age
+    )
     return None if is_short or not is_whole else told
 
 
-def _changes(stand: Stand, here: Context) -> set[Change]:
+def _changes(before: Context, after: Context) -> set[Change]:
     """Return how contexts differ as far as both who tell of them see it."""
-    return set(nearest([restore_context(stand.context, stand.since)], here)[1])
+    return set(nearest([before], after)[1])
 
 
 def _told_of(known: Stand, told: Stand) -> Stand:
@@ -130,7 +155,8 @@ def _told_of(known: Stand, told: Stand) -> Stand:
         decision=told.decision,
         reasons=(),
         at=told.at,
-        acr=told.acr,
+        shown_acr=told.shown_acr,
+        shown_amr=told.shown_amr,
         auth_time=told.auth_time,
     )
 

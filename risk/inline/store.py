@@ -53,6 +53,10 @@ stands: Final = sa.Table(
     sa.Column("max_age", sa.Integer, nullable=False, server_default="0"),
     sa.Column("was_accepted", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("proven_at", UTCDateTime),
+    # Empty ones are null, as what the release before writes.
+    sa.Column("amr_any_of", JSONDocument),
+    sa.Column("shown_acr", JSONDocument),
+    sa.Column("shown_amr", JSONDocument),
     # Purged for all tenants at once, by time.
     sa.Index("ix_session_stands_at", "at"),
 )
@@ -123,6 +127,7 @@ _PROVEN: Final = Query(
 )
 
 _COLUMNS: Final = tuple(column.name for column in stands.columns)
+_LISTS: Final = ("amr_any_of", "shown_acr", "shown_amr")
 _KEY: Final = ("tenant_id", "session_id", "context_key")
 #: Looked for is each of these sessions with each of these contexts: more at once are more work.
 PAIRS_AT_ONCE: Final = 16
@@ -375,6 +380,8 @@ async def system_purge_trails(connection: AsyncConnection, *, before: datetime) 
 def _stand(row: Sequence[Any]) -> Stand:
     values = dict(zip(_COLUMNS, row, strict=True))
     values["reasons"] = tuple(values["reasons"])
+    for name in _LISTS:
+        values[name] = tuple(values[name] or ())
     values["was_accepted"] = bool(values["was_accepted"])
     return Stand(**values)
 
@@ -382,4 +389,6 @@ def _stand(row: Sequence[Any]) -> Stand:
 def _row(stand: Stand) -> dict[str, Any]:
     row = {name: getattr(stand, name) for name in _COLUMNS}
     row["reasons"] = list(stand.reasons)
+    for name in _LISTS:
+        row[name] = list(row[name]) or None
     return row

@@ -12,12 +12,22 @@ import sqlalchemy as sa
 
 from risk.inline.model import Stand, StandState, settle
 from risk.inline.service import settle_stands
-from risk.inline.store import STANDS_MAX, newest_stands, stand_marks_of, write_stands
+from risk.inline.shown import asks_more, has_shown
+from risk.inline.step_ups import answering
+from risk.inline.store import (
+    STANDS_MAX,
+    newest_stands,
+    stand_marks_of,
+    stands,
+    stands_at,
+    write_stands,
+)
 from risk.policies.ages import EXPRESSION_BELIEVED_S, Ages
 from risk.policies.documents import PolicyKind, parse_policy
 from risk.sql.store import Connection
 from runtime.clock import SystemClock
 from runtime.database import Database
+from tests.risk.test_contexts import CHROME, FIREFOX
 
 TENANT = "default"
 NOW = SystemClock().now()
@@ -156,3 +166,77 @@ def test_a_decision_holds_until_the_next_age_that_a_rule_names(
     policy = parse_policy({"rules": [whole]}, policy_id="global-session", kind=kind)
     until = Ages(policy.rules).until(age_s, NOW)
     assert until == (None if left_s is None else NOW + timedelta(seconds=left_s))
+
+
+async def test_what_the_release_before_settled_is_read_as_what_was_asked_for(
+    database: Database,
+) -> None:
+    """It has no columns for what was shown, and a proof was of one of the classes asked for."""
+    passed = msgspec.structs.replace(stand_at(1, StandState.PASSED), acr="phr phrh")
+    async with database.transaction() as connection:
+        await write_stands(connection, [passed])
+        names = ("amr_any_of", "shown_acr", "shown_amr")
+        await connection.execute(sa.update(stands).values(dict.fromkeys(names)))
+        found = await stands_at(connection, TENANT, keys={("ses_1", "key-1")})
+    assert list(found.values()) == [passed]
+    for wanted, is_shown in (("", True), ("phr phrh mfa", True), ("phr", False), ("mfa", False)):
+        asked = msgspec.structs.replace(stand_at(2, StandState.ASKED), acr=wanted)
+        assert has_shown(passed, asked) is is_shown
+    by_method = msgspec.structs.replace(stand_at(2, StandState.ASKED), amr_any_of=("hwk",))
+    assert not has_shown(passed, by_method)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_more"),
+    [
+        ({"acr": "phr"}, {}, True),
+        ({}, {"acr": "phr"}, False),
+        ({"acr": "phr"}, {"acr": "phr"}, False),
+        ({"acr": "phr"}, {"acr": "phr phrh"}, True),
+        ({"acr": "phr"}, {"acr": "mfa"}, False),
+        ({"amr_any_of": ("hwk",)}, {"amr_any_of": ("fpt", "hwk")}, True),
+        ({"amr_any_of": ("hwk",)}, {"acr": "phr"}, False),
+        ({}, {"max_age": 60}, True),
+        ({"max_age": 30}, {"max_age": 60}, True),
+        ({"max_age": 60}, {}, False),
+        ({"acr": "phr", "max_age": 60}, {}, False),
+    ],
+)
+def test_one_step_up_asks_for_more_than_another(
+    one: dict[str, Any], other: dict[str, Any], *, is_more: bool
+) -> None:
+    asked = [
+        msgspec.structs.replace(stand_at(1, StandState.ASKED), **each) for each in (one, other)
+    ]
+    assert asks_more(*asked) is is_more
+
+
+AT_WORK = {"ip": "203.0.113.9", "user_agent": CHROME, "device_token_hash": "a" * 64}
+
+
+@pytest.mark.parametrize("told_by", ["gateway", "idp"])
+@pytest.mark.parametrize(
+    ("seen", "is_there"),
+    [
+        (AT_WORK, True),
+        ({"ip": "203.0.113.9"}, True),
+        ({"ip": "203.0.113.77"}, True),
+        ({"ip": "198.51.100.7"}, False),
+        (AT_WORK | {"user_agent": FIREFOX}, False),
+        (AT_WORK | {"device_token_hash": "b" * 64}, False),
+    ],
+)
+def test_a_proof_that_falls_short_joins_nothing_that_the_question_compares_equal_with(
+    seen: dict[str, Any], *, is_there: bool, told_by: str
+) -> None:
+    """Whoever tells it: also where the one who asks tells less of the same context."""
+    asked = msgspec.structs.replace(
+        stand_at(1, StandState.ASKED), acr="phr", context=AT_WORK | {"told_by": "gateway"}
+    )
+    at = NOW + timedelta(seconds=2)
+    told = msgspec.structs.replace(
+        stand_at(2, StandState.PASSED), context=seen | {"told_by": told_by}, auth_time=at
+    )
+    settled = answering(told, [asked], is_whole=True)
+    assert settled == (None if is_there else told)
+    assert answering(told, [], is_whole=False) is None
