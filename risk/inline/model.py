@@ -14,6 +14,7 @@ import msgspec
 from risk.contexts.model import Change, Context, level_min, nearest, ordered
 from risk.inline.forks import spot_of
 from risk.inline.orders import SessionFinding, SessionLogout
+from risk.inline.proofs import lacks_key
 from risk.inline.shown import asks_more, has_shown, together, without_shown
 from risk.model import Level
 from risk.policies.ages import Judge, asks_for_newer
@@ -290,8 +291,11 @@ def judge(situation: Situation, policies: Judge, scorer: Scorer) -> Judged:
     verdict = _reaching(strongest(verdicts), facts)
     stand = situation.stand
     # A proof counts with its age: whoever gives one gives it for the session.
-    is_passed = stand is not None and stand.state == StandState.PASSED
-    if not (is_passed and asks_for_newer(verdict, facts, policies)):
+    passed = stand if stand is not None and stand.state == StandState.PASSED else None
+    if passed is None or not (
+        lacks_key(situation.binding, since=situation.now - passed.at)
+        or asks_for_newer(verdict, facts, policies)
+    ):
         verdict = _with_stand(verdict, stand, facts)
     verdict = _with_other_apps(verdict, situation, facts, policies)
     if changes and verdict.decision is not Decision.ALLOW:

@@ -7,6 +7,8 @@ from typing import Final, Protocol
 
 import msgspec
 
+from risk.model import Level
+
 #: a context that showed the key is believed for this long
 PROOF_LIFE: Final = timedelta(minutes=10)
 #: how far the clocks of identity providers may be off when an age is counted
@@ -44,6 +46,16 @@ class Shown(Protocol):
 
     @property
     def auth_time(self) -> datetime | None: ...  # noqa: D102
+
+
+def lacks_key(binding: Level, *, since: timedelta) -> bool:
+    """Return whether it is the session's key that is asked for, and no longer its user.
+
+    binding: how bad it is what the key's proofs say, LOW is well. since: the user passed a step-up.
+    That stands for the key as long as a proof of it would; for a wrong one it never does. Raises
+    nothing.
+    """
+    return binding is Level.HIGH or (binding is not Level.LOW and since > PROOF_LIFE)
 
 
 def is_recent(wanted: Wanted, shown: Shown) -> bool:

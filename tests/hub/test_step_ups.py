@@ -10,6 +10,7 @@ from runtime.clock import epoch_s
 from tests.hub.conftest import ONE_ENGINE
 from tests.hub.story import IDP, ROSA
 from tests.hub.test_inline import (
+    DEVICE_KEY,
     HOME,
     LAPTOP,
     OFFICE,
@@ -188,3 +189,52 @@ async def test_what_was_shown_at_one_level_is_asked_for_again_at_a_higher_one(
     assert await gateway.decision(asking["mail"]) == "ALLOW"
     decided = await gateway.ask(asking["bank"])
     assert (decided["decision"], decided["acr"]) == ("STEP_UP", "phr")
+
+
+async def bound(gateway: Gateway) -> None:
+    """Register a session "bound" whose device holds a key; ten minutes later it shows none."""
+    body = {
+        "iss": IDP,
+        "user": f"email:{ROSA}",
+        "context": {"ip": HOME, "ua": CHROME, "device": {"token_hash": LAPTOP}},
+        "binding": {"jwk": DEVICE_KEY.export_public(as_dict=True)},
+    }
+    assert (await gateway.story.admin.put("/v1/sessions/bound", json=body)).is_success
+    gateway.story.hub.clock.advance(11 * 60)
+
+
+async def test_a_passed_step_up_is_no_key_for_ever(gateway: Gateway) -> None:
+    """With the standard rules, in a session whose device never shows its key again."""
+    await bound(gateway)
+    asked = []
+    for minutes in (0, 11, 24 * 60):
+        gateway.story.hub.clock.advance(minutes * 60)
+        decided = await gateway.ask(request_from(HOME), "bound")
+        assert decided["decision"] == "STEP_UP", minutes
+        asked.append(decided["step_up"]["id"])
+        assert await prove(gateway, asked[-1], sid="bound") == 204
+        gateway.story.hub.clock.advance(9 * 60)
+        assert await gateway.decision(request_from(HOME), "bound") == "ALLOW"
+    assert len(set(asked)) == len(asked)
+
+
+@ONE_ENGINE
+async def test_a_passed_step_up_is_none_for_a_wrong_key(gateway: Gateway) -> None:
+    """Also where a rule only asks at HIGH."""
+    await with_apps(gateway)
+    body = {
+        "name": "global-session",
+        "mode": "enforce",
+        "rules": [{"name": "r", "priority": 1, "when": MEDIUM, "then": {"decision": "STEP_UP"}}],
+    }
+    put = await gateway.story.admin.put("/admin/v1/policies/global-session", json=body)
+    assert put.is_success, put.text
+    await gateway.story.hub.node.feed.refresh()
+    await bound(gateway)
+    forged = request_from(HOME, dbsc={"proof": "a.b.c"})
+    for _ in range(2):
+        decided = await gateway.ask(forged, "bound")
+        assert (decided["decision"], decided["risk"]["level"]) == ("STEP_UP", "HIGH")
+        gateway.story.hub.clock.advance(1)
+        assert await prove(gateway, decided["step_up"]["id"], sid="bound") == 204
+    assert await gateway.decision(request_from(HOME), "bound") == "ALLOW"
