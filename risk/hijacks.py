@@ -34,9 +34,6 @@ _SECOND: Final = timedelta(seconds=1)
 #: besides everything whose cause is a hijacked session
 _OF_ACCOUNTS: Final = frozenset({"account_hijacked", "user_reported_suspicious_activity"})
 _USER_PREFIX: Final = "usr_"
-#: how a reason ends that says what changed in a session
-_CHANGED: Final = "_changed"
-_FORKED: Final = Change.FORK.value + _CHANGED
 
 
 def is_hijack(name: str) -> bool:
@@ -59,8 +56,8 @@ def shows_hijack(stand: Stand) -> bool:
     """
     if stand.state != StandState.TERMINATED or stand.level != Level.HIGH.name:
         return False
-    is_over = stand.ends is not None and any(each.endswith(_CHANGED) for each in stand.reasons)
-    return is_over or _FORKED in stand.reasons
+    is_over = stand.ends is not None and bool(stand.changes)
+    return is_over or Change.FORK.value in stand.changes
 
 
 async def withdraw_settled(connection: Connection, stands: Iterable[Stand]) -> None:

@@ -333,6 +333,7 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         app_id=situation.facts.app_id or "",
         context=render_context(situation.here) if situation.here else {},
         outdated=known.at if known and is_asked_anew else None,
+        changes=tuple(each.value for each in case.judged.changes),
         ends=(session.iss, session.sid) if _ends_all(case, state) else None,
         logout=None if verdict.decision is Decision.ALLOW else logout_of(case, trace_id),
     )

@@ -77,8 +77,9 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     was_accepted: before more was asked of it, or it was kept out: other contexts are compared with
     it all the same. proven_at: of a proof that came before what it is now; None: there was none.
     auth_time: of the proof that a PASSED brings. outdated: when a PASSED was settled that this
-    ASKED wants a newer proof than. ends: (issuer, sid) when the session ends with it; logout: where
-    it ends; finding: what is told. These five are not stored.
+    ASKED wants a newer proof than. changes: names of those it was settled for. ends: (issuer, sid)
+    when the session ends with it; logout: where it ends; finding: what is told. These six are not
+    stored.
     """
 
     tenant_id: str
@@ -104,6 +105,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     context: dict[str, Any] = {}
     auth_time: datetime | None = None
     outdated: datetime | None = None
+    changes: tuple[str, ...] = ()
     ends: tuple[str, str] | None = None
     logout: SessionLogout | None = None
     finding: SessionFinding | None = None
@@ -118,6 +120,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return msgspec.structs.replace(
             self,
             context=_NOT_KEPT,
+            changes=(),
             logout=None,
             finding=None,
             tenant_id=intern(self.tenant_id),

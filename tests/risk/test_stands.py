@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from risk.hijacks import shows_hijack
 from risk.inline.model import Stand, StandState, settle
 from risk.inline.service import settle_stands
 from risk.inline.shown import asks_more, has_shown
@@ -142,6 +143,29 @@ def test_a_proof_is_asked_for_anew_only_by_who_knew_it() -> None:
     assert not settle(passed, late).is_new
     anew = settle(passed, msgspec.structs.replace(asked, outdated=passed.at))
     assert (anew.is_new, anew.stand.state, anew.stand.is_known) == (True, "asked", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons", "is_over", "is_shown"),
+    [
+        # A rule may be called like a change, and of many reasons some are left out.
+        ((), ("global-session/posture_changed",), True, False),
+        (("device",), ("global-session/out",), True, True),
+        (("device",), ("device_changed",), False, False),
+        (("device", "fork"), ("global-session/out",) * 20, False, True),
+    ],
+)
+def test_a_hijack_is_told_by_what_changed_and_not_by_words(
+    changes: tuple[str, ...], reasons: tuple[str, ...], *, is_over: bool, is_shown: bool
+) -> None:
+    stand = msgspec.structs.replace(
+        stand_at(1, StandState.TERMINATED),
+        level="HIGH",
+        changes=changes,
+        reasons=reasons,
+        ends=("https://idp.example", "sid") if is_over else None,
+    )
+    assert shows_hijack(stand) is is_shown
 
 
 @pytest.mark.parametrize(
