@@ -53,6 +53,7 @@ from risk.mappings.service import MappingCache
 from risk.networks.administration import read_all
 from risk.networks.keeper import Keeper
 from runtime.database import DELETED_AT_ONCE_MAX
+from runtime.deadlocks import repeated, was_undone
 from runtime.queue import Fence, LeaseKeeper, fences_valid
 from transmitters.upkeep.model import Limits
 from transmitters.upkeep.service import Upkeep
@@ -147,7 +148,10 @@ class Core:
             count = await self._handle(fence, limit)
             self._is_behind = count == limit
             self._pace.note(count, time.thread_time() - used)
-        except Exception:
+        except Exception as error:
+            if was_undone(error):
+                # No signal is to blame, and the next time it may go through.
+                raise
             # One bad signal must not stop the inbox.
             if limit == 1:
                 log.exception("signal.failed", signal_id=waiting[0].signal_id)
@@ -293,21 +297,25 @@ class Core:
         With one batch a minute a busy hub would write more than it deletes.
         """
         now = self._node.clock.now()
-        async with self._node.database.transaction() as connection:
-            deleted = (
-                await runtime.changes.purge_changes(connection),
-                await system_purge_revoked(connection, before=now),
-                await risk.ips.service.purge(connection, now=now),
-                await risk.contexts.service.purge(connection, now=now),
-                await risk.inline.service.purge(connection, now=now),
-                await risk.reviews.service.purge(connection, now=now),
-                await actions.session_logout.purge(connection, now=now),
-                await risk.app_use.service.purge(connection, now=now),
-                await risk.baselines.service.purge(connection, now=now),
-                await risk.signins.service.purge(connection, now=now),
-                await system_purge_assertions(connection, before=now),
-                await system_purge_errors(connection, before=now - LIFE),
-            )
+        purges: tuple[Callable[[AsyncConnection], Awaitable[int]], ...] = (
+            runtime.changes.purge_changes,
+            partial(system_purge_revoked, before=now),
+            partial(risk.ips.service.purge, now=now),
+            partial(risk.contexts.service.purge, now=now),
+            partial(risk.inline.service.purge, now=now),
+            partial(risk.reviews.service.purge, now=now),
+            partial(actions.session_logout.purge, now=now),
+            partial(risk.app_use.service.purge, now=now),
+            partial(risk.baselines.service.purge, now=now),
+            partial(risk.signins.service.purge, now=now),
+            partial(system_purge_assertions, before=now),
+            partial(system_purge_errors, before=now - LIFE),
+        )
+        deleted = []
+        for purge in purges:
+            # One after the other: who holds rows of one table waits for no other table's.
+            async with self._node.database.transaction() as connection:
+                deleted.append(await purge(connection))
         if max(deleted) < DELETED_AT_ONCE_MAX:
             return False
         await self._breathe()
@@ -328,7 +336,7 @@ async def _repeat(
         more = False
         try:
             if LEADER_BUCKET in leases.buckets():
-                more = await step(leases.fence(LEADER_BUCKET))
+                more = await repeated(partial(step, leases.fence(LEADER_BUCKET)))
         except Exception:
             log.warning("core.step_failed", step=step.__name__, exc_info=True)
         if more:

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.oauth.resources import metadata_url
 from runtime import ids
+from runtime.deadlocks import was_undone
 from runtime.errors import Forbidden, Refused, TooManyRequests, Unauthorized, Unavailable
 from ssf.errors import LocalProtocolError, SharedSignalsError
 
@@ -40,6 +41,7 @@ BAD_REQUEST: Final = 400
 INTERNAL_ERROR: Final = 500
 UNAVAILABLE: Final = 503
 RETRY_AFTER_S: Final = 5.0
+BUSY_RETRY_AFTER_S: Final = 1.0
 SLUGS: Final = {
     400: "invalid-request",
     401: "unauthorized",
@@ -198,6 +200,10 @@ def _response_of_trouble(error: Exception, scope: Scope) -> Response:
     if is_data_error(error):
         log.warning("request.failed", path=scope["path"], error=type(error).__name__)
         return problem_response(scope, BAD_REQUEST, "A value in the request cannot be stored.")
+    if was_undone(error):
+        # It waited for somebody who waited for it, several times in a row; nothing was written.
+        log.warning("request.failed", path=scope["path"], error="deadlock")
+        return _unavailable(scope, "Others changed the same at the same time.", BUSY_RETRY_AFTER_S)
     if isinstance(error, _OUTAGES):
         log.warning("request.failed", path=scope["path"], error=type(error).__name__)
         return _unavailable(scope, "The database is not reachable.", RETRY_AFTER_S)

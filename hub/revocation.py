@@ -50,6 +50,7 @@ from runtime.audit import AuditNote
 from runtime.caller import Caller
 from runtime.clock import epoch_s, from_epoch_s
 from runtime.database import serialize
+from runtime.deadlocks import repeated
 from runtime.errors import Forbidden, Invalid, NotFound, Refused, Unauthorized
 from runtime.ids import new_id
 from ssf.errors import SETError
@@ -128,8 +129,12 @@ async def revoke(request: Request) -> Response:
         parse_subject(subject), asker.provider.subject_scope
     ):
         raise Forbidden("This provider may not speak about this user.")
-    async with node.database.transaction() as connection:
-        planned = await _begin(connection, asker, references, now=now)
+
+    async def begun() -> Planned | None:
+        async with node.database.transaction() as connection:
+            return await _begin(connection, asker, references, now=now)
+
+    planned = await repeated(begun)
     # After the commit: a refusal that is raised inside undoes the audit entry and the used JWT.
     node.notifier.wake_all(sorted(pipeline.TOPICS))
     if planned is None:

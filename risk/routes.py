@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from risk import explanation, rendering, service
 from risk.deps import RiskDeps
-from risk.model import AdminWord, parse_level, parse_risk_reason
+from risk.model import AdminWord, Assessment, parse_level, parse_risk_reason
 from risk.sessions import service as sessions
 from risk.sessions.anchor import placed
 from risk.sessions.model import (
@@ -29,6 +29,7 @@ from risk.sessions.model import (
 )
 from runtime.audit import AuditNote
 from runtime.caller import Caller
+from runtime.deadlocks import repeated
 from runtime.errors import Forbidden, Invalid, NotFound
 from runtime.paging import page_limit
 from ssf.errors import RemoteProtocolError
@@ -100,14 +101,19 @@ async def put_short_risk(request: Request) -> Response:
         ref=user_of(request)[:REF_CHARS_MAX],
         detail={"riskLevel": word.level.name, "riskReason": word.reason},
     )
-    async with deps.db.transaction() as connection:
-        await deps.add_audit(connection, note, now=now)
-        await deps.lock(connection, tenant_ids)
-        caps = await deps.caps(connection, tenant_ids)
-        made, created = await service.set_user_risk(
-            connection, caller.tenant_id, user_of(request), word, caps=caps, now=now
-        )
-        await deps.respond(connection, [made], now=now)
+
+    async def written() -> tuple[Assessment, bool]:
+        async with deps.db.transaction() as connection:
+            await deps.add_audit(connection, note, now=now)
+            await deps.lock(connection, tenant_ids)
+            caps = await deps.caps(connection, tenant_ids)
+            made, created = await service.set_user_risk(
+                connection, caller.tenant_id, user_of(request), word, caps=caps, now=now
+            )
+            await deps.respond(connection, [made], now=now)
+            return made, created
+
+    made, created = await repeated(written)
     deps.responded()
     return json_answer(rendering.render_set(made), status=CREATED if created else OK)
 

@@ -10,6 +10,12 @@ it (`runtime/ipc.py`); on PostgreSQL every process runs its own `LocalWriter`.
 
 INVARIANT: a batch never fails because of one item. When a batch raises, its halves are tried
 again, and theirs, until the bad item is alone and answers its own waiter.
+
+INVARIANT: where several transactions run at once, each holds the locks of one operation. Two that
+came in another order in another process would lock the same things in another order.
+
+INVARIANT: nothing is written twice. What may have been committed, because only the answer to the
+commit is missing, is not tried again.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -29,6 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.crowd import Crowd
 from runtime.database import Database
+from runtime.deadlocks import repeated, was_undone
 from runtime.errors import Overloaded, Refused, Unavailable
 from runtime.notify import TOPICS, Notifier
 
@@ -92,6 +100,10 @@ class Writer(Protocol):
 
 class _NotBegun(Unavailable):
     """No transaction could be started, so no item is to blame."""
+
+
+class _Unsure(Unavailable):
+    """All was done but for the commit's answer: it may be written, so nothing is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +214,23 @@ class LocalWriter:
     async def _commit(self, batch: list[_Entry]) -> None:
         _batches.observe(len(batch))
         self._note_load(batch)
-        try:
-            with _commit_seconds.time():
-                results = await self._write(batch)
-        except Exception as error:  # noqa: BLE001 - outermost step of the writer: sorted out below
-            await self._commit_parts(batch, error)
-            return
-        self._answer(results)
+        for part in self._transactions(batch):
+            try:
+                with _commit_seconds.time():
+                    results = await self._write(part)
+            except Exception as error:  # noqa: BLE001 - outermost step of the writer: see below
+                await self._commit_parts(part, error)
+            else:
+                self._answer(results)
+
+    def _transactions(self, batch: list[_Entry]) -> list[list[_Entry]]:
+        """Return a batch as it is to be written: what nobody waits for comes last.
+
+        SQLite has one writer, and each commit of it waits for the disk: there it is one.
+        """
+        if self._database.dialect == "sqlite":
+            return [batch]
+        return sorted(_by_operation(batch), key=lambda entries: entries[0].operation.is_own)
 
     def _note_load(self, batch: list[_Entry]) -> None:
         outside = sum(not entry.operation.is_own for entry in batch)
@@ -226,9 +248,9 @@ class LocalWriter:
 
         Halving finds one bad item among 256 with 16 commits. A database that does not begin a
         transaction is nobody's fault: all answer at once, so that an outage costs one wait and
-        not one per item.
+        not one per item. The same goes for a lost answer to the commit, and for deadlocks.
         """
-        if len(batch) == 1 or isinstance(error, _NotBegun):
+        if len(batch) == 1 or isinstance(error, _NotBegun | _Unsure) or was_undone(error):
             for entry in batch:
                 _fail(entry, _presentable(entry, error))
             return
@@ -242,18 +264,33 @@ class LocalWriter:
                 self._answer(results)
 
     async def _write(self, batch: list[_Entry]) -> list[tuple[_Entry, Any]]:
+        return await repeated(partial(self._write_once, batch))
+
+    async def _write_once(self, batch: list[_Entry]) -> list[tuple[_Entry, Any]]:
         answered: list[tuple[_Entry, Any]] = []
-        async with AsyncExitStack() as stack:
-            try:
-                connection = await stack.enter_async_context(self._database.transaction())
-            except Exception as error:
-                log.warning("write.not_begun", error=type(error).__name__)
-                raise _NotBegun("The database is not reachable.") from error
-            for entries in _by_operation(batch):
-                operation = entries[0].operation
-                results = await operation.handle(connection, [entry.item for entry in entries])
-                answered.extend(zip(entries, results, strict=True))
+        is_written = False
+        try:
+            async with AsyncExitStack() as stack:
+                connection = await self._begun(stack)
+                for entries in _by_operation(batch):
+                    operation = entries[0].operation
+                    results = await operation.handle(connection, [entry.item for entry in entries])
+                    answered.extend(zip(entries, results, strict=True))
+                is_written = True
+        except Exception as error:
+            if is_written and not was_undone(error):
+                log.warning("write.unsure", items=len(batch), error=type(error).__name__)
+                raise _Unsure("It is not known whether the write happened.") from error
+            raise
         return answered
+
+    async def _begun(self, stack: AsyncExitStack) -> AsyncConnection:
+        """Begin a transaction that ends with `stack`. Raises _NotBegun."""
+        try:
+            return await stack.enter_async_context(self._database.transaction())
+        except Exception as error:
+            log.warning("write.not_begun", error=type(error).__name__)
+            raise _NotBegun("The database is not reachable.") from error
 
     def _answer(self, results: list[tuple[_Entry, Any]]) -> None:
         topics: set[str] = set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,6 +23,7 @@ from hub.admin.context import Admin
 from hub.admin.idempotency import find_answer, keep_answer, request_key
 from runtime.audit import AuditNote
 from runtime.database import Database, serialize
+from runtime.deadlocks import repeated
 from runtime.notify import TOPICS
 
 REF_CHARACTERS_MAX: Final = 255
@@ -79,6 +81,15 @@ async def write(
     for an Idempotency-Key that came with another request.
     """
     key = await request_key(request) if request.method == "POST" else None
+    response = await repeated(partial(_write, admin, perform, key))
+    # After the commit: whoever was woken inside the transaction has not seen it yet.
+    admin.node.notifier.wake_all(sorted(TOPICS))
+    return response
+
+
+async def _write(
+    admin: Admin, perform: Callable[[Admin], Awaitable[Written]], key: tuple[str, str] | None
+) -> Response:
     async with admin.node.database.transaction() as connection:
         await serialize(connection, "audit", admin.tenant_id)
         if key is not None:
@@ -90,8 +101,6 @@ async def write(
         await store.add_audit(connection, _note(admin, written), now=admin.now)
         if key is not None:
             await keep_answer(connection, admin, key, written.response)
-    # After the commit: whoever was woken inside the transaction has not seen it yet.
-    admin.node.notifier.wake_all(sorted(TOPICS))
     return written.response
 
 

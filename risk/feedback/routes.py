@@ -30,6 +30,7 @@ from risk.routes import BY_CHARS_MAX, REF_CHARS_MAX, WRITE_SCOPES, entered, json
 from risk.sql.store import Connection
 from runtime.audit import AuditNote
 from runtime.caller import Caller
+from runtime.deadlocks import repeated
 from runtime.errors import Invalid
 
 UNDO: Final = "undo"
@@ -49,21 +50,22 @@ async def say(request: Request, word: Word | None, kind: EntityKind | None) -> R
     if word is None and body:
         raise Invalid("undo takes no body.", pointers=(("", "empty"),))
     tenant_ids = {caller.tenant_id}
-    async with deps.db.transaction() as connection:
-        await deps.add_audit(connection, _note(request, caller, word, body), now=now)
-        await deps.lock(connection, tenant_ids)
-        caps = await deps.caps(connection, tenant_ids)
-        subject, only = await _named(request, connection, caller, kind)
-        if said is None:
-            given = await service.undo(
-                connection, caller.tenant_id, subject, by=by, caps=caps, now=now
-            )
-        else:
-            given = await service.give(
-                connection, caller.tenant_id, subject, replace(said, only=only), caps=caps, now=now
-            )
-        await deps.respond(connection, given.assessments, now=now)
-        shown = await _shown(connection, deps, caller.tenant_id, subject, given)
+
+    async def done() -> dict[str, object]:
+        async with deps.db.transaction() as connection:
+            await deps.add_audit(connection, _note(request, caller, word, body), now=now)
+            await deps.lock(connection, tenant_ids)
+            caps = await deps.caps(connection, tenant_ids)
+            subject, only = await _named(request, connection, caller, kind)
+            about = (connection, caller.tenant_id, subject)
+            if said is None:
+                given = await service.undo(*about, by=by, caps=caps, now=now)
+            else:
+                given = await service.give(*about, replace(said, only=only), caps=caps, now=now)
+            await deps.respond(connection, given.assessments, now=now)
+            return await _shown(connection, deps, caller.tenant_id, subject, given)
+
+    shown = await repeated(done)
     deps.responded()
     return json_answer({"word": UNDO if word is None else word.value, **shown})
 

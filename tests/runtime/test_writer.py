@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from runtime.database import Database
+from runtime.database import Database, serialize
+from runtime.deadlocks import TRIES_MAX
 from runtime.errors import Conflict, Overloaded, Unavailable
 from runtime.notify import Notifier
 from runtime.writer import BATCH_ITEMS_MAX, LocalWriter, Operation, index_operations
@@ -303,3 +305,142 @@ async def test_a_batch_of_callers_begins_while_the_one_before_it_commits(stored:
         await entered.wait()
         assert await writer.submit(urgent, "b") == 0
         assert await first == 0
+
+
+# --- where several transactions run at once -----------------------------------------------------
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_an_operation_holds_no_locks_while_another_one_is_written(stored: Database) -> None:
+    """Regression: batches of two processes waited for each other, in another order."""
+
+    def locking(name: str) -> Operation[str, int]:
+        async def lock(connection: AsyncConnection, batch: Sequence[str]) -> list[int]:
+            await serialize(connection, name)
+            return [0 for _ in batch]
+
+        return replace(COUNT, name=f"ledger.{name}", handle=lock)
+
+    writer = LocalWriter(stored, Notifier())
+    async with running(writer.run()), asyncio.timeout(LIMIT_S):
+        async with stored.transaction() as connection:
+            await serialize(connection, "second")
+            one, two = (writer.enqueue(locking(name), "x") for name in ("first", "second"))
+            assert await one == 0
+            await serialize(connection, "first")
+        assert await two == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_what_nobody_waits_for_is_written_last(stored: Database) -> None:
+    order: list[str] = []
+
+    async def note(_connection: AsyncConnection, batch: Sequence[str]) -> list[int]:
+        order.extend(batch)
+        return [0 for _ in batch]
+
+    mine = replace(COUNT, name="ledger.own", handle=note, is_own=True)
+    theirs = replace(COUNT, name="ledger.theirs", handle=note)
+    writer = LocalWriter(stored, Notifier())
+    answers = [writer.enqueue(mine, "mine"), writer.enqueue(theirs, "theirs")]
+    async with running(writer.run()), asyncio.timeout(LIMIT_S):
+        await asyncio.gather(*answers)
+    assert order == ["theirs", "mine"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("undone", [TRIES_MAX - 1, TRIES_MAX])
+async def test_a_batch_that_was_undone_is_tried_again_whole(stored: Database, undone: int) -> None:
+    sizes: list[int] = []
+
+    async def handle(connection: AsyncConnection, batch: Sequence[Entry]) -> list[Receipt]:
+        sizes.append(len(batch))
+        receipts = await ledger.write(connection, batch)
+        if len(sizes) <= undone:
+            text = "DO $$ BEGIN RAISE EXCEPTION 'undone' USING ERRCODE = '40P01'; END $$"
+            await connection.execute(sa.text(text))
+        return receipts
+
+    writer = LocalWriter(stored, Notifier())
+    operation = replace(WRITE, handle=handle)
+    answers = [writer.enqueue(operation, Entry(f"n{number}")) for number in range(3)]
+    async with running(writer.run()), asyncio.timeout(LIMIT_S):
+        outcomes = await asyncio.gather(*answers, return_exceptions=True)
+    assert sizes == [3] * TRIES_MAX
+    expected = Receipt if undone < TRIES_MAX else Unavailable
+    assert {type(outcome) for outcome in outcomes} == {expected}
+    assert len(await ledger.names(stored)) == (3 if undone < TRIES_MAX else 0)
+
+
+@asynccontextmanager
+async def losing_an_answer(database: Database) -> AsyncIterator[Database]:
+    """The same database by a way on which the answer to the first COMMIT gets lost."""
+    there = database.engine.url
+    lost: list[bytes] = []
+
+    async def carry(near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        if there.host:
+            answers, forth = await asyncio.open_connection(there.host, there.port or 5432)
+        else:
+            socket = f"{there.query['host']}/.s.PGSQL.{there.query.get('port', 5432)}"
+            answers, forth = await asyncio.open_unix_connection(socket)
+        is_committing = False
+
+        async def ask() -> None:
+            nonlocal is_committing
+            while said := await near.read(65_536):
+                is_committing = b"COMMIT" in said
+                forth.write(said)
+            forth.close()
+
+        async def answer() -> None:
+            while said := await answers.read(65_536):
+                if is_committing and not lost:
+                    # It answers, so that it has committed.
+                    lost.append(said)
+                    break
+                back.write(said)
+            back.close()
+
+        await asyncio.gather(ask(), answer(), return_exceptions=True)
+
+    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    way = there.set(host="127.0.0.1", port=server.sockets[0].getsockname()[1], query={})
+    url = way.set(drivername="postgresql")
+    opened = Database.connect(url.render_as_string(hide_password=False))
+    try:
+        yield opened
+    finally:
+        await opened.close()
+        server.close()
+    assert lost
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_what_may_have_been_committed_is_not_written_again(
+    stored: Database, logs: list[EventDict]
+) -> None:
+    """Regression: the halves of a batch were written once more, so that counts counted twice."""
+
+    async def add(connection: AsyncConnection, batch: Sequence[str]) -> list[int]:
+        await connection.execute(
+            sa.update(ledger.entries)
+            .where(ledger.entries.c.tenant_id == "default", ledger.entries.c.name == "sum")
+            .values(amount=ledger.entries.c.amount + len(batch))
+        )
+        return [0 for _ in batch]
+
+    async with stored.transaction() as connection:
+        await ledger.write(connection, [Entry("sum", amount=1)])
+    async with losing_an_answer(stored) as database:
+        writer = LocalWriter(database, Notifier())
+        adding = replace(COUNT, name="ledger.add", handle=add)
+        answers = [writer.enqueue(adding, "x") for _ in range(4)]
+        async with running(writer.run()), asyncio.timeout(LIMIT_S):
+            outcomes = await asyncio.gather(*answers, return_exceptions=True)
+            assert await writer.submit(adding, "x") == 0
+    async with stored.snapshot() as connection:
+        amount = sa.select(ledger.entries.c.amount).where(ledger.entries.c.tenant_id == "default")
+        assert await connection.scalar(amount) == 1 + 4 + 1
+    assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
+    assert "write.unsure" in {line["event"] for line in logs}
