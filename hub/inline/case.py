@@ -334,9 +334,16 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         context=render_context(situation.here) if situation.here else {},
         outdated=known.at if known and is_asked_anew else None,
         changes=tuple(each.value for each in case.judged.changes),
+        beside=_beside(case) if state is StandState.ACCEPTED else "",
         ends=(session.iss, session.sid) if _ends_all(case, state) else None,
         logout=None if verdict.decision is Decision.ALLOW else logout_of(case, trace_id),
     )
+
+
+def _beside(case: Case) -> str:
+    """Return the key of the context that the present one was compared with; "" for none."""
+    before, accepted = case.judged.before, case.situation.accepted
+    return next((key for key, each in accepted.items() if each is before), "")
 
 
 def _ends_all(case: Case, state: StandState) -> bool:

@@ -22,7 +22,7 @@ from hub.alerting import Alerts
 from hub.decisions import count_unknown, judge_session
 from hub.denied import DeniedUsers
 from hub.errors import is_data_error
-from hub.inline.behind import Note, behind
+from hub.inline.behind import Note, behind, joins
 from hub.inline.bound import binding_of
 from hub.inline.case import (
     Asked,
@@ -136,7 +136,8 @@ class Evaluator:
         self.levels = Levels(node.database, node.changes, level_reader(node.clock))
         self.groups = Groups(node.database, node.changes)
         alerts = Alerts()
-        self.behind = behind(node.writer, self.live, alerts)
+        joined = joins(self.live, recorder)
+        self.behind = behind(node.writer, self.live, alerts, joined)
         self._cold_limit_s = cold_limit_s
         self._fallback = Fallback(self.live, denied_users, policies, node.clock)
         self._settling = Settling(
@@ -146,7 +147,7 @@ class Evaluator:
             recorder=recorder,
             stamp=self._stamp,
             wake=node.notifier.wake_all,
-            written=self.live.written,
+            joined=joined,
         )
 
     async def evaluate(self, caller: Caller, question: SessionQuestion) -> Answer:

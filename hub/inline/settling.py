@@ -17,7 +17,7 @@ import msgspec
 from prometheus_client import Counter
 
 from hub.alerting import About, Alerts
-from hub.inline.behind import Note
+from hub.inline.behind import Joining, Note
 from hub.inline.bound import new_challenge
 from hub.inline.case import (
     Case,
@@ -67,11 +67,11 @@ class Settling:
         recorder: Recorder,
         stamp: Callable[[Live], Hashable],
         wake: Callable[[Iterable[str]], None],
-        written: Callable[[Stand, Settled], None],
+        joined: Callable[[Joining, Settled], None],
     ) -> None:
-        """wake: whoever works off what was just committed. written: hears how a stand ended."""
+        """wake: whoever works off what was just committed. joined: hears how a joining ended."""
         self._wake = wake
-        self._written = written
+        self._joined = joined
         self._writer = writer
         self._box = box
         self._recorder = recorder
@@ -116,16 +116,15 @@ class Settling:
             state = StandState.ANCHOR if case.judged.is_anchor else StandState.ACCEPTED
             stand = stand_of(case, state, answer.trace_id)
             case.live.stand(stand, case.situation.here, is_pending=True)
-            if state is not StandState.ANCHOR:
-                note(stand)
-            elif not await self._begin(case, stand, note):
-                return False
-            self._learn(case)
+            joining = Joining(stand, case.live.session.user_id, case.seen)
+            if state is StandState.ANCHOR:
+                return await self._begin(case, joining, note)
+            note(joining)
         elif case.is_newly_proven:
             self._learn(case)
         return True
 
-    async def _begin(self, case: Case, anchor: Stand, note: Callable[[Note], None]) -> bool:
+    async def _begin(self, case: Case, anchor: Joining, note: Callable[[Note], None]) -> bool:
         """Write what a session begins with; return whether it does begin there.
 
         INVARIANT: whoever is asked next, in any process, compares with it. Were it written behind
@@ -134,17 +133,17 @@ class Settling:
         """
         try:
             async with asyncio.timeout(FIRST_LIMIT_S):
-                settled = await self._writer.submit(SETTLE, anchor)
+                settled = await self._writer.submit(SETTLE, anchor.stand)
         except (Unavailable, *DATABASE_TROUBLE):
             if case.situation.is_review:
                 raise
             note(anchor)
             return True
-        self._written(anchor, settled)
+        self._joined(anchor, settled)
         return settled.is_new
 
     def _learn(self, case: Case) -> None:
-        """Let what is good of the user enter the baseline: let pass at LOW, or proven."""
+        """Let what the user proved enter the baseline."""
         case.live.learn(case.key)
         if case.seen is not None:
             session = case.live.session

@@ -87,17 +87,22 @@ class Live:
         return [each.context for each in self.met.values() if each.stand.is_known and each.context]
 
     @property
-    def accepted(self) -> list[Context]:
+    def accepted(self) -> dict[str, Context]:
         """The contexts that others are compared with, with what was reported of the device then.
+
+        By their keys as they were settled.
 
         INVARIANT: never empty where a client was seen: as long as the session was accepted nowhere,
         others are compared with who came first. Nobody begins a session because another was kept
         out of it.
         """
-        found = self.contexts
-        if not found:
-            found = [each.context for each in _by_age(self.met.values()) if each.context][:1]
-        return [as_accepted(each, self.posture) for each in found] if self.posture else found
+        seen = [each for each in self.met.values() if each.context]
+        found = [each for each in seen if each.stand.is_known] or _by_age(seen)[:1]
+        return {
+            stand.context_key: as_accepted(context, self.posture) if self.posture else context
+            for stand, context in found
+            if context is not None
+        }
 
     def stand_at(self, key: str) -> Stand | None:
         """Return what was settled about a context; None: nothing yet."""

@@ -259,7 +259,9 @@ class LiveSessions:
         if live is None:
             return
         live.written(stand.context_key)
-        if not is_so:
+        if is_so:
+            live.learn(stand.context_key)
+        else:
             # It is not what the database says: judge this context again.
             live.is_stale = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -77,9 +77,9 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     was_accepted: before more was asked of it, or it was kept out: other contexts are compared with
     it all the same. proven_at: of a proof that came before what it is now; None: there was none.
     auth_time: of the proof that a PASSED brings. outdated: when a PASSED was settled that this
-    ASKED wants a newer proof than. changes: names of those it was settled for. ends: (issuer, sid)
-    when the session ends with it; logout: where it ends; finding: what is told. These six are not
-    stored.
+    ASKED wants a newer proof than. changes: names of those it was settled for. beside: key of the
+    context that an ACCEPTED was compared with. ends: (issuer, sid) when the session ends with it;
+    logout: where it ends; finding: what is told. These seven are not stored.
     """
 
     tenant_id: str
@@ -106,6 +106,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     auth_time: datetime | None = None
     outdated: datetime | None = None
     changes: tuple[str, ...] = ()
+    beside: str = ""
     ends: tuple[str, str] | None = None
     logout: SessionLogout | None = None
     finding: SessionFinding | None = None
@@ -121,6 +122,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             self,
             context=_NOT_KEPT,
             changes=(),
+            beside="",
             logout=None,
             finding=None,
             tenant_id=intern(self.tenant_id),
@@ -242,17 +244,16 @@ class Situation:
     facts: for the policies; level and changes are filled in here. features: for the scorer, the
     same way. other_apps: of the session, besides
     the one that is asked for. here: None when the caller says nothing about the request.
-    accepted: contexts the session was accepted in. stand: what was settled about this context.
-    fork, binding: how bad it is what the
-    session's use over time and the proofs of its key say, LOW is well. blocked_by: name of a zone.
-    is_review: nobody asked.
+    accepted: contexts the session was accepted in, by their keys. stand: what was settled about
+    this one. fork, binding: how bad it is what the session's use over time and the proofs of its
+    key say, LOW is well. blocked_by: name of a zone. is_review: nobody asked.
     """
 
     now: datetime
     facts: RequestFacts
     other_apps: tuple[str, ...] = ()
     here: Context | None = None
-    accepted: Collection[Context] = ()
+    accepted: Mapping[str, Context] = field(default_factory=dict)
     stand: Stand | None = None
     fork: Level = Level.LOW
     binding: Level = Level.LOW
@@ -326,7 +327,7 @@ def changes_of(situation: Situation) -> tuple[Context | None, tuple[Change, ...]
     before: Context | None = None
     found: set[Change] = set()
     if situation.accepted and not is_settled:
-        before, changes = nearest(situation.accepted, here)
+        before, changes = nearest(situation.accepted.values(), here)
         found.update(changes)
     if situation.fork > Level.LOW and not _is_owner(situation, here):
         found.add(Change.FORK)
@@ -346,7 +347,7 @@ def _is_owner(situation: Situation, here: Context) -> bool:
     if stand is not None and stand.state in {StandState.ANCHOR, StandState.PASSED}:
         return True
     device = spot_of(here).device
-    known = {spot_of(each).device for each in situation.accepted}
+    known = {spot_of(each).device for each in situation.accepted.values()}
     return situation.fork is Level.HIGH and bool(device) and device in known
 
 

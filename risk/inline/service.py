@@ -67,11 +67,15 @@ async def _settle_of_tenant(
         await serialize(connection, "stands", tenant_id, session_id)
     results, batch = await _answers(connection, tenant_id, batch)
     keys = {(each.session_id, each.context_key) for each in batch.values()}
-    known = await store.stands_at(connection, tenant_id, keys=keys)
+    beside = {(each.session_id, each.beside) for each in batch.values() if each.beside}
+    known = await store.stands_at(connection, tenant_id, keys=keys | beside)
     beginnings = await store.beginnings_of(
         connection,
         tenant_id,
-        session_ids={each.session_id for each in batch.values() if each.state == StandState.ANCHOR},
+        session_ids={
+            *(each.session_id for each in batch.values() if each.state == StandState.ANCHOR),
+            *(key[0] for key in beside if key not in known or not known[key].is_known),
+        },
     )
     anchored = {session_id for session_id, (is_known, _) in beginnings.items() if is_known}
     begun = {session_id: since for session_id, (_, since) in beginnings.items() if since}
@@ -79,11 +83,13 @@ async def _settle_of_tenant(
     for place, wanted in batch.items():
         key = (wanted.session_id, wanted.context_key)
         before = written.get(key) or known.get(key)
-        is_first = begun.get(wanted.session_id, wanted.since) >= wanted.since
-        is_beside = wanted.session_id in anchored or not is_first
-        if wanted.state == StandState.ANCHOR and before is None and is_beside:
-            # Somebody else was first: this context has to be judged against theirs, also where
-            # they were kept out.
+        other = (wanted.session_id, wanted.beside)
+        if before is None and not _may_join(
+            wanted,
+            written.get(other) or known.get(other),
+            begun=begun.get(wanted.session_id, wanted.since),
+            is_anchored=wanted.session_id in anchored,
+        ):
             results[place] = Settled(stand=wanted, is_new=False)
             continue
         results[place] = settle(before, wanted)
@@ -131,6 +137,21 @@ async def _answers(
         else:
             nothing[place] = Settled(stand=others.pop(place), is_new=False)
     return nothing, others
+
+
+def _may_join(wanted: Stand, beside: Stand | None, *, begun: datetime, is_anchored: bool) -> bool:
+    """Return whether a new context was compared with what the session is compared with.
+
+    beside: what is settled about the context it names. begun: when the session was seen first.
+    Otherwise it has to be judged anew: somebody else was first, also where they were kept out; or
+    what it was let pass beside was refused itself.
+    """
+    if wanted.state == StandState.ANCHOR:
+        return not is_anchored and begun >= wanted.since
+    if wanted.state != StandState.ACCEPTED or not wanted.beside:
+        return True
+    # As long as it was accepted nowhere, others are compared with who came first.
+    return beside is not None and (beside.is_known or not is_anchored)
 
 
 def _note_begin(begun: dict[str, datetime], stand: Stand) -> None:

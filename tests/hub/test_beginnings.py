@@ -14,15 +14,20 @@ from tests.hub.test_inline import (
     HOME,
     OFFICE,
     STOLEN,
+    THIEF,
     Gateway,
     another_process,
     gateway,
     request_from,
 )
+from tests.hub.test_inline_history import recorded
 from tests.hub.test_session_races import MANY_WRITERS
 from tests.postgresql import until_it_waits
+from tests.risk.test_contexts import FIREFOX
 
 __all__ = ["gateway"]
+
+NEXT_DOOR = request_from("203.0.113.10", ua=FIREFOX, device={"token_hash": THIEF})
 
 
 async def test_row_15_a_thief_who_comes_at_once_is_not_who_the_owner_is_compared_with(
@@ -49,6 +54,23 @@ async def test_who_is_judged_as_the_first_although_another_was_is_judged_anew(
         assert await other.decision(request_from(HOME)) == "ALLOW"
 
 
+async def test_what_joined_an_anchor_that_was_refused_is_refused_too(gateway: Gateway) -> None:
+    """Regression: nobody looked at it again, and the thief was let pass beside it for good."""
+    async with process_that_is_killed(gateway, settle_stand=1) as other:
+        # What it begins with could not be written in time, so that is tried behind the answer.
+        assert await other.decision(STOLEN) == "ALLOW"
+        assert await other.decision(NEXT_DOOR) == "ALLOW"
+        assert await gateway.decision(request_from(HOME)) == "ALLOW"
+        for each in (other, gateway):
+            await each.settle()
+        for each in (other, gateway):
+            await each.story.hub.node.changes.refresh()
+            assert await each.decision(NEXT_DOOR) == "TERMINATE"
+            assert await each.decision(STOLEN) == "TERMINATE"
+        # Nor is anything of it known of the user.
+        assert {ip for ip, _ in [*await recorded(other), *await recorded(gateway)]} == {HOME}
+
+
 async def bind(gateway: Gateway, sid: str) -> None:
     """Begin a session of Rosa's that is bound to a key: its proofs are read last."""
     key = DEVICE_KEY.export_public(as_dict=True)
@@ -65,10 +87,8 @@ async def test_an_anchor_that_was_refused_is_forgotten_also_while_its_session_is
     await bind(gateway, bound)
     async with process_that_is_killed(gateway, settle_stand=1) as other:
         named = ("default", IDP, bound, None)
-        assert await other.inline.live.find(*named) is not None
-        assert await gateway.decision(request_from(HOME), bound) == "ALLOW"
-        # What it begins with could not be written in time, so that is tried behind the answer.
         assert await other.decision(STOLEN, bound) == "ALLOW"
+        assert await gateway.decision(request_from(HOME), bound) == "ALLOW"
         other.inline.live.start_over()
         async with story.hub.database.transaction() as connection:
             await connection.execute(sa.text("LOCK TABLE session_proofs IN ACCESS EXCLUSIVE MODE"))

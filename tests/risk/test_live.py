@@ -143,7 +143,7 @@ def test_contexts_that_are_kept_out_take_no_room_from_those_others_are_compared_
     live.stand(stand_at(0, StandState.ANCHOR), context_at(0))
     for number in range(1, STANDS_MAX * 3):
         live.stand(stand_at(number, StandState.TERMINATED), context_at(number))
-    assert [each.ip for each in live.accepted] == ["198.51.100.0"]
+    assert [each.ip for each in live.accepted.values()] == ["198.51.100.0"]
     kept = {
         "key-0",
         "key-1",
@@ -159,9 +159,9 @@ def test_as_long_as_nobody_was_let_pass_others_are_compared_with_who_came_first(
         live.stand(stand, context_at(number))
     for each in (live, made(session_of(1), found[::-1], ())):
         assert each.contexts == []
-        assert [context.ip for context in each.accepted] == ["198.51.100.1"]
+        assert [context.ip for context in each.accepted.values()] == ["198.51.100.1"]
     live.stand(stand_at(3, StandState.PASSED), context_at(3))
-    assert [context.ip for context in live.accepted] == ["198.51.100.3"]
+    assert [context.ip for context in live.accepted.values()] == ["198.51.100.3"]
 
 
 def test_apps_are_logged_out_once() -> None:

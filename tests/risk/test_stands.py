@@ -62,6 +62,50 @@ async def test_a_session_begins_with_who_was_seen_first_in_whatever_process(
     assert settled.is_new is is_first
 
 
+@pytest.mark.parametrize(
+    ("stored", "is_joined"),
+    [
+        ([(1, StandState.ANCHOR)], True),
+        # Another one meanwhile, but others are compared with it as before.
+        ([(1, StandState.ANCHOR), (1, StandState.DENIED)], True),
+        # Kept out, but nobody else was ever let pass.
+        ([(1, StandState.DENIED)], True),
+        ([(1, StandState.TERMINATED), (2, StandState.ANCHOR)], False),
+        ([(2, StandState.ANCHOR)], False),
+        ([], False),
+    ],
+)
+async def test_who_was_let_pass_beside_another_joins_when_that_one_did(
+    database: Database, *, stored: list[tuple[int, StandState]], is_joined: bool
+) -> None:
+    wanted = msgspec.structs.replace(stand_at(9, StandState.ACCEPTED), beside="key-1")
+    async with database.transaction() as connection:
+        for number, state in stored:
+            known = msgspec.structs.replace(stand_at(number, state), since=NOW)
+            await settle_stands(connection, [known])
+        (settled,) = await settle_stands(connection, [wanted])
+    assert settled.is_new is is_joined
+
+
+@pytest.mark.parametrize(
+    ("state", "are_new"),
+    [
+        (StandState.ANCHOR, [True, False, False, False]),
+        (StandState.TERMINATED, [True, True, False, False]),
+    ],
+)
+async def test_who_was_let_pass_beside_one_who_was_refused_is_refused_too(
+    database: Database, *, state: StandState, are_new: list[bool]
+) -> None:
+    """Also in the same batch."""
+    first = stand_at(1, StandState.ANCHOR)
+    near = msgspec.structs.replace(stand_at(3, StandState.ACCEPTED), beside="key-2")
+    nearer = msgspec.structs.replace(stand_at(4, StandState.ACCEPTED), beside="key-3")
+    async with database.transaction() as connection:
+        settled = await settle_stands(connection, [first, stand_at(2, state), near, nearer])
+    assert [each.is_new for each in settled] == are_new
+
+
 async def test_known_contexts_are_read_however_many_others_there_are(database: Database) -> None:
     many = STANDS_MAX + 10
     known = [stand_at(number, StandState.ACCEPTED) for number in range(1, many)]
