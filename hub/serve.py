@@ -76,7 +76,8 @@ def _serve(settings: Settings, run_dir: Path) -> None:
     issuer = settings.issuer_at(listening.getsockname()[1] if listening else settings.port)
     made_up = MadeUp()
     key = secret_key(settings, made_up)
-    asyncio.run(prepare(settings, key, made_up, serves=issuer if listening else None))
+    # A process that does not listen signs as the hub that people reach.
+    issuer = asyncio.run(prepare(settings, key, made_up, serves=issuer if listening else None))
     configs = process_configs(
         settings,
         key=key,

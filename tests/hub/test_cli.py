@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.hub.commands import KEY, LIMIT_S, Served, Shell, new_database
+from tests.hub.commands import KEY, LIMIT_S, Served, Shell, new_database, served
 
 IDENTIFIERS = 'identifiers=[{"format": "email", "email": "rosa@customer.example"}]'
 PROVIDER = (
@@ -418,3 +418,9 @@ def test_a_token_that_is_not_good_there_says_how_to_get_one(hub_process: Served)
     told = hub_process.shell.run("policy", "sweeps", *far)
     assert told.code == 2
     assert "signalhub client add" in told.err
+
+
+def test_a_worker_signs_as_the_hub_that_people_reach(postgresql_hub_process: Served) -> None:
+    """It signed as the address of its own settings, where nobody listens."""
+    with served(postgresql_hub_process.shell, "--role", "worker") as worker:
+        assert worker.issuer == postgresql_hub_process.issuer
