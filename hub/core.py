@@ -53,12 +53,14 @@ from risk.mappings.service import MappingCache
 from risk.networks.administration import read_all
 from risk.networks.keeper import Keeper
 from runtime.database import DELETED_AT_ONCE_MAX
-from runtime.deadlocks import repeated, was_undone
+from runtime.deadlocks import may_pass, repeated, was_undone
 from runtime.queue import Fence, LeaseKeeper, fences_valid
 from transmitters.upkeep.model import Limits
 from transmitters.upkeep.service import Upkeep
 
 LOOK_AGAIN_S: Final = 0.25
+#: how often the database may fail one signal, and no other, before that is set aside
+FAILURES_MAX: Final = 10
 SCHEDULE_S: Final = 0.5
 PURGE_S: Final = 60.0
 UPKEEP_S: Final = 60.0
@@ -127,6 +129,8 @@ class Core:
         self._mappings = MappingCache()
         #: signals that are tried one by one, because their batch failed
         self._one_by_one = 0
+        #: the signal that failed alone, and how often in a row
+        self._failing = ("", 0)
         self._pace = Pace()
         #: the last batch was full, so that there is probably more
         self._is_behind = False
@@ -152,10 +156,8 @@ class Core:
             if was_undone(error):
                 # No signal is to blame, and the next time it may go through.
                 raise
-            # One bad signal must not stop the inbox.
             if limit == 1:
-                log.exception("signal.failed", signal_id=waiting[0].signal_id)
-                await self._set_aside(waiting[0])
+                await self._note_failed(waiting[0], error)
             else:
                 log.warning("batch.failed", exc_info=True)
                 self._one_by_one = SIGNALS_MAX
@@ -206,6 +208,20 @@ class Core:
         """Yield a write transaction's connection, or None when another process leads by now."""
         async with self._node.database.transaction() as connection:
             yield connection if await fences_valid(connection, {fence}) else None
+
+    async def _note_failed(self, signal: PendingSignal, error: Exception) -> None:
+        """Set aside what fails by itself: one bad signal must not stop the inbox.
+
+        A database that is away, or does not get to it in time, is no signal's fault: raises the
+        error, until the same signal met that several times in a row.
+        """
+        of_before, failures = self._failing
+        failures = failures + 1 if of_before == signal.signal_id else 1
+        self._failing = (signal.signal_id, failures)
+        if failures < FAILURES_MAX and may_pass(error):
+            raise error
+        log.error("signal.failed", signal_id=signal.signal_id, exc_info=error)
+        await self._set_aside(signal)
 
     async def _set_aside(self, signal: PendingSignal) -> None:
         mark = SignalMark(

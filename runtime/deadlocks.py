@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+import asyncpg
 import sqlalchemy as sa
 import structlog
 from prometheus_client import Counter
@@ -20,6 +21,8 @@ from prometheus_client import Counter
 TRIES_MAX: Final = 3
 #: SQLSTATE of a transaction that was undone for the sake of another one
 _UNDONE: Final = frozenset({"40001", "40P01"})
+#: classes of SQLSTATE that say that a value is wrong or too large
+_OF_VALUES: Final = frozenset({"22", "54"})
 
 T = TypeVar("T")
 
@@ -36,6 +39,18 @@ def was_undone(error: BaseException) -> bool:
     """
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     return getattr(cause, "sqlstate", None) in _UNDONE
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether a database that is away, overloaded or undecided may be what failed.
+
+    Not when it refused what it was told to do: values, constraints, statements. Raises nothing.
+    """
+    if isinstance(error, sa.exc.DBAPIError):
+        refused = sa.exc.DataError | sa.exc.IntegrityError | sa.exc.ProgrammingError
+        of_values = (getattr(error.orig, "sqlstate", None) or "")[:2] in _OF_VALUES
+        return not isinstance(error, refused) and not of_values
+    return isinstance(error, sa.exc.TimeoutError | asyncpg.PostgresError | OSError)
 
 
 async def repeated(transaction: Callable[[], Awaitable[T]]) -> T:
