@@ -217,25 +217,24 @@ class StreamClient:
 
     async def _read_status(self, errand: Errand) -> Outcome:
         answer = await self._call(errand, "GET", self._of_stream(errand, "status_endpoint"))
-        return self._status(answer, "status read")
+        return self._status(errand, answer, "status read")
 
     async def _set_status(self, errand: Errand) -> Outcome:
         body = {"stream_id": errand.upstream.stream_id, **errand.arguments}
         answer = await self._call(
             errand, "POST", self._endpoint(errand, "status_endpoint"), msgspec.json.encode(body)
         )
-        return self._status(answer, "status set")
+        return self._status(errand, answer, "status set")
 
-    def _status(self, answer: OutboundAnswer, done: str) -> Outcome:
+    def _status(self, errand: Errand, answer: OutboundAnswer, done: str) -> Outcome:
         if answer.status in {ACCEPTED, NO_CONTENT}:
             return Outcome(change=Change(), detail=f"answered {answer.status}: read it later")
         _check(answer, "status", {OK})
         told = parse_status(answer.body)
-        change = Change(
-            stream_status=told.status.value,
-            stream_reason=told.reason,
-            poll_due_at=self._clock.now(),
-        )
+        change = Change(stream_status=told.status.value, stream_reason=told.reason)
+        if change.stream_status != errand.upstream.stream_status:
+            # There may be something now; else a pause that the upstream asked for goes on.
+            change = msgspec.structs.replace(change, poll_due_at=self._clock.now())
         return Outcome(change=change, detail=f"{done}: {told.status.value}")
 
     async def _verify(self, errand: Errand) -> Outcome:

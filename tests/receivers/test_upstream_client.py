@@ -433,6 +433,20 @@ async def test_a_challenge_leads_to_scopes_but_no_secret_follows_it(dealings: De
     assert all("authorization" not in request.headers for request in strange)
 
 
+@on_one_engine
+@pytest.mark.requirement("POLL-25")
+async def test_to_read_the_status_ends_no_pause_that_the_upstream_asked_for(
+    dealings: Dealings,
+) -> None:
+    await connected(dealings)
+    dealings.outside.fail("POST /events", lambda: answer(503, None, {"retry-after": "120"}))
+    assert Job.POLL in await dealings.turn()
+    await dealings.order(Action.READ_STATUS)
+    assert await dealings.turn() == []
+    dealings.pass_time(seconds=121)
+    assert Job.POLL in await dealings.turn()
+
+
 # --- verification -------------------------------------------------------------------------------
 
 
