@@ -46,6 +46,8 @@ from runtime.caller import Caller
 from runtime.ids import new_id
 from runtime.sharing import shared
 
+#: the key of a question that says nothing about its context
+NO_CONTEXT: Final = "none"
 USER_MISMATCH: Final = "session_user_mismatch"
 _NO_VALUES: Final[Mapping[str, str]] = {}
 
@@ -159,6 +161,11 @@ def base_verdict(
     if denied is not None:
         verdicts.append(quarantined(denied))
     return strongest(verdicts)
+
+
+def app_of(caller: Caller, question: SessionQuestion, session: Session) -> str | None:
+    """Return the app that is asked for; None when nobody says. Raises nothing."""
+    return question.app or caller.app_id or session.app_id or None
 
 
 def asked_of(caller: Caller, question: SessionQuestion) -> Asked:

@@ -25,9 +25,11 @@ from hub.errors import is_data_error
 from hub.inline.behind import Note, behind, joins
 from hub.inline.bound import binding_of
 from hub.inline.case import (
+    NO_CONTEXT,
     Asked,
     Case,
     Held,
+    app_of,
     asked_of,
     base_verdict,
     context_of,
@@ -68,8 +70,6 @@ from runtime.feed import ConfigCache
 COLD_LIMIT_S: Final = 0.250
 #: judgements of one question: another client may be the first of the session meanwhile, once
 BEGINNINGS_MAX: Final = 2
-#: the key of a question that says nothing about its context
-NO_CONTEXT: Final = "none"
 
 _seconds = Histogram(
     "hub_inline_evaluate_seconds",
@@ -139,7 +139,7 @@ class Evaluator:
         joined = joins(self.live, recorder)
         self.behind = behind(node.writer, self.live, alerts, joined)
         self._cold_limit_s = cold_limit_s
-        self._fallback = Fallback(self.live, denied_users, policies, node.clock)
+        self._fallback = Fallback(self.live, denied_users, policies, placing, node.clock)
         self._settling = Settling(
             node.writer,
             node.box,
@@ -262,7 +262,7 @@ class Evaluator:
             answer = await self._settling.conclude(case, self.behind.note)
             if answer is not None:
                 return answer
-        return self._fallback.answer(question, Reason.UNAVAILABLE)
+        return self._fallback.answer(caller, question, Reason.UNAVAILABLE)
 
     async def _open_in_time(
         self, caller: Caller, question: SessionQuestion, asked: Asked, pace: _Pace
@@ -275,13 +275,14 @@ class Evaluator:
             async with asyncio.timeout(self._deadline_s) as pace.limit:
                 return await self._open(caller, question, asked, pace)
         except TimeoutError:
-            return self._fallback.answer(question, Reason.COLD if pace.is_cold else Reason.DEADLINE)
+            reason = Reason.COLD if pace.is_cold else Reason.DEADLINE
+            return self._fallback.answer(caller, question, reason)
         except Unavailable:
-            return self._fallback.answer(question, Reason.UNAVAILABLE)
+            return self._fallback.answer(caller, question, Reason.UNAVAILABLE)
         except DATABASE_TROUBLE as error:
             if is_data_error(error):
                 raise
-            return self._fallback.answer(question, Reason.DATABASE)
+            return self._fallback.answer(caller, question, Reason.DATABASE)
 
     async def _open(
         self, caller: Caller, question: SessionQuestion, asked: Asked, pace: _Pace
@@ -324,7 +325,7 @@ class Evaluator:
             live.asked_last = asked.context
             self._step(live, spot_of(here), now)
         key = here.key() if here is not None else NO_CONTEXT
-        app_id = question.app or caller.app_id or session.app_id or ""
+        app_id = app_of(caller, question, session) or ""
         if app_id and not question.app_unknown and live.use(app_id):
             self._note_app(session, app_id, now)
         seen = None if here is None else occurrence_of(here, live, app_id, place.record, now)

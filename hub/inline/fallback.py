@@ -3,7 +3,8 @@
 time is up, database gone ─▶ Fallback ─▶ the policies' stated fallback, for a session that is held
                                      └─▶ DENY, undecided, for any other
 
-Whether a session exists, and whether its user is contained, is not a matter of policy.
+Whether a session exists, whether its user is contained, and whether it ended where it is asked
+about, is not a matter of policy.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ import structlog
 from prometheus_client import Counter
 
 from hub.denied import DeniedUsers
-from hub.inline.case import base_verdict, plain_answer
+from hub.inline.case import NO_CONTEXT, app_of, base_verdict, context_of, plain_answer
 from hub.inline.model import Answer, SessionQuestion
+from hub.inline.place import Placing
+from risk.contexts.parsing import bounded_chain
+from risk.inline.live import Live
 from risk.inline.memory import LiveSessions
+from risk.inline.model import with_stand
 from risk.model import Level
 from risk.policies.compiled import CompiledPolicies
 from risk.policies.facts import RequestFacts, RequestKind
 from risk.verdict import Decision, Scope, Verdict
+from runtime.caller import Caller
 from runtime.clock import Clock
 from runtime.feed import ConfigCache
 
@@ -64,15 +70,20 @@ class Fallback:
         live: LiveSessions,
         denied_users: DeniedUsers,
         policies: ConfigCache[CompiledPolicies],
+        placing: Placing,
         clock: Clock,
     ) -> None:
         self._live = live
         self._denied = denied_users
         self._policies = policies
+        self._placing = placing
         self._clock = clock
 
-    def answer(self, question: SessionQuestion, reason: Reason) -> Answer:
-        """Return the answer to a question that nobody can decide; counted. Raises nothing."""
+    def answer(self, caller: Caller, question: SessionQuestion, reason: Reason) -> Answer:
+        """Return the answer to a question that nobody can decide; counted.
+
+        Raises Invalid for a chain that is no chain.
+        """
         _fallbacks_total.labels(reason.value).inc()
         log.warning("decision.fell_back", tenant_id=question.tenant_id, reason=reason.value)
         tenant_id = question.tenant_id
@@ -84,6 +95,30 @@ class Fallback:
         known = base_verdict(question, live.session, self._clock.now(), denied)
         if known.decision is not Decision.ALLOW:
             return plain_answer(known, live)
-        facts = RequestFacts(kind=RequestKind.SESSION, level=Level.LOW, app_id=question.app)
-        app_ids = (question.app,) if question.app else ()
-        return plain_answer(policies.default_verdict(facts, app_ids), live)
+        app_id = app_of(caller, question, live.session)
+        facts = RequestFacts(kind=RequestKind.SESSION, level=Level.LOW, app_id=app_id)
+        stated = policies.default_verdict(facts, (app_id,) if app_id else ())
+        return plain_answer(self._unless_ended(caller, question, live, stated, facts), live)
+
+    def _unless_ended(
+        self,
+        caller: Caller,
+        question: SessionQuestion,
+        live: Live,
+        stated: Verdict,
+        facts: RequestFacts,
+    ) -> Verdict:
+        """Return what is stated, or that the session ended where the question comes from.
+
+        Where that is cannot be told before zones were read: then nobody goes on in a session that
+        ended anywhere.
+        """
+        place = self._placing.last_known(question.tenant_id, bounded_chain(question.chain))
+        if place is None:
+            is_over = any(met.stand.is_final for met in live.met.values())
+            return _UNDECIDED if is_over else stated
+        here = context_of(caller, question, place, self._clock.now(), live)
+        stand = live.stand_at(NO_CONTEXT if here is None else here.key())
+        if stand is None or not stand.is_final:
+            return stated
+        return with_stand(stated, stand, facts)

@@ -300,7 +300,7 @@ def judge(situation: Situation, policies: Judge, scorer: Scorer) -> Judged:
         lacks_key(situation.binding, since=situation.now - passed.at)
         or asks_for_newer(verdict, facts, policies)
     ):
-        verdict = _with_stand(verdict, stand, facts)
+        verdict = with_stand(verdict, stand, facts)
     verdict = _with_other_apps(verdict, situation, facts, policies)
     if changes and verdict.decision is not Decision.ALLOW:
         told = dict.fromkeys((*verdict.reasons, *(f"{name}_changed" for name in named)))
@@ -384,7 +384,8 @@ def _reaching(verdict: Verdict, facts: RequestFacts) -> Verdict:
     return replace(verdict, scope=Scope.SESSION, reasons=(*verdict.reasons, KEPT_TO_SESSION))
 
 
-def _with_stand(verdict: Verdict, stand: Stand | None, facts: RequestFacts) -> Verdict:
+def with_stand(verdict: Verdict, stand: Stand | None, facts: RequestFacts) -> Verdict:
+    """Return the verdict of a context with what was settled about it before. Raises nothing."""
     if stand is None:
         return verdict
     if stand.is_final and (stand.scope != "app" or stand.app_id == (facts.app_id or "")):

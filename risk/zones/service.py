@@ -78,6 +78,16 @@ class Zones:
         zones = await self.compiled(tenant_id)
         return judge(zones, chain, lookup=self._networks.lookup, is_trusted=self.is_trusted)
 
+    def last_known(self, tenant_id: str, chain: Sequence[str]) -> Origin | None:
+        """Return where a request comes from by what is in memory, outdated or not; None: nothing.
+
+        Raises nothing.
+        """
+        zones = self._loaded.peek(tenant_id)
+        if zones is None:
+            return None
+        return judge(zones, chain, lookup=self._networks.lookup, is_trusted=self.is_trusted)
+
     def version(self, tenant_id: str) -> object:
         """Return what changes when the same chain may be judged otherwise. Raises nothing."""
         ends = self._ends.get(tenant_id)

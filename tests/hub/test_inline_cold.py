@@ -38,6 +38,7 @@ from tests.hub.test_inline import (
     HOME,
     OFFICE,
     SID,
+    STOLEN,
     Gateway,
     counting,
     gateway,
@@ -277,6 +278,30 @@ async def test_the_fallback_lets_no_contained_user_and_no_ended_session_go_on(
     async with without(story.hub.database, "org_values"):
         decided = await gateway.ask(request_from(OFFICE))
     assert decided["decision"] in {"DENY", "TERMINATE"}
+
+
+@ONE_ENGINE
+@pytest.mark.parametrize("fallback", ["ALLOW", "STEP_UP"])
+async def test_what_was_ended_stays_ended_when_the_database_fails(
+    gateway: Gateway, fallback: str
+) -> None:
+    """Regression: who was logged out got what is stated for when nothing is known."""
+    story = gateway.story
+    policy = await story.get("/admin/v1/policies/global-session")
+    stated = {name: policy[name] for name in ("name", "mode", "rules")}
+    put = await story.admin.put(
+        "/admin/v1/policies/global-session", json={**stated, "fallback": fallback}
+    )
+    assert put.is_success, put.text
+    await story.hub.node.feed.refresh()
+    await gateway.ask(request_from(HOME))
+    assert await gateway.decision(STOLEN) == "TERMINATE"
+    await gateway.settle()
+    assert await gateway.decision(STOLEN) == "TERMINATE"
+    gateway.inline.levels.start_over()
+    async with without(story.hub.database, "levels"):
+        assert await gateway.decision(STOLEN) == "TERMINATE"
+        assert await gateway.decision(request_from(HOME)) == fallback
 
 
 # --- warmth -------------------------------------------------------------------------------------
