@@ -32,6 +32,7 @@ from risk.inline.model import (
     worst_level,
 )
 from risk.inline.orders import FindingMark, SessionLogout
+from risk.inline.proofs import outdated_by
 from risk.model import Level
 from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
@@ -319,8 +320,6 @@ def answer_of(case: Case, trace_id: str | None) -> Answer:
 def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
     """Return what is to be settled about the context of a case. Raises nothing."""
     situation, verdict, session = case.situation, case.judged.verdict, case.live.session
-    known = situation.stand
-    is_asked_anew = state is StandState.ASKED and known and known.state == StandState.PASSED
     return Stand(
         tenant_id=session.tenant_id,
         session_id=session.session_id,
@@ -339,7 +338,7 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         trace_id=trace_id or "",
         app_id=situation.facts.app_id or "",
         context=render_context(situation.here) if situation.here else {},
-        outdated=known.at if known and is_asked_anew else None,
+        outdated=_outdated(situation) if state is StandState.ASKED else None,
         changes=tuple(each.value for each in case.judged.changes),
         beside=_beside(case) if state is StandState.ACCEPTED else "",
         ends=(session.iss, session.sid) if _ends_all(case, state) else None,
@@ -351,6 +350,14 @@ def _beside(case: Case) -> str:
     """Return the key of the context that the present one was compared with; "" for none."""
     before, accepted = case.judged.before, case.situation.accepted
     return next((key for key, each in accepted.items() if each is before), "")
+
+
+def _outdated(situation: Situation) -> datetime | None:
+    """Return the newest proof that does not do; None: any that another process knows of does."""
+    known = situation.stand
+    passed_at = known.at if known and known.state == StandState.PASSED else None
+    both = (passed_at, outdated_by(situation.binding, situation.now))
+    return max((each for each in both if each is not None), default=None)
 
 
 def _ends_all(case: Case, state: StandState) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 from risk.contexts.model import Change, Context, level_min, nearest, ordered
 from risk.inline.forks import spot_of
 from risk.inline.orders import SessionFinding, SessionLogout
-from risk.inline.proofs import lacks_key
+from risk.inline.proofs import outdated_by
 from risk.inline.shown import asks_more, has_shown, together, without_shown
 from risk.model import Level
 from risk.policies.ages import Judge, asks_for_newer
@@ -76,10 +76,10 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     to reach. shown_acr, shown_amr: what was reached here, at this level or a higher one.
     was_accepted: before more was asked of it, or it was kept out: other contexts are compared with
     it all the same. proven_at: of a proof that came before what it is now; None: there was none.
-    auth_time: of the proof that a PASSED brings. outdated: when a PASSED was settled that this
-    ASKED wants a newer proof than. changes: names of those it was settled for. beside: key of the
-    context that an ACCEPTED was compared with. ends: (issuer, sid) when the session ends with it;
-    logout: where it ends; finding: what is told. These seven are not stored.
+    auth_time: of the proof that a PASSED brings. outdated: this ASKED wants a newer proof than of
+    then. changes: names of those it was settled for. beside: key of what an ACCEPTED was compared
+    with. ends: (issuer, sid) when the session ends with it; logout: where it ends; finding: what is
+    told. These seven are not stored.
     """
 
     tenant_id: str
@@ -220,8 +220,10 @@ def settle(known: Stand | None, wanted: Stand) -> Settled:
         proven_at=known.last_proof_at,
     )
     if _goes_on(known, wanted):
+        is_proven = wanted.state == known.state == StandState.PASSED
         kept = msgspec.structs.replace(
             kept,
+            level=max(Level[known.level], Level[wanted.level]).name if is_proven else kept.level,
             shown_acr=together(known.shown_acr, wanted.shown_acr),
             shown_amr=together(known.shown_amr, wanted.shown_amr),
         )
@@ -231,10 +233,8 @@ def settle(known: Stand | None, wanted: Stand) -> Settled:
 def _goes_on(known: Stand, wanted: Stand) -> bool:
     """Return whether what was shown here before still counts: not for what is worse than that."""
     asking = {StandState.ASKED, StandState.PASSED}
-    is_worse = Level[wanted.level] > Level[known.level]
-    return {known.state, wanted.state} <= asking and (
-        wanted.state == StandState.PASSED or not is_worse
-    )
+    is_worse = wanted.state == StandState.ASKED and Level[wanted.level] > Level[known.level]
+    return {known.state, wanted.state} <= asking and not is_worse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,11 +242,11 @@ class Situation:
     """Everything that is known when a request of a live session is judged.
 
     facts: for the policies; level and changes are filled in here. features: for the scorer, the
-    same way. other_apps: of the session, besides
-    the one that is asked for. here: None when the caller says nothing about the request.
-    accepted: contexts the session was accepted in, by their keys. stand: what was settled about
-    this one. fork, binding: how bad it is what the session's use over time and the proofs of its
-    key say, LOW is well. blocked_by: name of a zone. is_review: nobody asked.
+    same way. other_apps: of the session, besides the one that is asked for. here: None when the
+    caller says nothing about the request. accepted: contexts the session was accepted in, by their
+    keys. stand: what was settled about this one. fork, binding: how bad it is what the session's
+    use over time and the proofs of its key say, LOW is well. blocked_by: name of a zone. is_review:
+    nobody asked.
     """
 
     now: datetime
@@ -296,9 +296,9 @@ def judge(situation: Situation, policies: Judge, scorer: Scorer) -> Judged:
     stand = situation.stand
     # A proof counts with its age: whoever gives one gives it for the session.
     passed = stand if stand is not None and stand.state == StandState.PASSED else None
+    since = outdated_by(situation.binding, situation.now)
     if passed is None or not (
-        lacks_key(situation.binding, since=situation.now - passed.at)
-        or asks_for_newer(verdict, facts, policies)
+        (since is not None and passed.at <= since) or asks_for_newer(verdict, facts, policies)
     ):
         verdict = with_stand(verdict, stand, facts)
     verdict = _with_other_apps(verdict, situation, facts, policies)

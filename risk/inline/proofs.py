@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 import msgspec
@@ -13,6 +13,7 @@ from risk.model import Level
 PROOF_LIFE: Final = timedelta(minutes=10)
 #: how far the clocks of identity providers may be off when an age is counted
 CLOCK_SKEW: Final = timedelta(seconds=5)
+_FOR_EVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,14 +49,15 @@ class Shown(Protocol):
     def auth_time(self) -> datetime | None: ...  # noqa: D102
 
 
-def lacks_key(binding: Level, *, since: timedelta) -> bool:
-    """Return whether it is the session's key that is asked for, and no longer its user.
+def outdated_by(binding: Level, now: datetime) -> datetime | None:
+    """Return until when a step-up was passed that no longer stands for the key; None: any does.
 
-    binding: how bad it is what the key's proofs say, LOW is well. since: the user passed a step-up.
-    That stands for the key as long as a proof of it would; for a wrong one it never does. Raises
-    nothing.
+    binding: how bad it is what the key's proofs say, LOW is well. A passed step-up stands for the
+    key as long as a proof of it would; for a wrong one it never does. Raises nothing.
     """
-    return binding is Level.HIGH or (binding is not Level.LOW and since > PROOF_LIFE)
+    if binding is Level.LOW:
+        return None
+    return _FOR_EVER if binding is Level.HIGH else now - PROOF_LIFE
 
 
 def is_recent(wanted: Wanted, shown: Shown) -> bool:

@@ -45,15 +45,24 @@ async def with_apps(gateway: Gateway, **rules: dict[str, Any]) -> dict[str, dict
         }
         await story.post("/admin/v1/policies", body)
         asking[name] = request_from(OFFICE, app_id=app_id)
-    lax = await story.admin.patch("/admin/v1/policies/entity-risk", json={"mode": "monitor"})
-    assert lax.is_success, lax.text
-    nothing = {"name": "global-session", "mode": "enforce", "rules": []}
-    put = await story.admin.put("/admin/v1/policies/global-session", json=nothing)
-    assert put.is_success, put.text
-    await story.hub.node.feed.refresh()
+    await with_rule(gateway)
     await gateway.ask(request_from(HOME))
     await gateway.settle()
     return asking
+
+
+async def with_rule(gateway: Gateway, *rules: dict[str, Any]) -> None:
+    """Let these be the rules of the global session policy, and nothing else act."""
+    admin = gateway.story.admin
+    lax = await admin.patch("/admin/v1/policies/entity-risk", json={"mode": "monitor"})
+    assert lax.is_success, lax.text
+    named = [
+        {"name": f"rule-{place}", "priority": place} | rule for place, rule in enumerate(rules, 1)
+    ]
+    body = {"name": "global-session", "mode": "enforce", "rules": named}
+    put = await admin.put("/admin/v1/policies/global-session", json=body)
+    assert put.is_success, put.text
+    await gateway.story.hub.node.feed.refresh()
 
 
 async def prove(gateway: Gateway, step_up_id: str, sid: str = SID, **proof: Any) -> int:
@@ -66,12 +75,12 @@ async def prove(gateway: Gateway, step_up_id: str, sid: str = SID, **proof: Any)
     return status
 
 
-async def pass_at(gateway: Gateway, request: dict[str, Any], **proof: Any) -> None:
+async def pass_at(gateway: Gateway, request: dict[str, Any], sid: str = SID, **proof: Any) -> None:
     """Have Rosa pass the step-up that an app asks for."""
-    decided = await gateway.ask(request)
+    decided = await gateway.ask(request, sid)
     assert decided["decision"] == "STEP_UP"
     gateway.story.hub.clock.advance(1)
-    assert await prove(gateway, decided["step_up"]["id"], **proof) == 204
+    assert await prove(gateway, decided["step_up"]["id"], sid, **proof) == 204
 
 
 async def test_a_weak_proof_for_one_app_is_not_the_strong_one_for_another(
@@ -221,15 +230,7 @@ async def test_a_passed_step_up_is_no_key_for_ever(gateway: Gateway) -> None:
 @ONE_ENGINE
 async def test_a_passed_step_up_is_none_for_a_wrong_key(gateway: Gateway) -> None:
     """Also where a rule only asks at HIGH."""
-    await with_apps(gateway)
-    body = {
-        "name": "global-session",
-        "mode": "enforce",
-        "rules": [{"name": "r", "priority": 1, "when": MEDIUM, "then": {"decision": "STEP_UP"}}],
-    }
-    put = await gateway.story.admin.put("/admin/v1/policies/global-session", json=body)
-    assert put.is_success, put.text
-    await gateway.story.hub.node.feed.refresh()
+    await with_rule(gateway, {"when": MEDIUM, "then": {"decision": "STEP_UP"}})
     await bound(gateway)
     forged = request_from(HOME, dbsc={"proof": "a.b.c"})
     for _ in range(2):

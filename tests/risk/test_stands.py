@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from risk.hijacks import shows_hijack
 from risk.inline.model import Stand, StandState, settle
+from risk.inline.proofs import outdated_by
 from risk.inline.service import settle_stands
 from risk.inline.shown import asks_more, has_shown
 from risk.inline.step_ups import answering
@@ -23,6 +24,7 @@ from risk.inline.store import (
     stands_at,
     write_stands,
 )
+from risk.model import Level
 from risk.policies.ages import EXPRESSION_BELIEVED_S, Ages
 from risk.policies.documents import PolicyKind, parse_policy
 from risk.sql.store import Connection
@@ -308,3 +310,30 @@ def test_a_proof_that_falls_short_joins_nothing_that_the_question_compares_equal
     settled = answering(told, [asked], is_whole=True)
     assert settled == (None if is_there else told)
     assert answering(told, [], is_whole=False) is None
+
+
+def test_who_proves_themselves_again_is_as_good_as_before() -> None:
+    """An identity provider says so with a refresh, which speaks of no level."""
+    passed = msgspec.structs.replace(stand_at(1, StandState.PASSED), level="HIGH")
+    again = msgspec.structs.replace(stand_at(2, StandState.PASSED), level="MEDIUM")
+    settled = settle(passed, msgspec.structs.replace(again, shown_acr=("mfa",)))
+    assert (settled.stand.level, settled.stand.at, settled.stand.shown_acr) == (
+        "HIGH",
+        again.at,
+        ("mfa",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("binding", "passed_s_ago", "is_asked"),
+    [("LOW", 3600, False), ("MEDIUM", 601, True), ("MEDIUM", 599, False), ("HIGH", -1, True)],
+)
+def test_a_step_up_that_a_process_has_not_heard_of_stands_for_no_key(
+    *, binding: str, passed_s_ago: int, is_asked: bool
+) -> None:
+    """Regression: it asked, was told that the context had passed, and let a wrong key pass."""
+    asked = msgspec.structs.replace(
+        stand_at(0, StandState.ASKED), outdated=outdated_by(Level[binding], NOW)
+    )
+    settled = settle(stand_at(-passed_s_ago, StandState.PASSED), asked)
+    assert (settled.stand.state == StandState.ASKED) is is_asked
