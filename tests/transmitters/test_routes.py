@@ -195,6 +195,23 @@ async def test_a_push_stream_is_created_with_its_whole_configuration(
     assert "9c2e" not in answer.text
 
 
+@pytest.mark.requirement("SSF-CFG-5", "EGW-18")
+async def test_values_of_events_requested_that_name_nothing_fail_no_stream(
+    http: httpx2.AsyncClient,
+) -> None:
+    wanted = [SESSION_REVOKED, "session-revoked", "*", "https://a.example/ü", "a b\n"]
+    made = await http.post("/ssf/streams", json={"events_requested": wanted}, headers=bearer())
+    assert made.status_code == 201, made.text
+    stream = {"stream_id": made.json()["stream_id"]}
+    for method in ("PATCH", "PUT"):
+        body = stream | {"events_requested": wanted}
+        changed = await http.request(method, "/ssf/streams", json=body, headers=bearer())
+        assert changed.status_code == 200, changed.text
+    read = (await http.get("/ssf/streams", params=stream, headers=bearer())).json()
+    assert read["events_requested"] == wanted
+    assert read["events_delivered"] == [SESSION_REVOKED]
+
+
 @pytest.mark.requirement("SSF-OP-10", "SSF-OP-11", "EGW-7")
 async def test_streams_are_read_one_as_an_object_and_all_as_an_array(
     http: httpx2.AsyncClient,
