@@ -107,8 +107,8 @@ async def update_provider(
     For a partial change pass `dataclasses.replace(current.settings, ...)`.
     Raises Invalid with pointers, NotFound, Conflict when the name is taken.
     """
-    check_settings(settings, dev_insecure=deps.dev_insecure)
     current = await get_provider(deps, tenant_id, provider_id)
+    check_settings(settings, dev_insecure=deps.dev_insecure, before=current.settings)
     if webhook_secrets is None and settings.webhook is not None:
         webhook_secrets = open_list(deps.secrets, current.webhook_secrets_sealed)
     check_webhook_secrets(settings, webhook_secrets or ())

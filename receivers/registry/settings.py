@@ -40,16 +40,20 @@ _SOURCE_CLASS: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _Problem = tuple[str, str]
 
 
-def check_settings(settings: ProviderSettings, *, dev_insecure: bool) -> None:
+def check_settings(
+    settings: ProviderSettings, *, dev_insecure: bool, before: ProviderSettings | None = None
+) -> None:
     """Pass when the settings can be stored.
 
-    dev_insecure: also take a jwks_uri with http. Raises Invalid with a JSON pointer per problem.
+    dev_insecure: also take a jwks_uri with http. before: what is stored; a type of event that is
+    there may stay, so that what an older release took hinders no other change. Raises Invalid with
+    a JSON pointer per problem.
     Requirements SET-33, SET-54, SET-57, SUB-33.
     """
     problems = [
         *_name_problems(settings),
         *_key_problems(settings, dev_insecure=dev_insecure),
-        *_list_problems(settings),
+        *_list_problems(settings, before),
         *_scope_problems(settings.subject_scope),
         *_weight_problems(settings),
         *(webhook_problems(settings.webhook) if settings.webhook else ()),
@@ -142,14 +146,17 @@ def _inline_key_problems(keys: object) -> Iterator[_Problem]:
             yield f"/jwks/keys/{index}", cause.description
 
 
-def _list_problems(settings: ProviderSettings) -> Iterator[_Problem]:
+def _list_problems(
+    settings: ProviderSettings, before: ProviderSettings | None
+) -> Iterator[_Problem]:
+    known = (before.event_types if before is not None else None) or frozenset()
     if (settings.audiences or sends_sets(settings)) and not _are_visible(
         settings.audiences, AUDIENCES_MAX
     ):
         yield "/audiences", f"1 to {AUDIENCES_MAX} visible ASCII texts are needed"
     if settings.event_types is not None and not _are_visible(settings.event_types, EVENT_TYPES_MAX):
         yield "/event_types", f"1 to {EVENT_TYPES_MAX} URIs, or null for all"
-    elif settings.event_types is not None and not all(map(is_event_uri, settings.event_types)):
+    elif not all(map(is_event_uri, (settings.event_types or frozenset()) - known)):
         yield "/event_types", "each an absolute URI, such as https://… or urn:…"
     if settings.critical_subject_members and not _are_visible(
         settings.critical_subject_members, CRITICAL_MEMBERS_MAX

@@ -6,11 +6,13 @@ from typing import Any
 
 import httpx2
 import pytest
+import sqlalchemy as sa
 
 from hub.admin.examples import ANSWERS
 from hub.admin.kinds import PAGE_MAX, Kind
 from hub.admin.openapi import document
 from hub.admin.routes import ALL_KINDS, KINDS
+from receivers.registry.store import providers
 from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub
 from tests.hub.story import Story, begin
 
@@ -550,3 +552,26 @@ def numbered(example: dict[str, Any], number: int) -> dict[str, Any]:
         body["identifiers"] = [{"format": "opaque", "id": f"id-{number}"}]
         body.pop("external_id", None)
     return body
+
+
+async def test_what_a_release_before_took_hinders_no_other_change(
+    hub: Hub, admin: httpx2.AsyncClient
+) -> None:
+    """A provider with a type of event that is no URI could not be switched off."""
+    body = {"name": "p", "issuer": "https://p.example", "jwks_uri": "https://p.example/jwks"}
+    body |= {"audiences": ["https://hub.example"]}
+    made = (await admin.post("/admin/v1/providers", json=body)).json()
+    path, old = f"/admin/v1/providers/{made['id']}", ["session-revoked", "*"]
+    async with hub.database.transaction() as connection:
+        await connection.execute(
+            sa.update(providers)
+            .where(providers.c.tenant_id == "default", providers.c.provider_id == made["id"])
+            .values(event_types=old)
+        )
+
+    changed = await admin.patch(path, json={"status": "inactive"})
+    assert (changed.status_code, changed.json()["status"]) == (200, "inactive"), changed.text
+    kept = await admin.put(path, json=body | {"event_types": old[:1]})
+    assert (kept.status_code, kept.json()["event_types"]) == (200, old[:1]), kept.text
+    refused = await admin.patch(path, json={"event_types": old})
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/event_types"]
