@@ -558,8 +558,8 @@ async def test_what_a_release_before_took_hinders_no_other_change(
     hub: Hub, admin: httpx2.AsyncClient
 ) -> None:
     """A provider with a type of event that is no URI could not be switched off."""
-    body = {"name": "p", "issuer": "https://p.example", "jwks_uri": "https://p.example/jwks"}
-    body |= {"audiences": ["https://hub.example"]}
+    keys = {"jwks_uri": "https://p.example/jwks", "audiences": ["https://hub.example"]}
+    body: dict[str, Any] = {"name": "p", "issuer": "https://p.example", **keys}
     made = (await admin.post("/admin/v1/providers", json=body)).json()
     path, old = f"/admin/v1/providers/{made['id']}", ["session-revoked", "*"]
     async with hub.database.transaction() as connection:
