@@ -150,12 +150,16 @@ def effective_level(detection: Detection, caps: Mapping[str, Level | None]) -> L
     None: it does not count at all. Raises nothing.
     """
     claimed: int = detection.level
-    if detection.confidence < catalogue.finding_type(detection.name).confidence_min:
+    if not _is_sure(detection):
         claimed -= 1
     if claimed < Level.LOW:
         return None
     cap = caps.get(detection.issuer, Level.HIGH)
     return None if cap is None else Level(min(claimed, cap))
+
+
+def _is_sure(detection: Detection) -> bool:
+    return detection.confidence >= catalogue.finding_type(detection.name).confidence_min
 
 
 def merge(first: Detection, second: Detection) -> Detection:
@@ -180,7 +184,11 @@ def merge(first: Detection, second: Detection) -> Detection:
 
 
 def same_finding(detection: Detection) -> tuple[object, ...]:
-    """Return what reports must share to be the same finding. Raises nothing."""
+    """Return what reports must share to be the same finding. Raises nothing.
+
+    INVARIANT: doubtful reports keep none alive that was sure. Anybody can cause those of a brute
+    force attack; joined with a sure one, each would count as it, for as long as they come.
+    """
     return (
         detection.entity_id,
         detection.issuer,
@@ -188,6 +196,7 @@ def same_finding(detection: Detection) -> tuple[object, ...]:
         detection.level,
         detection.mode,
         detection.clears_on,
+        _is_sure(detection),
     )
 
 

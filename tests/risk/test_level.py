@@ -249,6 +249,13 @@ def test_reports_beyond_the_limit_keep_the_first_and_the_newest() -> None:
     assert joined.occurred_at == NOW + hours(SIGHTINGS_MAX + 9)
 
 
+def test_doubtful_reports_are_no_more_sightings_of_a_sure_finding() -> None:
+    sure, doubtful = detection(confidence=0.9), detection(confidence=0.2)
+    assert same_finding(sure) != same_finding(doubtful)
+    assert same_finding(sure) == same_finding(detection(confidence=0.7))
+    assert same_finding(doubtful) == same_finding(detection(confidence=0.1))
+
+
 # --- what holds for every input -----------------------------------------------------------------
 
 times = st.integers(min_value=0, max_value=60).map(lambda hour: NOW + hours(hour))
