@@ -23,6 +23,7 @@ from risk.contexts.model import (
 from risk.contexts.parsing import bounded, bounded_chain
 from risk.contexts.stored import render_context
 from risk.inline.forks import Spot, Trail
+from risk.inline.keys import app_key
 from risk.inline.live import Live
 from risk.inline.model import (
     Judged,
@@ -47,8 +48,6 @@ from runtime.caller import Caller
 from runtime.ids import new_id
 from runtime.sharing import shared
 
-#: the key of a question that says nothing about its context
-NO_CONTEXT: Final = "none"
 USER_MISMATCH: Final = "session_user_mismatch"
 _NO_VALUES: Final[Mapping[str, str]] = {}
 
@@ -162,11 +161,6 @@ def base_verdict(
     if denied is not None:
         verdicts.append(quarantined(denied))
     return strongest(verdicts)
-
-
-def app_of(caller: Caller, question: SessionQuestion, session: Session) -> str | None:
-    """Return the app that is asked for; None when nobody says. Raises nothing."""
-    return question.app or caller.app_id or session.app_id or None
 
 
 def asked_of(caller: Caller, question: SessionQuestion) -> Asked:
@@ -323,7 +317,7 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
     return Stand(
         tenant_id=session.tenant_id,
         session_id=session.session_id,
-        context_key=case.key,
+        context_key=_stand_key(case, state),
         state=state.value,
         level=worst_level(case.judged.facts).name,
         decision=verdict.decision.name,
@@ -344,6 +338,13 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         ends=(session.iss, session.sid) if _ends_all(case, state) else None,
         logout=None if verdict.decision is Decision.ALLOW else logout_of(case, trace_id),
     )
+
+
+def _stand_key(case: Case, state: StandState) -> str:
+    is_of_app = case.judged.verdict.scope is Scope.APP
+    if is_of_app and state in {StandState.DENIED, StandState.TERMINATED}:
+        return app_key(case.key, case.situation.facts.app_id or "")
+    return case.key
 
 
 def _beside(case: Case) -> str:

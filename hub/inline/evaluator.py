@@ -25,11 +25,9 @@ from hub.errors import is_data_error
 from hub.inline.behind import Note, behind, joins
 from hub.inline.bound import binding_of
 from hub.inline.case import (
-    NO_CONTEXT,
     Asked,
     Case,
     Held,
-    app_of,
     asked_of,
     base_verdict,
     context_of,
@@ -39,7 +37,7 @@ from hub.inline.case import (
     trail_of,
 )
 from hub.inline.fallback import DATABASE_TROUBLE, Fallback, Reason
-from hub.inline.model import Answer, SessionQuestion
+from hub.inline.model import Answer, SessionQuestion, app_of
 from hub.inline.place import Placing
 from hub.inline.settling import Settling
 from hub.inline.warmth import Warmth
@@ -50,6 +48,7 @@ from risk.behaviours.history import History
 from risk.contexts.parsing import believed_at, bounded_chain
 from risk.entities.memory import Groups
 from risk.inline.forks import Spot, spot_of
+from risk.inline.keys import NO_CONTEXT, app_key
 from risk.inline.live import Live
 from risk.inline.memory import HELD_MAX, LiveSessions
 from risk.inline.model import Situation, UsedApp, judge
@@ -369,6 +368,7 @@ class Evaluator:
             here=here,
             accepted=live.accepted,
             stand=live.stand_at(key),
+            out_of_app=live.stand_at(app_key(key, app_id)),
             fork=trail_of(live).level,
             binding=binding,
             blocked_by=place.blocked_by,

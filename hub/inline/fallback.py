@@ -18,10 +18,11 @@ import structlog
 from prometheus_client import Counter
 
 from hub.denied import DeniedUsers
-from hub.inline.case import NO_CONTEXT, app_of, base_verdict, context_of, plain_answer
-from hub.inline.model import Answer, SessionQuestion
+from hub.inline.case import base_verdict, context_of, plain_answer
+from hub.inline.model import Answer, SessionQuestion, app_of
 from hub.inline.place import Placing
 from risk.contexts.parsing import bounded_chain
+from risk.inline.keys import NO_CONTEXT, app_key
 from risk.inline.live import Live
 from risk.inline.memory import LiveSessions
 from risk.inline.model import with_stand
@@ -118,7 +119,9 @@ class Fallback:
             is_over = any(met.stand.is_final for met in live.met.values())
             return _UNDECIDED if is_over else stated
         here = context_of(caller, question, place, self._clock.now(), live)
-        stand = live.stand_at(NO_CONTEXT if here is None else here.key())
-        if stand is None or not stand.is_final:
-            return stated
-        return with_stand(stated, stand, facts)
+        key = NO_CONTEXT if here is None else here.key()
+        for each in (key, app_key(key, facts.app_id or "")):
+            stand = live.stand_at(each)
+            if stand is not None and stand.is_final:
+                stated = with_stand(stated, stand, facts)
+        return stated

@@ -11,7 +11,9 @@ from typing import Final
 import msgspec
 
 from risk.model import Level
+from risk.sessions.model import Session
 from risk.verdict import Verdict
+from runtime.caller import Caller
 
 #: hops of one chain of addresses that are looked at
 CHAIN_HOPS_MAX: Final = 64
@@ -89,3 +91,8 @@ class Answer:
     is_first_asked: bool = False
     challenge: str = ""
     rendered: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
+
+
+def app_of(caller: Caller, question: SessionQuestion, session: Session) -> str | None:
+    """Return the app that is asked for; None when nobody says. Raises nothing."""
+    return question.app or caller.app_id or session.app_id or None

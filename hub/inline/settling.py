@@ -160,7 +160,8 @@ class Settling:
         verdict = case.judged.verdict
         wanted = stand_of(case, STATE_OF[verdict.decision], answer.trace_id)
         wanted = msgspec.structs.replace(wanted, finding=found)
-        known = case.situation.stand
+        is_of_app = wanted.context_key != case.key
+        known = case.situation.out_of_app if is_of_app else case.situation.stand
         if known is not None and _repeats(known, wanted):
             settled, is_new = known, False
             await self._repeat(case, wanted, note)

@@ -244,9 +244,9 @@ class Situation:
     facts: for the policies; level and changes are filled in here. features: for the scorer, the
     same way. other_apps: of the session, besides the one that is asked for. here: None when the
     caller says nothing about the request. accepted: contexts the session was accepted in, by their
-    keys. stand: what was settled about this one. fork, binding: how bad it is what the session's
-    use over time and the proofs of its key say, LOW is well. blocked_by: name of a zone. is_review:
-    nobody asked.
+    keys. stand: what was settled about this one; out_of_app: about the app alone here. fork,
+    binding: how bad it is what the session's use over time and the proofs of its key say, LOW is
+    well. blocked_by: name of a zone. is_review: nobody asked.
     """
 
     now: datetime
@@ -255,6 +255,7 @@ class Situation:
     here: Context | None = None
     accepted: Mapping[str, Context] = field(default_factory=dict)
     stand: Stand | None = None
+    out_of_app: Stand | None = None
     fork: Level = Level.LOW
     binding: Level = Level.LOW
     blocked_by: str | None = None
@@ -291,7 +292,8 @@ def judge(situation: Situation, policies: Judge, scorer: Scorer) -> Judged:
     facts = replace(situation.facts, level=level, changes=named)
     verdicts = [policies.judge_session(facts, (facts.app_id,) if facts.app_id else ())]
     if situation.blocked_by is not None:
-        verdicts.append(_blocked(situation.blocked_by))
+        blocked = (f"blocked_by:{situation.blocked_by}",)
+        verdicts.append(Verdict(decision=Decision.DENY, scope=Scope.SESSION, reasons=blocked))
     verdict = _reaching(strongest(verdicts), facts)
     stand = situation.stand
     # A proof counts with its age: whoever gives one gives it for the session.
@@ -301,6 +303,7 @@ def judge(situation: Situation, policies: Judge, scorer: Scorer) -> Judged:
         (since is not None and passed.at <= since) or asks_for_newer(verdict, facts, policies)
     ):
         verdict = with_stand(verdict, stand, facts)
+    verdict = with_stand(verdict, situation.out_of_app, facts)
     verdict = _with_other_apps(verdict, situation, facts, policies)
     if changes and verdict.decision is not Decision.ALLOW:
         told = dict.fromkeys((*verdict.reasons, *(f"{name}_changed" for name in named)))
@@ -367,10 +370,6 @@ def _scored(
     return score, max(score.level, floor)
 
 
-def _blocked(zone: str) -> Verdict:
-    return Verdict(decision=Decision.DENY, scope=Scope.SESSION, reasons=(f"blocked_by:{zone}",))
-
-
 def _reaching(verdict: Verdict, facts: RequestFacts) -> Verdict:
     """Return the verdict, of the user only where the hub holds user or device at HIGH.
 
@@ -391,7 +390,7 @@ def with_stand(verdict: Verdict, stand: Stand | None, facts: RequestFacts) -> Ve
     if stand.is_final and (stand.scope != "app" or stand.app_id == (facts.app_id or "")):
         ended = Verdict(
             decision=Decision.TERMINATE,
-            scope=Scope.SESSION,
+            scope=Scope.APP if stand.scope == "app" else Scope.SESSION,
             reasons=stand.reasons,
             trace_id=stand.trace_id or None,
         )

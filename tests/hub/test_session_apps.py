@@ -20,7 +20,16 @@ from risk.inline.orders import SessionLogout
 from risk.inline.store import APPS_MAX
 from tests.hub.conftest import ONE_ENGINE, Hub, config_for
 from tests.hub.story import IDP, ROSA, begin
-from tests.hub.test_inline import HOME, OFFICE, SID, STOLEN, Gateway, request_from, stands_of
+from tests.hub.test_inline import (
+    HOME,
+    OFFICE,
+    SID,
+    STOLEN,
+    Gateway,
+    answer,
+    request_from,
+    stands_of,
+)
 
 APPS = ("mail", "chat", "files", "books", "bank")
 STRICT = ("books", "bank")
@@ -137,6 +146,51 @@ async def test_row_14_exactly_the_apps_whose_policies_fail_are_acted_on(gateway:
     await rest(gateway)
     # Once per session and context, however often it is judged.
     assert len(logouts(gateway)) == len(STRICT)
+
+
+async def prompt_at_mail(gateway: Gateway) -> None:
+    """Let the mail app ask for a proof where the strict ones end."""
+    rule = {**ENDS, "name": "prompts", "then": {"decision": "STEP_UP"}}
+    body = {"name": "mail", "apps": [gateway.story.ids["mail"]], "mode": "enforce", "rules": [rule]}
+    await gateway.story.post("/admin/v1/policies", body)
+    await gateway.story.hub.node.feed.refresh()
+
+
+@pytest.mark.parametrize("decision", ["TERMINATE", "DENY"])
+@pytest.mark.parametrize("is_out_first", [True, False])
+async def test_row_14_who_is_out_of_one_app_can_step_up_for_another(
+    gateway: Gateway, *, decision: str, is_out_first: bool
+) -> None:
+    """Regression: there was no step-up to answer, or it was gone once the other app was asked."""
+    await govern(gateway, apps=[{**ENDS, "then": {"decision": decision}}])
+    await prompt_at_mail(gateway)
+    out, prompts = at(gateway, OFFICE, "bank"), at(gateway, OFFICE, "mail")
+    if is_out_first:
+        assert await gateway.decision(out) == decision
+        await rest(gateway)
+    asked = await gateway.ask(prompts)
+    assert asked["decision"] == "STEP_UP"
+    assert await gateway.decision(out) == decision
+    assert (await answer(gateway, asked["step_up"]["id"])).status_code == 204
+    await rest(gateway)
+    assert await gateway.decision(prompts) == "ALLOW"
+    assert await gateway.decision(at(gateway, OFFICE, "bank")) == (
+        "ALLOW" if decision == "DENY" else "TERMINATE"
+    )
+
+
+async def test_row_34_who_asks_again_at_an_app_that_ended_keeps_the_session(
+    gateway: Gateway,
+) -> None:
+    """Regression: what was over for one app was over for the session, once it was read anew."""
+    await govern(gateway, apps=[ENDS])
+    for _ in range(3):
+        decided = await gateway.ask(at(gateway, OFFICE, "bank"))
+        assert (decided["decision"], decided["scope"]) == ("TERMINATE", "app")
+        await rest(gateway)
+        gateway.inline.live.start_over()
+    assert await is_live(gateway)
+    assert await gateway.decision(at(gateway, OFFICE, "mail")) == "ALLOW"
 
 
 async def test_row_34_a_violation_at_an_app_ends_that_app(gateway: Gateway) -> None:
