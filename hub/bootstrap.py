@@ -27,7 +27,7 @@ from runtime import ids
 from runtime.audit import AuditNote
 from runtime.clock import system_clock
 from runtime.crowd import Crowd
-from runtime.database import Database
+from runtime.database import Database, serialize
 from runtime.feed import bump
 from runtime.keyring import make_keys
 from runtime.secrets import SecretBox
@@ -125,6 +125,8 @@ async def _ensure_admin(settings: Settings, database: Database, made_up: MadeUp)
     given = settings.admin_token.get_secret_value() if settings.admin_token else None
     now = system_clock(dev_insecure=settings.dev_insecure).now()
     async with database.transaction() as connection:
+        # Of two nodes that start at once one makes the admin, and the other one sees it.
+        await serialize(connection, "audit", DEFAULT_TENANT)
         clients = await store.list_clients(connection, DEFAULT_TENANT)
         admins = [client for client in clients if "admin.write" in client.scopes]
         if given is None and admins:

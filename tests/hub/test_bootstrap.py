@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ import runtime.store
 from hub import store
 from hub.auth import SCOPES, token_hash
 from hub.bootstrap import MadeUp, listen, prepare, process_configs, secret_key
-from hub.migrate import SchemaMismatch
+from hub.migrate import SchemaMismatch, migrate
 from hub.settings import Settings, SettingsError
-from runtime.database import Database
+from runtime.database import Database, serialize
 from runtime.keyring import PURPOSES
+from tests.hub.commands import LIMIT_S, new_database
 from tests.hub.test_audit import assert_chained
+from tests.postgresql import until_it_waits
 
 KEY = "k" * 40
 TOKEN = "an admin token that somebody chose"
@@ -118,6 +122,38 @@ async def test_the_admin_token_may_be_given_and_changed(tmp_path: Path) -> None:
         (admin,) = await store.list_clients(connection, "default")
     await database.close()
     assert admin.token_hash == token_hash("another " + TOKEN)
+
+
+@pytest.fixture
+def new_postgresql(postgresql_server: str) -> Iterator[str]:
+    """Yield the URL of a database without tables."""
+    with new_database(postgresql_server) as url:
+        yield url
+
+
+async def test_of_two_nodes_that_start_at_once_one_makes_the_admin(
+    new_postgresql: str, tmp_path: Path
+) -> None:
+    """Regression: the other one ended, because there was an admin already."""
+    given = {"admin_token": SecretStr(TOKEN), "secret_key": SecretStr(KEY)}
+    settings = settings_for(tmp_path, database_url=new_postgresql, **given)
+    database = Database.connect(new_postgresql)
+    await migrate(database)
+    await prepare(settings, KEY, MadeUp())
+    async with database.transaction() as connection:
+        (admin,) = await store.list_clients(connection, "default")
+        await store.delete_client(connection, "default", admin.client_id)
+    async with asyncio.timeout(LIMIT_S):
+        async with database.transaction() as connection:
+            # As the other node does.
+            await serialize(connection, "audit", "default")
+            await store.add_client(connection, admin)
+            starting = asyncio.create_task(prepare(settings, KEY, MadeUp()))
+            await until_it_waits(database, starting)
+        await starting
+    async with database.snapshot() as connection:
+        assert await store.list_clients(connection, "default") == [admin]
+    await database.close()
 
 
 async def test_postgresql_is_not_migrated_by_a_start(
