@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import msgspec
 from jwcrypto.jwk import JWK
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime import ids, store
 from runtime.clock import Clock
-from runtime.database import Database
+from runtime.database import Database, serialize
 from runtime.errors import NotFound
 from runtime.feed import ConfigCache, ConfigFeed, bump
 from runtime.secrets import SecretBox
@@ -104,20 +105,26 @@ async def make_keys(database: Database, box: SecretBox, clock: Clock, tenant_id:
     RSA 2048 by SET-34. Takes about a tenth of a second per key.
     """
     async with database.snapshot() as connection:
-        present = {
-            key.purpose
-            for key in await store.list_keys(connection, tenant_id)
-            if key.state == "current"
-        }
+        present = await _purposes(connection, tenant_id)
     made = [
         new_key(box, clock, tenant_id, purpose) for purpose in PURPOSES if purpose not in present
     ]
     if made:
         async with database.transaction() as connection:
+            # Another node may have made them meanwhile; a purpose has one current key.
+            await serialize(connection, "keys", tenant_id)
+            present = await _purposes(connection, tenant_id)
+            made = [key for key in made if key.purpose not in present]
             for key in made:
                 await store.add_key(connection, key)
             await bump(connection, tenant_id, "keys")
     return [key.kid for key in made]
+
+
+async def _purposes(connection: AsyncConnection, tenant_id: str) -> set[str]:
+    """Return the purposes that have a current key."""
+    keys = await store.list_keys(connection, tenant_id)
+    return {key.purpose for key in keys if key.state == "current"}
 
 
 def new_key(

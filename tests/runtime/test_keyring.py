@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +14,13 @@ from jwcrypto.jwk import JWK
 
 from runtime import store
 from runtime.clock import FixedClock, from_epoch_s
-from runtime.database import Database, metadata
+from runtime.database import Database, metadata, serialize
 from runtime.errors import NotFound
 from runtime.feed import ConfigFeed, bump
-from runtime.keyring import PURPOSES, Keyring, make_keys
+from runtime.keyring import PURPOSES, Keyring, make_keys, new_key
 from runtime.notify import Notifier
 from runtime.secrets import SecretBox
+from tests.postgresql import until_it_waits
 
 NOW = from_epoch_s(1_767_225_600)
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi"}
@@ -163,3 +165,22 @@ async def test_a_caller_cannot_change_what_the_next_one_gets(world: World) -> No
     await world.make()
     (await world.keyring.current("default", "set")).clear()
     assert await world.current_kid("set")
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_of_two_nodes_that_start_at_once_one_makes_the_keys(
+    database: Database, box: SecretBox
+) -> None:
+    """Regression: each made its own, and a purpose had two current keys."""
+    world = World(database, box)
+    async with asyncio.timeout(20):
+        async with database.transaction() as connection:
+            # As the other node does.
+            await serialize(connection, "keys", "default")
+            await store.add_key(connection, new_key(box, world.clock, "default", PURPOSES[0]))
+            making = asyncio.create_task(world.make())
+            await until_it_waits(database, making)
+        assert len(await making) == len(PURPOSES) - 1
+    async with database.snapshot() as connection:
+        keys = await store.list_keys(connection, "default")
+    assert sorted(key.purpose for key in keys) == sorted(PURPOSES)
