@@ -39,7 +39,7 @@ from risk.policies.facts import RequestFacts
 from risk.scoring.model import Features, Score
 from risk.scoring.rules import BEHAVIOURS
 from risk.scoring.service import scorer_named
-from risk.signins.failures import Failures
+from risk.signins.failures import Failures, place_of
 from risk.signins.model import Outcome, SignInRecord
 from risk.signins.policy import SignInPolicies, after_proof, is_good
 from risk.signins.service import SignInLog
@@ -146,10 +146,9 @@ class SignIns:
         what is no ALLOW could not be kept.
         """
         now = self._node.clock.now()
-        ip = judged.origin.client_ip
         outcome = asked.question.outcome
         if outcome is Outcome.FAILURE:
-            self.failures.failed(asked.tenant_id, asked.reference, ip, now)
+            self.failures.failed(asked.tenant_id, asked.reference, judged.place(asked), now)
         if outcome is not None:
             await self._telling.guessed(asked, judged, now)
         if outcome is Outcome.SUCCESS and verdict.decision is Decision.ALLOW:
@@ -167,7 +166,7 @@ class SignIns:
             decision=verdict.decision.name,
             level=judged.score.level.name,
             score=judged.score.value,
-            ip=ip,
+            ip=judged.origin.client_ip,
             facts=facts,
         )
         if verdict.decision is not Decision.ALLOW or judged.score.level is Level.HIGH:
@@ -185,8 +184,8 @@ class SignIns:
         """
         if not asked.vouched:
             return
-        ip = judged.origin.client_ip
-        await self.failures.succeeded(asked.tenant_id, asked.reference, ip, now)
+        place = judged.place(asked)
+        await self.failures.succeeded(asked.tenant_id, asked.reference, place, now)
         if is_good(judged.verdict, judged.score.level, asked.question.amr):
             for user_id in asked.user_ids:
                 seen = _occurrence(asked, judged.origin, now)
@@ -197,6 +196,7 @@ class SignIns:
         person = await self._person(asked)
         origin = await self._origins.judge(asked.tenant_id, question.chain)
         here = _occurrence(asked, origin, now)
+        place = place_of(origin.client_ip, question.device)
         view = await self._history.view(asked.tenant_id, person.user_id, here, groups=person.groups)
         if origin.is_exempt:
             view = replace(
@@ -211,7 +211,7 @@ class SignIns:
             origin=origin,
             here=here,
             view=view,
-            failures=await self.failures.of(asked.tenant_id, asked.reference, here.ip, now),
+            failures=await self.failures.of(asked.tenant_id, asked.reference, place, now),
         )
 
     async def _person(self, asked: Asked) -> _Person:

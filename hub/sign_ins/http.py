@@ -22,7 +22,7 @@ from risk.model import EntityKind, Level
 from risk.networks.model import IPRecord
 from risk.routes import json_object, session_issuer
 from risk.signins import store
-from risk.signins.model import Outcome, SignInRecord, parse_question
+from risk.signins.model import SignInRecord, parse_question
 from risk.verdict import Verdict, strongest
 from runtime.caller import Caller
 from runtime.errors import Invalid
@@ -71,22 +71,12 @@ async def evaluate_sign_in(request: Request) -> Response:
     )
     sign_ins: SignIns = request.app.state.sign_ins
     if not question.says_where:
-        await _count_blindly(sign_ins, asked, node)
         return _answer(caller, strongest(verdicts), {})
     judged = await sign_ins.judge(asked)
     verdict = strongest([*verdicts, judged.verdict])
     shown = _shown(judged)
     await sign_ins.conclude(asked, judged, verdict, _kept(asked, judged, verdict, shown))
     return _answer(caller, verdict, {**shown, "trace_id": verdict.trace_id or judged.trace_id})
-
-
-async def _count_blindly(sign_ins: SignIns, asked: Asked, node: Node) -> None:
-    """Count a failure, or forget them, when nobody says where it happened."""
-    now = node.clock.now()
-    if asked.question.outcome is Outcome.FAILURE:
-        sign_ins.failures.failed(asked.tenant_id, asked.reference, "", now)
-    elif asked.question.outcome is Outcome.SUCCESS and asked.vouched:
-        await sign_ins.failures.succeeded(asked.tenant_id, asked.reference, "", now)
 
 
 def _references(user: object) -> list[Reference]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from risk.behaviours.history import View
 from risk.model import Level
 from risk.scoring.model import Score
+from risk.signins.failures import Place, place_of
 from risk.signins.model import SignInQuestion
 from risk.verdict import Decision, Verdict
 from risk.zones.origin import Origin
@@ -51,6 +52,10 @@ class Judged:
     origin: Origin
     ip_level: Level = Level.LOW
     would_have: WouldHave | None = None
+
+    def place(self, asked: Asked) -> Place:
+        """Return where failures of such sign-ins are counted."""
+        return place_of(self.origin.client_ip, asked.question.device)
 
     @property
     def path(self) -> tuple[str, ...]:

@@ -49,28 +49,33 @@ class Telling:
 
         Raises Unavailable and database errors.
         """
-        ip = judged.origin.client_ip
-        failed = await self._failures.of_user(asked.tenant_id, asked.reference, ip, now)
+        place = judged.place(asked)
+        failed = await self._failures.of_user(asked.tenant_id, asked.reference, place, now)
         outcome = asked.question.outcome
         found = guessed(failed, is_right=outcome is Outcome.SUCCESS)
-        if found is None:
+        # A device does not guess: whoever guesses says another one each time, or the user's own.
+        if found is None or not place.is_address:
             return
-        by = hashlib.sha256(f"{asked.tenant_id}\n{asked.reference}\n{ip}".encode()).hexdigest()[:32]
-        jti = f"{found.name}:{by}:{outcome}:{now:%Y%m%d%H}"
+        by = hashlib.sha256(f"{asked.tenant_id}\n{asked.reference}\n{place.name}".encode())
+        jti = f"{found.name}:{by.hexdigest()[:32]}:{outcome}:{now:%Y%m%d%H}"
         if jti in self._told:
             return
-        await self._tell(asked, judged, [(found, jti)], now)
+        if not await self._tell(asked, judged, [(found, jti)], now):
+            return
         self._told[jti] = None
         if len(self._told) > TOLD_MAX:
             self._told.popitem(last=False)
 
     async def _tell(
         self, asked: Asked, judged: Judged, found: Sequence[tuple[Found, str]], now: datetime
-    ) -> None:
-        """Put findings, each with its `jti`, into the inbox; of nobody the hub knows nothing."""
+    ) -> bool:
+        """Put findings, each with its `jti`, into the inbox; return whether they are there.
+
+        Of nobody the hub knows nothing.
+        """
         user_id = min(asked.user_ids, default=None)
         if not found or user_id is None:
-            return
+            return False
         async with self._node.database.snapshot() as connection:
             named = (await entities.view(connection, asked.tenant_id, user_id)).identifiers
         for each, jti in found if named else ():
@@ -84,3 +89,4 @@ class Telling:
                 now=now,
             )
             await self._node.writer.submit(ACCEPT, signal)
+        return bool(named)

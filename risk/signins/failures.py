@@ -1,10 +1,12 @@
-"""How many sign-ins failed of late: by user and address, and by address; shared by all processes.
+"""How many sign-ins failed of late: by user and place, and by address; shared by all processes.
 
     failed ─▶ counted here ─▶ COUNT_FAILURES, four times a second ─▶ change feed ─▶ everywhere
 
-Failures at a user's account count only against whoever comes from the same address, so that an
-attacker elsewhere makes nothing harder for the user. An address counts as a whole only until
-somebody succeeds from it: behind an office's address some people always mistype.
+Failures at a user's account count only against whoever comes from the same place, so that an
+attacker elsewhere makes nothing harder for the user. A place is an address; of IPv6 the network of
+64 bits, whose addresses one owner has as many of as he likes; where nobody says the address, the
+device. What is said of neither counts nothing: it could be anybody's. An address counts as a whole
+only until somebody succeeds from it: behind an office's address some people always mistype.
 
 However many names and addresses an attacker tries, a process shares so many counts at once and no
 more, those that grow fastest first; the others count in the process that saw them.
@@ -14,12 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from heapq import nlargest
 from itertools import groupby, islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -38,6 +41,8 @@ HELD_MAX: Final = 50_000
 COUNTED_MAX: Final = 1_000
 #: failures of an address that mean nothing by themselves
 ADDRESS_FREE: Final = 10
+#: of an IPv6 address, what one owner has
+IPV6_NETWORK_BITS: Final = 64
 FLUSH_S: Final = 0.25
 #: counts that one process shares at once: a flood of sign-ins is none of the change feed
 FLUSHED_MAX: Final = 16
@@ -45,6 +50,30 @@ FLUSHED_MAX: Final = 16
 LOOKED_AT_MAX: Final = 2_000
 
 _Key = tuple[str, str]
+
+
+class Place(NamedTuple):
+    """Where sign-ins come from, as they are counted. name: "" where nobody says."""
+
+    name: str
+    is_address: bool = False
+
+
+NOWHERE: Final = Place("")
+
+
+def place_of(ip: str, device: str | None) -> Place:
+    """Return where a sign-in counts. ip: "" for none, else as `normal_ip` has it. Raises nothing.
+
+    device: what it is known by.
+    """
+    if not ip:
+        return Place(f"device {device}") if device else NOWHERE
+    address = ipaddress.ip_address(ip)
+    if isinstance(address, ipaddress.IPv4Address):
+        return Place(ip, is_address=True)
+    network = ipaddress.ip_network((address, IPV6_NETWORK_BITS), strict=False)
+    return Place(str(network), is_address=True)
 
 
 # --- in one process -----------------------------------------------------------------------------
@@ -70,26 +99,30 @@ class Failures:
         self._waiting: OrderedDict[_Key, FailureNote] = OrderedDict()
         self._noted = asyncio.Event()
 
-    async def of(self, tenant_id: str, user: str, ip: str, now: datetime) -> int:
+    async def of(self, tenant_id: str, user: str, place: Place, now: datetime) -> int:
         """Return how many failures weigh on a sign-in. user: any stable name.
 
         Raises database errors.
         """
-        of_user, of_address = _name(user, ip), _name("", ip)
+        if not place.is_address:
+            return await self.of_user(tenant_id, user, place, now)
+        of_user, of_address = _name(user, place), _name("", place)
         shared = await self._shared.of(tenant_id, (of_user, of_address))
         by_user = self._count((tenant_id, of_user), shared[of_user], now)
         by_address = self._count((tenant_id, of_address), shared[of_address], now)
-        return max(by_user, by_address - ADDRESS_FREE if ip else 0)
+        return max(by_user, by_address - ADDRESS_FREE)
 
-    async def of_user(self, tenant_id: str, user: str, ip: str, now: datetime) -> int:
-        """Return how many attempts at a user failed from an address. Raises database errors."""
-        name = _name(user, ip)
+    async def of_user(self, tenant_id: str, user: str, place: Place, now: datetime) -> int:
+        """Return how many attempts at a user failed from a place. Raises database errors."""
+        if place == NOWHERE:
+            return 0
+        name = _name(user, place)
         shared = await self._shared.of(tenant_id, (name,))
         return self._count((tenant_id, name), shared[name], now)
 
-    def failed(self, tenant_id: str, user: str, ip: str, now: datetime) -> None:
+    def failed(self, tenant_id: str, user: str, place: Place, now: datetime) -> None:
         """Count a failure, here at once and everywhere soon. Never waits, raises nothing."""
-        for name in (_name(user, ip), *([_name("", ip)] if ip else [])):
+        for name in _names(user, place):
             known = self._waiting.get((tenant_id, name))
             before = known.failed if known is not None and now - known.at <= WINDOW else 0
             self._wait(
@@ -102,9 +135,9 @@ class Failures:
                 )
             )
 
-    async def succeeded(self, tenant_id: str, user: str, ip: str, now: datetime) -> None:
+    async def succeeded(self, tenant_id: str, user: str, place: Place, now: datetime) -> None:
         """Forget what failed before, here at once and everywhere soon. Raises database errors."""
-        names = (_name(user, ip), _name("", ip))
+        names = _names(user, place)
         shared = await self._shared.of(tenant_id, names)
         for name in names:
             if self._count((tenant_id, name), shared[name], now):
@@ -170,9 +203,16 @@ class Failures:
         return min(count, COUNTED_MAX)
 
 
-def _name(user: str, ip: str) -> str:
+def _name(user: str, place: Place) -> str:
     """Return what a count is kept by. It names nobody: whom somebody tried is not to be read."""
-    return hashlib.sha256(f"{ip}\n{user}".encode()).hexdigest()
+    return hashlib.sha256(f"{place.name}\n{user}".encode()).hexdigest()
+
+
+def _names(user: str, place: Place) -> tuple[str, ...]:
+    """Return all that an attempt counts for."""
+    if place == NOWHERE:
+        return ()
+    return (_name(user, place), *((_name("", place),) if place.is_address else ()))
 
 
 async def _read(connection: Connection, tenant_id: str, names: Collection[str]) -> dict[str, Tally]:

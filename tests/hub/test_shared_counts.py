@@ -18,7 +18,7 @@ from hub.sign_ins.evaluator import SignIns
 from risk.entities import service as entities
 from risk.entities.model import Reference
 from risk.model import EntityKind
-from risk.signins.failures import FLUSHED_MAX, WINDOW, added
+from risk.signins.failures import FLUSHED_MAX, WINDOW, added, place_of
 from risk.signins.model import FAILURES_KIND, FailureNote, Tally
 from runtime.clock import SystemClock
 from runtime.store import changes
@@ -129,7 +129,7 @@ async def test_failures_of_two_processes_add_up(two: Two) -> None:
     await two.settle()
     for each in (two.first, two.second):
         count = await each.sign_ins.failures.of(
-            "default", await _reference(two), HOME, each.node.clock.now()
+            "default", await _reference(two), place_of(HOME, None), each.node.clock.now()
         )
         assert count == 6
 
@@ -157,17 +157,20 @@ async def test_a_flood_of_names_is_shared_a_few_at_once_and_the_worst_first(two:
     failures = two.first.sign_ins.failures
     now = two.first.node.clock.now()
     for number in range(500):
-        failures.failed("default", f"usr_{number}", f"198.51.100.{number % 250}", now)
+        failures.failed(
+            "default", f"usr_{number}", place_of(f"198.51.100.{number % 250}", None), now
+        )
     for _ in range(9):
-        failures.failed("default", "usr_worst", "203.0.113.77", now)
+        failures.failed("default", "usr_worst", place_of("203.0.113.77", None), now)
     before = await _changes(two)
     await failures.flush()
     assert await _changes(two) - before == FLUSHED_MAX
     await two.second.node.changes.refresh()
-    told = await two.second.sign_ins.failures.of("default", "usr_worst", "203.0.113.77", now)
+    worst = place_of("203.0.113.77", None)
+    told = await two.second.sign_ins.failures.of("default", "usr_worst", worst, now)
     assert told == 9
     # The others are not lost: they count where they were seen.
-    assert await failures.of("default", "usr_7", "198.51.100.7", now) == 1
+    assert await failures.of("default", "usr_7", place_of("198.51.100.7", None), now) == 1
 
 
 async def test_two_clients_at_two_processes_are_a_fork(two: Two) -> None:
