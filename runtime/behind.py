@@ -93,6 +93,11 @@ class WriteBehind(Generic[ItemT, ResultT]):
         for error in await self._write_all(items):
             raise error
 
+    def give_up(self, items: Sequence[ItemT]) -> None:
+        """Let it be heard that items are not written: whoever noted them notes them again."""
+        for item in items:
+            self._written(item, None)
+
     async def _write_all(self, items: Sequence[ItemT]) -> list[BaseException]:
         """Write items, and let it be heard what became of each; return the errors."""
         results = await asyncio.gather(*map(self._write, items), return_exceptions=True)

@@ -191,7 +191,12 @@ class Reviews:
         if review.review_id not in judged:
             return _Made(_done(review))
         notes: list[Note] = []
-        answers = await self._judge(review, notes.append)
+        try:
+            answers = await self._judge(review, notes.append)
+        except BaseException:
+            # It is judged again: alerts, records and logouts that were noted once are noted again.
+            self._evaluator.behind.give_up(notes)
+            raise
         verdicts = [answer.verdict for answer in answers]
         done = msgspec.structs.replace(
             _done(review),

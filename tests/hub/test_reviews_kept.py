@@ -23,6 +23,7 @@ from runtime.writer import Operation, Writer
 from tests.hub.conftest import DEFAULT, ONE_ENGINE, Hub, config_for
 from tests.hub.story import IDP, ROSA, begin
 from tests.hub.test_inline import HOME, Gateway, request_from, state_of
+from tests.hub.test_inline_policies import told
 from tests.hub.test_reviews import ended, ends, govern, reviewed
 
 
@@ -167,6 +168,24 @@ async def test_a_review_waits_for_what_it_wants_written(gateway: Gateway) -> Non
         assert await other.reviews.turn() == 1
         (left,) = await waiting(gateway)
         assert left.attempts == 1
+
+
+@pytest.mark.parametrize("times", [0, 1])
+async def test_an_alert_of_a_review_outlives_that_core_restarts(
+    gateway: Gateway, times: int
+) -> None:
+    """Regression: it was marked as told when the decision beside it could not be written."""
+    story = gateway.story
+    denies = {"when": {"user_level": "HIGH"}, "then": {"decision": "DENY", "alert": True}}
+    await govern(story, {"name": "denies", "priority": 1, **denies})
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    await rise(gateway)
+    async with process_that_loses_core(story.hub, settle_stand=times) as other:
+        await other.reviews.work_off()
+    assert await waiting(gateway) == []
+    await story.hub.settle()
+    assert [each["decision"] for each in await told(gateway)] == ["DENY"]
 
 
 async def test_the_database_fails_a_read_of_a_review(gateway: Gateway) -> None:
