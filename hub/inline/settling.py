@@ -225,9 +225,9 @@ class Settling:
 
 
 def _repeats(known: Stand, wanted: Stand) -> bool:
-    """Return whether it is settled already, as far as this process knows."""
+    """Return whether it is settled already of a session that goes on, as far as is known here."""
     if known.is_final:
-        return not outdoes(known, wanted)
+        return not outdoes(known, wanted, is_live=True)
     is_same = known.state == wanted.state
     return is_same and (known.state != StandState.ASKED or is_joined(known, wanted))
 

@@ -195,23 +195,25 @@ def is_joined(known: Stand, wanted: Stand) -> bool:
     return not known.is_given_up(wanted.at) and not asks_more(wanted, known)
 
 
-def outdoes(known: Stand, wanted: Stand) -> bool:
-    """Return whether an end becomes a wider one: of the session, of the user. Raises nothing."""
-    is_end = wanted.state == StandState.TERMINATED
-    return is_end and Scope[wanted.scope.upper()] > Scope[known.scope.upper()]
+def outdoes(known: Stand, wanted: Stand, *, is_live: bool) -> bool:
+    """Return whether an end becomes a wider one: of the session that goes on still, of the user."""
+    is_wider = Scope[wanted.scope.upper()] > Scope[known.scope.upper()]
+    is_more = is_wider or (is_live and wanted.ends is not None)
+    return is_more and wanted.state == StandState.TERMINATED
 
 
-def settle(known: Stand | None, wanted: Stand) -> Settled:
+def settle(known: Stand | None, wanted: Stand, *, is_live: bool = False) -> Settled:
     """Return what a stand becomes. Raises nothing; the order of equal requests does not matter.
 
     One step-up per (session, context): a second request joins the first, until that is given up,
     or more is asked for. What was passed is asked again only at a higher level, for more, or when
-    it is too long ago. An end is the end.
+    it is too long ago. An end is the end; is_live: not of the session yet.
     """
     if known is None:
         return Settled(stand=wanted, is_new=True)
     keeps = Settled(stand=known, is_new=False)
-    if (known.is_final and not outdoes(known, wanted)) or _changes_nothing(known, wanted):
+    is_over = known.is_final and not outdoes(known, wanted, is_live=is_live)
+    if is_over or _changes_nothing(known, wanted):
         return keeps
     kept = msgspec.structs.replace(
         wanted,

@@ -80,6 +80,7 @@ async def _settle_of_tenant(
     anchored = {session_id for session_id, (is_known, _) in beginnings.items() if is_known}
     begun = {session_id: since for session_id, (_, since) in beginnings.items() if since}
     written: dict[tuple[str, str], Stand] = {}
+    goes_on = {session_id for session_id, each in live.items() if each.ended_at is None}
     for place, wanted in batch.items():
         key = (wanted.session_id, wanted.context_key)
         before = written.get(key) or known.get(key)
@@ -92,9 +93,11 @@ async def _settle_of_tenant(
         ):
             results[place] = Settled(stand=wanted, is_new=False)
             continue
-        results[place] = settle(before, wanted)
+        results[place] = settle(before, wanted, is_live=wanted.session_id in goes_on)
         if results[place].is_new:
             written[key] = results[place].stand
+            if wanted.ends is not None:
+                goes_on.discard(wanted.session_id)
         if results[place].stand.is_known:
             anchored.add(wanted.session_id)
         _note_begin(begun, results[place].stand)

@@ -20,7 +20,16 @@ from risk.sessions.model import PutSession
 from risk.sessions.service import PUT_SESSION
 from tests.hub.conftest import DEFAULT, ONE_ENGINE, Hub, config_for
 from tests.hub.story import CAEP, IDP, LAPTOP, ROSA, TIM, Story, begin, sign
-from tests.hub.test_inline import HOME, OFFICE, SID, Gateway, request_from, stands_of, state_of
+from tests.hub.test_inline import (
+    DEVICE_KEY,
+    HOME,
+    OFFICE,
+    SID,
+    Gateway,
+    request_from,
+    stands_of,
+    state_of,
+)
 from tests.risk.test_contexts import CHROME, FIREFOX
 
 FIREWALL = {"signals": {"firewall": "off"}, "old": {"firewall": "on"}}
@@ -319,6 +328,32 @@ async def process_that_holds_nothing(hub: Hub) -> AsyncIterator[Any]:
 
 async def ended(story: Story, sid: str = SID) -> bool:
     return not (await story.get(f"/v1/sessions/{sid}?iss={IDP}"))["live"]
+
+
+async def test_a_forged_proof_does_not_keep_a_session_alive(gateway: Gateway) -> None:
+    """Nothing is known of where it is used, and somebody was stopped with a key that is not its.
+
+    Regression: what stopped him was taken for the end of the session, when its user was at HIGH.
+    """
+    story = gateway.story
+    out = {"when": {"level": "HIGH"}, "then": {"decision": "TERMINATE", "scope": "session"}}
+    await govern(story, ends("user_level"), {"name": "out", "priority": 2, **out})
+    body = {
+        "iss": IDP,
+        "user": f"email:{ROSA}",
+        "binding": {"jwk": DEVICE_KEY.export_public(as_dict=True)},
+    }
+    assert (await story.admin.put("/v1/sessions/bound", json=body)).is_success
+    forged = {"iss": IDP, "dbsc": {"proof": "a.b.c"}}
+    assert await gateway.decision(forged, "bound") == "TERMINATE"
+    await gateway.settle()
+    assert not await ended(story, "bound")
+    said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "HIGH"})
+    assert said.is_success
+    await gateway.settle()
+    await reviewed(gateway)
+    assert await ended(story)
+    assert await ended(story, "bound")
 
 
 async def test_a_level_ends_sessions_that_no_process_holds(gateway: Gateway) -> None:

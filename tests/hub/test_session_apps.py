@@ -203,6 +203,23 @@ async def test_row_34_a_violation_at_an_app_ends_that_app(gateway: Gateway) -> N
     assert await gateway.decision(at(gateway, OFFICE, "mail")) == "ALLOW"
 
 
+async def test_what_ended_at_one_app_ends_everywhere_when_the_session_does(
+    gateway: Gateway,
+) -> None:
+    """Regression: its context was over already, at that app, and the session lived on."""
+    story = gateway.story
+    await govern(gateway, apps=[ENDS])
+    decided = await gateway.ask(at(gateway, OFFICE, "bank"))
+    assert (decided["decision"], decided["scope"]) == ("TERMINATE", "app")
+    await gateway.settle()
+    over = {**ENDS, "then": {"decision": "TERMINATE", "scope": "session"}}
+    body = {"name": "global-session", "mode": "enforce", "rules": [over]}
+    assert (await story.admin.put("/admin/v1/policies/global-session", json=body)).is_success
+    await story.hub.node.feed.refresh()
+    assert await gateway.decision(at(gateway, OFFICE, "mail")) == "TERMINATE"
+    assert not (await story.get(f"/v1/sessions/{SID}?iss={IDP}"))["live"]
+
+
 async def test_row_34_a_global_violation_ends_that_session_everywhere(gateway: Gateway) -> None:
     other = {"iss": IDP, "user": f"email:{ROSA}"}
     assert (await gateway.story.admin.put("/v1/sessions/phone", json=other)).is_success

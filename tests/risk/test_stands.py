@@ -53,6 +53,15 @@ def stand_at(number: int, state: StandState) -> Stand:
     )
 
 
+def test_an_end_of_who_came_to_a_session_is_not_yet_its_own() -> None:
+    """As long as it goes on; what ended once does not end again."""
+    stopped = stand_at(1, StandState.TERMINATED)
+    ends = msgspec.structs.replace(stopped, at=NOW + timedelta(seconds=9), ends=("idp", "sid"))
+    assert settle(stopped, ends, is_live=True).is_new
+    assert not settle(stopped, ends, is_live=False).is_new
+    assert not settle(stopped, msgspec.structs.replace(ends, ends=None), is_live=True).is_new
+
+
 @pytest.mark.parametrize(("number", "is_first"), [(1, True), (9, False)])
 async def test_a_session_begins_with_who_was_seen_first_in_whatever_process(
     database: Database, *, number: int, is_first: bool
