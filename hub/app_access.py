@@ -25,7 +25,7 @@ from risk.announced import DETECTION
 from risk.app_use.model import WINDOW, Burst, OpenedApp
 from risk.app_use.service import note_opened
 from risk.entities import store as entities_store
-from risk.inline.model import UsedApp
+from risk.inline.orders import UsedApp
 from risk.model import SIGN_INS_ISSUER
 from risk.policies.documents import GLOBAL_SESSION_ID
 from risk.policies.facts import RequestKind

@@ -15,7 +15,7 @@ from typing import Final
 
 from risk import catalogue
 from risk.baselines.service import WithdrawSession, session_mark, withdraw_sessions
-from risk.contexts.model import Change
+from risk.contexts.model import SEVERE, Change
 from risk.finding_type import CauseClass, RaisedBy
 from risk.inline.model import Stand, StandState
 from risk.level import effective_level
@@ -34,6 +34,8 @@ _SECOND: Final = timedelta(seconds=1)
 #: besides everything whose cause is a hijacked session
 _OF_ACCOUNTS: Final = frozenset({"account_hijacked", "user_reported_suspicious_activity"})
 _USER_PREFIX: Final = "usr_"
+#: what is not the same client, or not where it was
+_OF_STRANGERS: Final = frozenset(each.value for each in (*SEVERE, Change.ASN, Change.COUNTRY))
 
 
 def is_hijack(name: str) -> bool:
@@ -50,13 +52,14 @@ def is_hijack(name: str) -> bool:
 def shows_hijack(stand: Stand) -> bool:
     """Return whether a context was stopped so that the whole session is not the user's.
 
-    It ended because of what changed in it at HIGH, or it is used in turns with somebody else, so
-    that nobody knows whose the other contexts were. A stranger who was stopped where he came, with
-    another device, is none: nothing of his was ever let pass. Raises nothing.
+    It ended because another client or another place uses it, at HIGH by its own risk, or it is used
+    in turns with somebody else, so that nobody knows whose the other contexts were. A stranger who
+    was stopped where he came, with another device, is none: nothing of his was ever let pass. Nor
+    is a session that ends with its user. Raises nothing.
     """
-    if stand.state != StandState.TERMINATED or stand.level != Level.HIGH.name:
+    if stand.state != StandState.TERMINATED or stand.session_level != Level.HIGH.name:
         return False
-    is_over = stand.ends is not None and bool(stand.changes)
+    is_over = stand.ends is not None and not _OF_STRANGERS.isdisjoint(stand.changes)
     return is_over or Change.FORK.value in stand.changes
 
 

@@ -16,8 +16,8 @@ from risk.baselines.model import Occurrence
 from risk.contexts.service import RECORD
 from risk.inline.forks import TrailNote
 from risk.inline.memory import LiveSessions
-from risk.inline.model import Settled, Stand, UsedApp
-from risk.inline.orders import SessionFinding, SessionLogout
+from risk.inline.model import Settled, Stand
+from risk.inline.orders import SessionFinding, SessionLogout, UsedApp
 from risk.inline.service import SHARE_TRAIL
 from risk.policies.recorded import RecordedContext
 from runtime.behind import WriteBehind

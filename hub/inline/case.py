@@ -32,13 +32,11 @@ from risk.inline.model import (
     StandState,
     worst_level,
 )
-from risk.inline.orders import FindingMark, SessionLogout
+from risk.inline.orders import SessionLogout
 from risk.inline.proofs import outdated_by
-from risk.model import Level
 from risk.networks.model import IPRecord
 from risk.policies.facts import RequestFacts
 from risk.policies.recorded import RecordedContext, encode
-from risk.policy import PolicyMode
 from risk.posture.model import with_reported
 from risk.scoring.model import Features
 from risk.sessions.model import Session
@@ -83,23 +81,6 @@ class Case:
         """Whether this context was never judged for this app, as far as this process knows."""
         asked = (self.key, self.situation.facts.app_id)
         return self.situation.here is not None and asked not in self.live.noted
-
-    @property
-    def is_found_at_high(self) -> bool:
-        """Whether this context is at HIGH for the first time, as far as this process knows.
-
-        It may have been judged at less before, or proven since.
-        """
-        is_high = self.situation.here is not None and self.judged.level is Level.HIGH
-        return is_high and self.finding_mark not in self.live.at_high
-
-    @property
-    def finding_mark(self) -> FindingMark:
-        """What a finding about this context is told once for."""
-        stand = self.situation.stand
-        proven_at = None if stand is None else stand.last_proof_at
-        acts = self.judged.verdict.mode is PolicyMode.ENFORCE
-        return FindingMark(self.key, acts, proven_at)
 
     @property
     def is_newly_proven(self) -> bool:
@@ -333,6 +314,7 @@ def stand_of(case: Case, state: StandState, trace_id: str | None) -> Stand:
         app_id=situation.facts.app_id or "",
         context=render_context(situation.here) if situation.here else {},
         outdated=_outdated(situation) if state is StandState.ASKED else None,
+        session_level=case.judged.level.name,
         changes=tuple(each.value for each in case.judged.changes),
         beside=_beside(case) if state is StandState.ACCEPTED else "",
         ends=(session.iss, session.sid) if _ends_all(case, state) else None,

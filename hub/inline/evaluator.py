@@ -51,7 +51,8 @@ from risk.inline.forks import Spot, spot_of
 from risk.inline.keys import NO_CONTEXT, app_key
 from risk.inline.live import Live
 from risk.inline.memory import HELD_MAX, LiveSessions
-from risk.inline.model import Situation, UsedApp, judge
+from risk.inline.model import Situation, judge
+from risk.inline.orders import UsedApp
 from risk.levels.memory import Levels
 from risk.model import Level
 from risk.policies.compiled import CompiledPolicies

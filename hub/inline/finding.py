@@ -57,21 +57,27 @@ def signal_about(
     )
 
 
-def finding_of(case: Case, trace_id: str | None) -> SessionFinding:
-    """Return that the context of a case is at HIGH. Raises nothing."""
-    session, mark = case.live.session, case.finding_mark
-    return SessionFinding(
+def finding_of(case: Case, trace_id: str | None) -> SessionFinding | None:
+    """Return that the context of a case is at HIGH; None: it is not, or was told. Raises nothing.
+
+    It may have been judged at less before, or proven since.
+    """
+    session, stand, judged = case.live.session, case.situation.stand, case.judged
+    if case.situation.here is None or judged.level is not Level.HIGH:
+        return None
+    found = SessionFinding(
         tenant_id=session.tenant_id,
         session_id=session.session_id,
         iss=session.iss,
         sid=session.sid,
-        context_key=mark.context_key,
+        context_key=case.key,
         at=case.situation.now,
-        changes=tuple(change.value for change in case.judged.changes),
+        changes=tuple(change.value for change in judged.changes),
         trace_id=trace_id,
-        acts=mark.acts,
-        proven_at=mark.proven_at,
+        acts=judged.verdict.mode is PolicyMode.ENFORCE,
+        proven_at=None if stand is None else stand.last_proof_at,
     )
+    return None if found.mark in case.live.at_high else found
 
 
 def signal_of(finding: SessionFinding) -> AcceptedSET:

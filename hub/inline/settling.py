@@ -97,11 +97,11 @@ class Settling:
             note(alert)
         if case.is_first:
             note(recorded_of(case))
-        found = finding_of(case, answer.trace_id) if case.is_found_at_high else None
+        found = finding_of(case, answer.trace_id)
         if not is_let_pass:
             return await self._settle(case, answer, found, note)
         if found is not None:
-            case.live.find_at_high(case.finding_mark)
+            case.live.find_at_high(found.mark)
             note(found)
         _log_out(case, logout_of(case, answer.trace_id), note)
         self._keep(case, answer)
@@ -200,7 +200,7 @@ class Settling:
             case.live.log_out(case.key, wanted.logout.app_ids)
             self._wake(LOG_OUT_SESSION.wakes)
         if wanted.finding is not None:
-            case.live.find_at_high(case.finding_mark)
+            case.live.find_at_high(wanted.finding.mark)
             self._wake(TELL_FINDING.wakes)
 
     async def _repeat(self, case: Case, wanted: Stand, note: Callable[[Note], None]) -> None:
@@ -208,7 +208,7 @@ class Settling:
         _log_out(case, wanted.logout, note)
         if wanted.finding is None:
             return
-        case.live.find_at_high(case.finding_mark)
+        case.live.find_at_high(wanted.finding.mark)
         try:
             async with asyncio.timeout(WRITE_LIMIT_S):
                 await self._writer.submit(TELL_FINDING, wanted.finding)

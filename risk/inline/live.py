@@ -17,8 +17,8 @@ from risk.contexts.model import Context
 from risk.contexts.stored import kept_context, restore_context
 from risk.inline import store
 from risk.inline.forks import Trail, TrailNote, spot_of
-from risk.inline.model import Stand, StandMark, StandState, UsedApp
-from risk.inline.orders import FindingMark, SessionFinding, SessionLogout
+from risk.inline.model import Stand, StandMark, StandState
+from risk.inline.orders import FindingMark, SessionFinding, SessionLogout, UsedApp
 from risk.inline.proofs import PROOF_LIFE
 from risk.policies.recorded import RecordedContext
 from risk.posture.model import Reported, as_accepted

@@ -77,9 +77,9 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     was_accepted: before more was asked of it, or it was kept out: other contexts are compared with
     it all the same. proven_at: of a proof that came before what it is now; None: there was none.
     auth_time: of the proof that a PASSED brings. outdated: this ASKED wants a newer proof than of
-    then. changes: names of those it was settled for. beside: key of what an ACCEPTED was compared
-    with. ends: (issuer, sid) when the session ends with it; logout: where it ends; finding: what is
-    told. These seven are not stored.
+    then. session_level: of the session alone; changes: names of those it was settled for. beside:
+    key of what an ACCEPTED was compared with. ends: (issuer, sid) when the session ends with it;
+    logout: where it ends; finding: what is told. These eight are not stored.
     """
 
     tenant_id: str
@@ -105,6 +105,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     context: dict[str, Any] = {}
     auth_time: datetime | None = None
     outdated: datetime | None = None
+    session_level: str = ""
     changes: tuple[str, ...] = ()
     beside: str = ""
     ends: tuple[str, str] | None = None
@@ -161,15 +162,6 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def is_given_up(self, now: datetime) -> bool:
         """Whether it waits for a step-up that nobody finished in time. Requirement STEP-8."""
         return self.state == StandState.ASKED and now - self.at > STEP_UP_LIFE
-
-
-class UsedApp(msgspec.Struct, frozen=True, kw_only=True):
-    """One app that a session is used for, as it travels to the writer."""
-
-    tenant_id: str
-    session_id: str
-    app_id: str
-    at: datetime
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):

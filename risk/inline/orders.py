@@ -63,3 +63,12 @@ class SessionFinding(msgspec.Struct, frozen=True, kw_only=True):
     def mark(self) -> FindingMark:
         """What makes another one the same."""
         return FindingMark(self.context_key, self.acts, self.proven_at)
+
+
+class UsedApp(msgspec.Struct, frozen=True, kw_only=True):
+    """One app that a session is used for, as it travels to the writer."""
+
+    tenant_id: str
+    session_id: str
+    app_id: str
+    at: datetime

@@ -11,7 +11,8 @@ from typing import Final
 from risk.contexts.stored import restore_context
 from risk.inline import store
 from risk.inline.forks import TrailNote, both
-from risk.inline.model import Settled, Stand, StandState, UsedApp, settle
+from risk.inline.model import Settled, Stand, StandState, settle
+from risk.inline.orders import UsedApp
 from risk.inline.proofs import Proof
 from risk.inline.step_ups import StepUp, answered, answering
 from risk.model import Level

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from risk.inline.forks import TrailNote, render_switches, restore_switches
-from risk.inline.model import KNOWN_STATES, Stand, StandMark, StandState, UsedApp
+from risk.inline.model import KNOWN_STATES, Stand, StandMark, StandState
+from risk.inline.orders import UsedApp
 from risk.inline.proofs import Proof
 from risk.sql.store import IDS, TENANT, rows_of
 from runtime.database import (

@@ -30,6 +30,7 @@ from tests.hub.test_inline import (
     request_from,
     state_of,
 )
+from tests.hub.test_reviews import ends, govern
 
 HIJACKED = "https://schemas.openid.net/secevent/risc/event-type/account-disabled"
 
@@ -178,6 +179,23 @@ async def test_row_16_a_a_session_that_the_check_ends_leaves_the_baseline(
     assert await gateway.decision(guess, "bound") == "TERMINATE"
     # What another session of the user's brought stays.
     assert await recorded(gateway) == [(OFFICE, session_mark(IDP, SID))]
+
+
+async def test_row_16_a_a_session_that_ends_because_of_its_user_is_not_a_hijacked_one(
+    gateway: Gateway,
+) -> None:
+    """Rosa's password is out; she moves within her network, and all of her sessions end."""
+    story = gateway.story
+    await govern(story, ends("user_level"))
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    said = await story.admin.put(f"/api/v1/users/email:{ROSA}/risk", json={"riskLevel": "HIGH"})
+    assert said.is_success
+    await gateway.settle()
+    decided = await gateway.ask(request_from("198.51.100.8"))
+    assert (decided["decision"], decided["risk"]["level"]) == ("TERMINATE", "LOW")
+    assert decided["changed"]["classes"] == ["minor"]
+    assert await places(gateway) == {HOME}
 
 
 async def hijack_event(story: Story) -> None:

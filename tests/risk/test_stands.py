@@ -208,6 +208,9 @@ def test_a_proof_is_asked_for_anew_only_by_who_knew_it() -> None:
         (("device",), ("global-session/out",), True, True),
         (("device",), ("device_changed",), False, False),
         (("device", "fork"), ("global-session/out",) * 20, False, True),
+        (("country",), ("global-session/out",), True, True),
+        # Who moves within the network, or whose device is worse, is no other client.
+        (("network", "posture"), ("global-session/out",), True, False),
     ],
 )
 def test_a_hijack_is_told_by_what_changed_and_not_by_words(
@@ -215,12 +218,14 @@ def test_a_hijack_is_told_by_what_changed_and_not_by_words(
 ) -> None:
     stand = msgspec.structs.replace(
         stand_at(1, StandState.TERMINATED),
-        level="HIGH",
+        session_level="HIGH",
         changes=changes,
         reasons=reasons,
         ends=("https://idp.example", "sid") if is_over else None,
     )
     assert shows_hijack(stand) is is_shown
+    # Nor by the level of the user.
+    assert not shows_hijack(msgspec.structs.replace(stand, session_level="LOW", level="HIGH"))
 
 
 @pytest.mark.parametrize(
