@@ -37,7 +37,7 @@ from hub.admin import routes as admin_routes
 from hub.auth import BearerAuthentication, TrustedCaller
 from hub.denied import DeniedUsers
 from hub.doors import authzen, forward_auth, native
-from hub.doors.apps import Apps, app_cache, vouches
+from hub.doors.apps import Apps, app_cache, apps_known, vouches
 from hub.doors.front import EvaluateFront, Parts
 from hub.doors.heard import Heard
 from hub.errors import ErrorBoundary, render_exception
@@ -331,7 +331,7 @@ async def _stream_defaults(node: Node, tenant_id: str, app_id: str) -> StreamDef
 
 
 async def _app_issuer(apps: Apps, tenant_id: str, app_id: str) -> str | None:
-    app = (await apps.get(tenant_id)).get(app_id)
+    app = (await apps_known(apps, tenant_id) or {}).get(app_id)
     if app is None:
         app = (await apps.get(tenant_id, fresh=True)).get(app_id)
     return app.issuer if app else None

@@ -64,7 +64,8 @@ async def decide(state: State, caller: Caller, sid: str, raw: bytes) -> bytes:
     if answer is None:
         question = await _read(state, caller, sid, raw)
         answer = await evaluate(state, caller, question)
-        heard.keep(name, question, asked_of(caller, question))
+        if state.apps.current(caller.tenant_id) is not None:
+            heard.keep(name, question, asked_of(caller, question))
         app_unknown = question.app_unknown
     else:
         app_unknown = known is not None and known[0].app_unknown

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import Story, begin
+from tests.hub.test_inline_cold import without
 
 PATH = "/v1/sessions/sid-rosa/evaluate"
 
@@ -43,6 +44,25 @@ async def test_an_app_that_nobody_registered_is_told(story: Story, idp: httpx2.A
         known = (await idp.post(PATH, json={"app_id": story.ids["wiki"]})).json()
         assert plain["reasons"] == known["reasons"] == []
     assert unknown("app") == before + 2
+
+
+@ONE_ENGINE
+async def test_apps_that_cannot_be_read_keep_nobody_from_an_answer(
+    story: Story, idp: httpx2.AsyncClient
+) -> None:
+    """Regression: 500, outside of the deadline and the fallback, once somebody registered one."""
+    hub = story.hub
+    question = {"app_id": story.ids["wiki"]}
+    assert (await idp.post(PATH, json=question)).json()["decision"] == "ALLOW"
+    made = (await story.post("/admin/v1/apps", {"name": "new"}))["id"]
+    await hub.node.feed.refresh()
+    async with without(hub.database, "apps"):
+        for app_id in (story.ids["wiki"], made):
+            answer = await idp.post(PATH, json={"app_id": app_id})
+            assert answer.status_code == 200, answer.text
+    # With the database back it is an ordinary answer.
+    for app_id in (story.ids["wiki"], made):
+        assert (await idp.post(PATH, json={"app_id": app_id})).json()["reasons"] == []
 
 
 @ONE_ENGINE
