@@ -40,6 +40,9 @@ from runtime.database import serialize
 from runtime.ids import new_id
 from runtime.writer import Operation
 
+#: sessions of a user, the newest, that are looked at for one that goes on
+ELSEWHERE_MAX: Final = 100
+
 
 async def _put_sessions(
     connection: AsyncConnection, items: Sequence[PutSession]
@@ -149,9 +152,10 @@ async def _due(
     """Return what is still to be carried out. ending: tenants that have sessions ended besides.
 
     Not what another process has done already, and nothing of a session that began anew since under
-    the same name: nobody judged that one. First of all in the transaction, because it locks: the
-    audit, then tenants, in the order in which everybody does. Under the tenant's lock the guard
-    counts what every process did.
+    the same name: nobody judged that one. A user is logged out although the judged session ended
+    meanwhile, as long as others go on that were there. First of all in the transaction, because it
+    locks: the audit, then tenants, in the order in which everybody does. Under the tenant's lock
+    the guard counts what every process did.
     """
     for tenant_id in sorted({item.tenant_id for item in items if item.of_user}):
         await serialize(connection, "audit", tenant_id)
@@ -170,9 +174,17 @@ async def _due(
                 continue
             if not item.of_user:
                 of_sessions.append(item)
-            elif session.ended_at is None:
+            elif session.ended_at is None or await _is_elsewhere(connection, item):
                 users.setdefault((tenant_id, session.user_id), item)
     return _Due(users=list(users.values()), sessions=of_sessions)
+
+
+async def _is_elsewhere(connection: AsyncConnection, item: SessionLogout) -> bool:
+    """Return whether the user has another session that goes on since before the judgement."""
+    live = await sessions_store.live_of_entities(
+        connection, item.tenant_id, entity_ids={item.user_id}, now=item.at, limit=ELSEWHERE_MAX
+    )
+    return any(each.user_id == item.user_id and each.created_at <= item.at for each in live)
 
 
 SETTLE: Final = replace(risk.SETTLE, handle=_settle_stands)

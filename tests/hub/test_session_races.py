@@ -229,6 +229,32 @@ async def begin_phone(gateway: Gateway) -> tuple[str, str]:
     return first["session_id"], made["session_id"]
 
 
+async def test_a_user_is_logged_out_though_the_judged_session_ended_meanwhile(
+    gateway: Gateway,
+) -> None:
+    """The app logs that one out by itself; the user's others are over all the same, once."""
+    story = gateway.story
+    first, _ = await begin_phone(gateway)
+    end = ends(first, gateway, of_user=True)
+    assert (await story.admin.delete(f"/v1/sessions/{SID}?iss={IDP}")).is_success
+    story.hub.clock.advance(1)
+
+    await story.hub.node.writer.submit(SETTLE, end)
+    await story.hub.settle()
+    assert not await is_live(gateway, "phone")
+    assert story.hub.outside.requests
+
+    # Who signs in anew is judged anew.
+    story.hub.outside.requests.clear()
+    anew = {"iss": IDP, "user": f"email:{ROSA}"}
+    assert (await story.admin.put("/v1/sessions/tablet", json=anew)).is_success
+    assert end.logout is not None
+    await story.hub.node.writer.submit(LOG_OUT_SESSION, end.logout)
+    await story.hub.settle()
+    assert await is_live(gateway, "tablet")
+    assert story.hub.outside.requests == []
+
+
 @MANY_WRITERS
 async def test_who_ends_a_user_and_who_steps_up_do_not_wait_for_each_other(
     gateway: Gateway,
