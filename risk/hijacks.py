@@ -34,6 +34,7 @@ _SECOND: Final = timedelta(seconds=1)
 #: besides everything whose cause is a hijacked session
 _OF_ACCOUNTS: Final = frozenset({"account_hijacked", "user_reported_suspicious_activity"})
 _USER_PREFIX: Final = "usr_"
+_SESSION_PREFIX: Final = "ses_"
 #: what is not the same client, or not where it was
 _OF_STRANGERS: Final = frozenset(each.value for each in (*SEVERE, Change.ASN, Change.COUNTRY))
 
@@ -106,15 +107,28 @@ async def _doubted(
     named = {found.entity_id, *found.related}
     is_of_user = found.entity_kind is EntityKind.USER
     users = {found.entity_id} if is_of_user else {e for e in named if e.startswith(_USER_PREFIX)}
-    sessions = [
+    before = found.occurred_at + _SECOND
+    # By their ids: however many others began since, or later than what was found.
+    ids = sorted(each for each in named if each.startswith(_SESSION_PREFIX))[:SESSIONS_MAX]
+    by_id = [
+        await lookups_store.session_by_id(connection, tenant_id, session_id=session_id)
+        for session_id in ids
+    ]
+    told = [
+        each
+        for each in by_id
+        if each is not None
+        and each.user_id in users
+        and each.started_at < before
+        and (each.ended_at is None or each.ended_at >= since)
+    ]
+    return told or [
         session
         for user_id in sorted(users)
         for session in await sessions_store.recent_of_user(
-            connection, tenant_id, user_id=user_id, since=since, limit=SESSIONS_MAX
+            connection, tenant_id, user_id=user_id, since=since, limit=SESSIONS_MAX, before=before
         )
-        if session.started_at < found.occurred_at + _SECOND
     ]
-    return [each for each in sessions if each.session_id in named] or sessions
 
 
 def _withdrawal(session: Session, at: datetime) -> WithdrawSession:

@@ -246,15 +246,25 @@ async def live_of_users(
 
 
 async def recent_of_user(
-    connection: AsyncConnection, tenant_id: str, *, user_id: str, since: datetime, limit: int
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    user_id: str,
+    since: datetime,
+    limit: int,
+    before: datetime | None = None,
 ) -> list[Session]:
-    """Return up to `limit` sessions of a user that were not ended before a moment, newest first."""
+    """Return up to `limit` sessions of a user that were not ended by `since`, newest first.
+
+    before: only those that began earlier.
+    """
     rows = await connection.execute(
         sa.select(sessions)
         .where(
             sessions.c.tenant_id == tenant_id,
             sessions.c.user_id == user_id,
             sa.or_(sessions.c.ended_at.is_(None), sessions.c.ended_at >= since),
+            sa.true() if before is None else sessions.c.started_at < before,
         )
         .order_by(sessions.c.session_id.desc())
         .limit(limit)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from risk.baselines.service import session_mark
+from risk.hijacks import SESSIONS_MAX
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import IDP, ROSA, SECEVENT, Story, begin, sign
 from tests.hub.test_feedback import ABOUT_ROSA, SENSOR, provider
@@ -269,3 +270,27 @@ async def test_row_16_a_a_finding_about_one_session_leaves_the_others(gateway: G
     await detection(gateway.story, "anomalous_token", sub_id=subject)
     await gateway.story.hub.settle()
     assert await recorded(gateway) == [(HOME, session_mark(IDP, "second"))]
+
+
+@ONE_ENGINE
+@pytest.mark.parametrize("named", [True, False])
+async def test_row_16_a_many_newer_sessions_do_not_hide_the_hijacked_one(
+    gateway: Gateway,
+    named: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """The finding names it, or is older than the others; it was looked for among the newest."""
+    story = gateway.story
+    await at_the_office(gateway)
+    found_at = story.hub.clock.now()
+    story.hub.clock.advance(60)
+    body = {"iss": IDP, "user": f"email:{ROSA}"}
+    for number in range(SESSIONS_MAX):
+        assert (await story.admin.put(f"/v1/sessions/s{number}", json=body)).status_code == 201
+    session = {"format": "iss_sub", "iss": IDP, "sub": SID}
+    about = {"format": "complex", "user": ABOUT_ROSA, "session": session}
+    if named:
+        await detection(story, "anomalous_token", sub_id=about)
+    else:
+        await detection(story, "anomalous_token", occurred_at=found_at.isoformat())
+    await story.hub.settle()
+    assert await places(gateway) == set()
