@@ -55,6 +55,7 @@ _PUT_OFF: Final = Write(
     ("of_tenant_id", "of_review_id", "made", "again_at"),
 )
 _IS_OF_EDIT: Final = session_reviews.c.cause.in_(sorted(each.value for each in EDITS))
+_IS_OF_DEVICE: Final = session_reviews.c.cause == ReviewCause.DEVICE.value
 _IS_OF_PRESENCE: Final = session_reviews.c.cause == ReviewCause.PRESENTED.value
 _IS_DUE: Final = sa.or_(
     session_reviews.c.due_at.is_(None),
@@ -72,10 +73,11 @@ def _due(which: sa.ColumnElement[bool]) -> Query:
     )
 
 
-#: What is judged first. A provider may tell of sessions that are presented as often as it likes: no
-#: level that moved waits behind that.
+#: What is judged first. A provider may tell of devices, and of sessions that are presented, as
+#: often as it likes: no level that moved waits behind that.
 _IN_TURN: Final = (
-    _due(sa.not_(sa.or_(_IS_OF_EDIT, _IS_OF_PRESENCE))),
+    _due(sa.not_(sa.or_(_IS_OF_EDIT, _IS_OF_DEVICE, _IS_OF_PRESENCE))),
+    _due(_IS_OF_DEVICE),
     _due(_IS_OF_PRESENCE),
     _due(_IS_OF_EDIT),
 )
@@ -111,7 +113,7 @@ async def system_due_reviews(
 ) -> list[Review]:
     """Return the oldest due reviews of all tenants. System query.
 
-    Those after a session was presented come last but for those after edits.
+    Levels first, then what providers tell of devices, then sessions they saw in use, then edits.
     """
     rows: list[Row] = []
     for query in _IN_TURN:

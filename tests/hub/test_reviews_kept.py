@@ -66,8 +66,11 @@ async def process_that_loses_core(hub: Hub, **lost: int) -> AsyncIterator[Any]:
         assert not any(writer.lost.values())
 
 
+@pytest.mark.parametrize(
+    ("cause", "context"), [(ReviewCause.PRESENTED, {"chain": [HOME]}), (ReviewCause.DEVICE, {})]
+)
 async def test_no_level_waits_behind_what_a_provider_tells_again_and_again(
-    gateway: Gateway,
+    gateway: Gateway, cause: ReviewCause, context: dict[str, Any]
 ) -> None:
     story = gateway.story
     async with story.hub.database.transaction() as connection:
@@ -76,10 +79,10 @@ async def test_no_level_waits_behind_what_a_provider_tells_again_and_again(
         told = [
             new_review(
                 tims[key],
-                ReviewCause.PRESENTED,
+                cause,
                 at=story.hub.clock.now(),
                 trace_id="told",
-                context={"chain": [HOME]},
+                context=context,
             )
             for _ in range(2 * BATCH_MAX)
         ]
