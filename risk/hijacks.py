@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from risk import catalogue
-from risk.baselines.service import WithdrawSession, session_mark, withdraw_sessions
+from risk.baselines.model import session_mark
+from risk.baselines.service import WithdrawSession, withdraw_sessions
 from risk.contexts.model import SEVERE, Change
 from risk.finding_type import CauseClass, RaisedBy
 from risk.inline.model import Stand, StandState
@@ -135,6 +136,6 @@ def _withdrawal(session: Session, at: datetime) -> WithdrawSession:
     return WithdrawSession(
         tenant_id=session.tenant_id,
         user_id=session.user_id,
-        session=session_mark(session.iss, session.sid),
+        session=session_mark(session.iss, session.sid, session.session_id),
         at=at,
     )

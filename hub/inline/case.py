@@ -9,8 +9,7 @@ from typing import Final, NamedTuple
 
 from hub.decisions import judge_session, quarantined
 from hub.inline.model import Answer, Risk, SessionQuestion
-from risk.baselines.model import Occurrence, hour_of_week, short
-from risk.baselines.service import session_mark
+from risk.baselines.model import Occurrence, hour_of_week, session_mark, short
 from risk.behaviours.history import View, with_place
 from risk.contexts.model import (
     SEVERE,
@@ -211,7 +210,7 @@ def occurrence_of(
         device=short(here.device_token_hash or here.device_id),
         ua=here.ua_family or None,
         app=app_id or None,
-        session=session_mark(session.iss, session.sid),
+        session=session_mark(session.iss, session.sid, session.session_id),
         tls=ciphers_of(here.ja4) or None,
     )
     return with_place(seen, record)

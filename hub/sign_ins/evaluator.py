@@ -24,8 +24,7 @@ from hub.node import Node
 from hub.sign_ins.model import Asked, Judged, WouldHave
 from hub.sign_ins.telling import Telling
 from risk.baselines.memory import Recorder
-from risk.baselines.model import Occurrence, hour_of_week, short
-from risk.baselines.service import session_mark
+from risk.baselines.model import Occurrence, hour_of_week, session_mark, short
 from risk.behaviours.history import NETWORK_DIMENSIONS, History, View, with_place
 from risk.contexts.agents import parse_agent
 from risk.contexts.model import ciphers_of

@@ -35,6 +35,10 @@ PEER_GROUPS_MAX: Final = 8
 #: sessions of a user that are kept out, the newest
 WITHDRAWN_MAX: Final = 64
 
+#: in the mark of a session: between what its name and what its id makes
+_OF_ID: Final = "."
+#: 24 bits: sessions that begin anew under one name are few
+_ID_CHARS: Final = 4
 #: dimension to the values kept of a user; the weakest go first
 VALUES_MAX: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -123,6 +127,25 @@ def short(text: str | None) -> str | None:
     return base64.urlsafe_b64encode(digest).decode()
 
 
+def session_mark(iss: str, sid: str, session_id: str = "") -> str:
+    """Return how a baseline names a session: a short hash of its name, then one of its id.
+
+    session_id: of which there is another one whenever a session begins anew under its name; ""
+    where it is not known, as at a sign-in: that is any of the name. Raises nothing.
+    """
+    name, of_id = short(f"{iss}\n{sid}") or "", (short(session_id) or "")[:_ID_CHARS]
+    return f"{name}{_OF_ID}{of_id}" if of_id else name
+
+
+def _is_of(session: str | None, mark: str) -> bool:
+    """Return whether two marks are of one session, as far as both know it by its id."""
+    if session is None or session == mark:
+        return session == mark
+    name, _, of_id = session.partition(_OF_ID)
+    other_name, _, other_id = mark.partition(_OF_ID)
+    return name == other_name and not (of_id and other_id)
+
+
 def peer_marks(groups: Iterable[str]) -> frozenset[str]:
     """Return the marks of a user's groups, a few of them where there are many. Raises nothing."""
     return frozenset(mark for each in sorted(groups)[:PEER_GROUPS_MAX] if (mark := short(each)))
@@ -178,7 +201,8 @@ def record(known: Baseline, seen: Occurrence) -> tuple[Baseline, frozenset[tuple
     withdrawn nothing is recorded. Raises ValueError for what is no address.
     """
     if seen.session is not None and (
-        seen.session in known.withdrawn or any(_is_same(each, seen) for each in known.recent)
+        any(_is_of(seen.session, each) for each in known.withdrawn)
+        or any(_is_same(each, seen) for each in known.recent)
     ):
         return known, frozenset()
     later = sum(1 for each in known.recent if each.at > seen.at)
@@ -198,27 +222,28 @@ def record(known: Baseline, seen: Occurrence) -> tuple[Baseline, frozenset[tuple
 
 def _is_same(one: Occurrence, other: Occurrence) -> bool:
     return (
-        one.session == other.session
-        and one.ip == other.ip
+        one.ip == other.ip
         and one.device == other.device
         and _day(one.at) == _day(other.at)
+        and other.session is not None
+        and _is_of(one.session, other.session)
     )
 
 
 def withdraw(known: Baseline, session: str) -> Baseline:
     """Return the baseline without what a session brought, as if it had never been.
 
-    session: its short hash. Nor does anything of it enter later: what was let pass is written
+    session: its mark. Nor does anything of it enter later: what was let pass is written
     behind the answer, and may come after this. What is older than the occurrences that are kept,
     stays. Raises nothing.
     """
-    gone = [each for each in known.recent if each.session == session]
-    kept = tuple(each for each in known.recent if each.session != session)
+    gone = [each for each in known.recent if _is_of(each.session, session)]
+    kept = tuple(each for each in known.recent if not _is_of(each.session, session))
     still = {pair for each, before in _pairs(kept) for pair in _days_of(each, before)}
     counts = {name: dict(values) for name, values in known.counts.items()}
     taken: set[tuple[str, str, int]] = set()
     for each, before in _pairs(known.recent):
-        if each.session != session:
+        if not _is_of(each.session, session):
             continue
         for name, value, day in _days_of(each, before):
             if (name, value, day) in still or (name, value, day) in taken:
@@ -237,9 +262,8 @@ def withdraw(known: Baseline, session: str) -> Baseline:
 
 def trust(known: Baseline, session: str | None) -> Baseline:
     """Return the baseline that a session may teach again: it was the user's. Raises nothing."""
-    if session not in known.withdrawn:
-        return known
-    return replace(known, withdrawn=tuple(each for each in known.withdrawn if each != session))
+    kept = tuple(each for each in known.withdrawn if not _is_of(session, each))
+    return known if kept == known.withdrawn else replace(known, withdrawn=kept)
 
 
 def familiar(known: Baseline, here: Occurrence) -> frozenset[str]:

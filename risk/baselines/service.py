@@ -21,7 +21,6 @@ from risk.baselines.model import (
     Occurrence,
     peer_marks,
     record,
-    short,
     trust,
     withdraw,
 )
@@ -64,11 +63,6 @@ class WithdrawSession(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     session: str
     at: datetime
-
-
-def session_mark(iss: str, sid: str) -> str:
-    """Return how a baseline names a session: a short hash. Raises nothing."""
-    return short(f"{iss}\n{sid}") or ""
 
 
 async def record_good(connection: Connection, items: Sequence[RecordGood]) -> list[bool]:

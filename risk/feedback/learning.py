@@ -10,12 +10,11 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Final
 
-from risk.baselines.model import Occurrence, short
+from risk.baselines.model import Occurrence, session_mark, short
 from risk.baselines.service import (
     RecordGood,
     WithdrawSession,
     record_good,
-    session_mark,
     withdraw_sessions,
 )
 from risk.contexts.stored import restore_context
@@ -70,7 +69,7 @@ async def withdraw(
             WithdrawSession(
                 tenant_id=tenant_id,
                 user_id=each.user_id,
-                session=session_mark(each.iss, each.sid),
+                session=session_mark(each.iss, each.sid, each.session_id),
                 at=now,
             )
             for each in await _sessions(connection, tenant_id, subject, since=now - DOUBTED_AFTER)
@@ -107,7 +106,7 @@ def _occurrences(
             device=short(here.device_token_hash or here.device_id),
             ua=here.ua_family or None,
             app=stand.app_id or None,
-            session=session_mark(session.iss, session.sid),
+            session=session_mark(session.iss, session.sid, session.session_id),
         )
         yield RecordGood(
             tenant_id=session.tenant_id, user_id=session.user_id, seen=seen, is_vouched=True

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from risk.baselines.service import session_mark
+from risk.baselines.model import session_mark
 from risk.hijacks import SESSIONS_MAX
 from tests.hub.conftest import ONE_ENGINE, Hub
 from tests.hub.story import IDP, ROSA, SECEVENT, Story, begin, sign
@@ -54,6 +54,12 @@ async def recorded(gateway: Gateway) -> list[tuple[str, str | None]]:
     return [(each.ip, each.session) for each in known.recent]
 
 
+async def mark_of(gateway: Gateway, sid: str = SID) -> str:
+    """Return how a session of Rosa's is named in what is known of her."""
+    session = await gateway.story.get(f"/v1/sessions/{sid}?iss={IDP}")
+    return session_mark(IDP, sid, session["session_id"])
+
+
 @ONE_ENGINE
 async def test_row_16_a_contexts_that_are_well_enter_once_and_stopped_ones_never(
     gateway: Gateway,
@@ -62,7 +68,7 @@ async def test_row_16_a_contexts_that_are_well_enter_once_and_stopped_ones_never
         await gateway.ask(body)
     found = await recorded(gateway)
     assert [ip for ip, _ in found] == [HOME]
-    assert found[0][1] == session_mark(IDP, SID)
+    assert found[0][1] == await mark_of(gateway)
 
 
 @ONE_ENGINE
@@ -100,7 +106,7 @@ async def test_confirm_safe_makes_what_was_seen_known(gateway: Gateway, kind: st
         {HOME, OFFICE},
         2 if kind == "sessions" else 1,
     )
-    assert {each.session for each in known.recent} == {session_mark(IDP, SID)}
+    assert {each.session for each in known.recent} == {await mark_of(gateway)}
 
 
 # --- what is withdrawn --------------------------------------------------------------------------
@@ -179,7 +185,7 @@ async def test_row_16_a_a_session_that_the_check_ends_leaves_the_baseline(
     guess = request_from(HOME, dbsc=proof_of(decided["dbsc"]["challenge"], THIEFS_KEY))
     assert await gateway.decision(guess, "bound") == "TERMINATE"
     # What another session of the user's brought stays.
-    assert await recorded(gateway) == [(OFFICE, session_mark(IDP, SID))]
+    assert await recorded(gateway) == [(OFFICE, await mark_of(gateway))]
 
 
 async def test_row_16_a_a_session_that_ends_because_of_its_user_is_not_a_hijacked_one(
@@ -269,7 +275,7 @@ async def test_row_16_a_a_finding_about_one_session_leaves_the_others(gateway: G
     assert len(await recorded(gateway)) == 3
     await detection(gateway.story, "anomalous_token", sub_id=subject)
     await gateway.story.hub.settle()
-    assert await recorded(gateway) == [(HOME, session_mark(IDP, "second"))]
+    assert await recorded(gateway) == [(HOME, await mark_of(gateway, "second"))]
 
 
 @ONE_ENGINE
@@ -294,3 +300,24 @@ async def test_row_16_a_many_newer_sessions_do_not_hide_the_hijacked_one(
         await detection(story, "anomalous_token", occurred_at=found_at.isoformat())
     await story.hub.settle()
     assert await places(gateway) == set()
+
+
+@ONE_ENGINE
+async def test_a_session_that_begins_anew_under_a_hijacked_ones_name_teaches_again(
+    gateway: Gateway,
+) -> None:
+    clone = request_from(HOME, device={"token_hash": THIEF})
+    for body in (request_from(HOME), clone, request_from(HOME)):
+        await gateway.ask(body)
+    decided = await gateway.ask(clone)
+    assert (decided["decision"], "fork" in decided["changed"]["classes"]) == ("TERMINATE", True)
+    await gateway.settle()
+    assert await places(gateway) == set()
+    story = gateway.story
+    assert (await story.admin.delete(f"/v1/sessions/{SID}?iss={IDP}")).is_success
+    story.hub.clock.advance(3600)
+    anew = {"iss": IDP, "user": f"email:{ROSA}"}
+    assert (await story.admin.put(f"/v1/sessions/{SID}", json=anew)).is_success
+    await gateway.settle()
+    assert await gateway.decision(request_from(HOME)) == "ALLOW"
+    assert await places(gateway) == {HOME}

@@ -13,8 +13,16 @@ import pytest
 
 from risk.baselines import service, store
 from risk.baselines.memory import Baselines, Recorder
-from risk.baselines.model import NOTHING, Baseline, Occurrence, record, short, values_of
-from risk.baselines.service import RecordGood, WithdrawSession, session_mark
+from risk.baselines.model import (
+    NOTHING,
+    Baseline,
+    Occurrence,
+    record,
+    session_mark,
+    short,
+    values_of,
+)
+from risk.baselines.service import RecordGood, WithdrawSession
 from risk.entities import store as entities_store
 from risk.entities.model import Entity
 from risk.model import EntityKind

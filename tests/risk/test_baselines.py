@@ -22,6 +22,7 @@ from risk.baselines.model import (
     hour_of_week,
     prefix_of,
     record,
+    session_mark,
     short,
     trust,
     values_of,
@@ -177,6 +178,21 @@ def test_what_another_session_did_on_the_same_day_stays() -> None:
     baseline = known(seen(HOME, at, session=short("good")), seen(HOME, at, session=short("bad")))
     healed = withdraw(baseline, str(short("bad")))
     assert healed.counts["city"] == baseline.counts["city"]
+
+
+def test_a_session_that_begins_anew_is_told_from_the_one_that_was_withdrawn() -> None:
+    """By its id; who knows the name alone, as a sign-in or the release before, may mean either."""
+    names = [session_mark("https://idp", "s-1", each) for each in ("ses_1", "ses_2", "")]
+    first, anew, unknown = (seen(HOME, NOW, session=name) for name in names)
+    healed = withdraw(known(first), names[0])
+    assert healed.recent == ()
+    assert record(healed, first)[0] == record(healed, unknown)[0] == healed
+    assert record(healed, anew)[0].recent == (anew,)
+    assert withdraw(known(unknown), names[0]).recent == ()
+    assert withdraw(known(anew), names[0]).recent == (anew,)
+    # A sign-in and the session that it begins are one occurrence.
+    assert known(unknown, first).recent == (unknown,)
+    assert trust(healed, names[0]).withdrawn == ()
 
 
 def test_row_16_a_what_comes_of_a_withdrawn_session_later_does_not_enter() -> None:
