@@ -22,7 +22,7 @@ from hub.own_signal import own_signal
 from receivers.model import AcceptedSET
 from receivers.store import add_to_inbox
 from risk.announced import DETECTION
-from risk.app_use.model import WINDOW, Burst, OpenedApp
+from risk.app_use.model import Burst, OpenedApp
 from risk.app_use.service import note_opened
 from risk.entities import store as entities_store
 from risk.inline.orders import UsedApp
@@ -41,14 +41,14 @@ log = structlog.get_logger()
 
 
 async def _note_apps(connection: AsyncConnection, items: Sequence[UsedApp]) -> Sequence[bool]:
-    """Note what sessions are used for; registered apps count as opened by the user.
+    """Note what sessions are used for; registered apps they were let into are opened by the user.
 
     Any other name is a caller's own, and a path of a gateway may be as good as one.
     """
     results = await risk.NOTE_APP.handle(connection, items)
     opened: list[OpenedApp] = []
     for tenant_id in sorted({item.tenant_id for item in items}):
-        mine = [item for item in items if item.tenant_id == tenant_id]
+        mine = [item for item in items if item.tenant_id == tenant_id and item.is_opened]
         registered = await registry.registered(
             connection, tenant_id, app_ids={item.app_id for item in mine}
         )
@@ -120,7 +120,7 @@ async def _note(connection: AsyncConnection, opened: Sequence[OpenedApp]) -> Non
 
 def _signal(burst: Burst, subject: dict[str, object], mode: PolicyMode) -> AcceptedSET:
     """Return the signal; while policies monitor it is recorded and counts nothing."""
-    minutes = WINDOW.seconds // 60
+    minutes = burst.window.seconds // 60
     reason = f"{burst.apps} apps never used before were opened within {minutes} minutes."
     return own_signal(
         tenant_id=burst.tenant_id,

@@ -193,8 +193,8 @@ _TWELVE: Final = (
         tactics=("TA0007", "TA0009"),
         mitre=("T1087.004", "T1538", "T1213"),
         fires_when=(
-            "Fifteen apps that the user never used are opened within five minutes; 25 while the hub"
-            " has known the user's apps for less than a week."
+            "Fifteen apps that the user never used are opened within five minutes, or 40 within an "
+            "hour; 25 or 60 while the hub has known the user's apps for less than a week."
         ),
         twin="A newcomer opens ten apps on the first day.",
         suggested=_SOC,

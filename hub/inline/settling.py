@@ -36,8 +36,16 @@ from hub.operations import LOG_OUT_SESSION, SETTLE, TELL_FINDING
 from risk.baselines.memory import Recorder
 from risk.inline.forks import spot_of
 from risk.inline.live import Live
-from risk.inline.model import STATE_OF, STEP_UP_LIFE, Settled, Stand, StandState, is_joined, outdoes
-from risk.inline.orders import SessionFinding, SessionLogout
+from risk.inline.model import (
+    STATE_OF,
+    STEP_UP_LIFE,
+    Settled,
+    Stand,
+    StandState,
+    is_joined,
+    outdoes,
+)
+from risk.inline.orders import SessionFinding, SessionLogout, UsedApp
 from risk.verdict import Decision
 from runtime.errors import Unavailable
 from runtime.ids import new_id
@@ -97,6 +105,8 @@ class Settling:
             note(alert)
         if case.is_first:
             note(recorded_of(case))
+        if is_let_pass and case.live.open(case.situation.facts.app_id):
+            note(_opened(case))
         found = finding_of(case, answer.trace_id)
         if not is_let_pass:
             return await self._settle(case, answer, found, note)
@@ -222,6 +232,18 @@ class Settling:
         if case.until is not None:
             until = min(case.until, until or case.until)
         live.keep(case.asked, Held(answer, shared(self._stamp(live)), spot, case.key, until))
+
+
+def _opened(case: Case) -> UsedApp:
+    """Return that the session was let into its app."""
+    session = case.live.session
+    return UsedApp(
+        tenant_id=session.tenant_id,
+        session_id=session.session_id,
+        app_id=case.situation.facts.app_id or "",
+        at=case.situation.now,
+        is_opened=True,
+    )
 
 
 def _repeats(known: Stand, wanted: Stand) -> bool:

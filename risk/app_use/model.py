@@ -12,10 +12,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-#: so many new apps in so short a time are suspicious: of a user whose apps are known, and of others
-WINDOW: Final = timedelta(minutes=5)
-NEW_APPS_MIN: Final = 15
-NEW_APPS_LEARNING_MIN: Final = 25
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """So many new apps in a window are suspicious: of a user whose apps are known, of others."""
+
+    window: timedelta
+    apps_min: int
+    learning_min: int
+
+
+#: at once; and by and by, so that whoever takes care to stay below the first is seen, too
+LIMITS: Final = (
+    Limit(timedelta(minutes=5), 15, 25),
+    Limit(timedelta(hours=1), 40, 60),
+)
 #: a user's apps are known when the first of them was used that long ago
 LEARNED_AFTER: Final = timedelta(days=7)
 #: kept of one user; those that were not used for longest go first
@@ -47,11 +58,12 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Burst:
-    """A user opened suspiciously many new apps. apps: how many, within WINDOW up to `at`."""
+    """A user opened suspiciously many new apps. apps: how many, within `window` up to `at`."""
 
     tenant_id: str
     user_id: str
     apps: int
+    window: timedelta
     at: datetime
     trace_id: str | None
 
@@ -66,29 +78,31 @@ def opened(
 ) -> tuple[dict[str, Use], Burst | None]:
     """Return all apps of a user with what was just opened, and whether that was too much.
 
-    items: of one user, at least one. A burst is found once: when the last app it takes is opened.
-    Raises nothing.
+    items: of one user, at least one. A burst is found once: when the last app it takes is opened;
+    that of the shorter window where it is both. Raises nothing.
     """
     after = dict(known)
     for item in items:
         use = after.get(item.app, Use(item.at, item.at))
         after[item.app] = Use(min(use.first_at, item.at), max(use.last_at, item.at))
     newest = max(items, key=lambda item: item.at)
-    start = newest.at - WINDOW
     is_learning = all(newest.at - use.first_at < LEARNED_AFTER for use in known.values())
-    least = NEW_APPS_LEARNING_MIN if is_learning else NEW_APPS_MIN
-    before = sum(use.first_at > start for use in known.values())
-    now = sum(use.first_at > start for use in after.values())
-    if not before < least <= now:
-        return after, None
-    burst = Burst(
-        tenant_id=newest.tenant_id,
-        user_id=newest.user_id,
-        apps=now,
-        at=newest.at,
-        trace_id=newest.trace_id,
-    )
-    return after, burst
+    for limit in LIMITS:
+        start = newest.at - limit.window
+        least = limit.learning_min if is_learning else limit.apps_min
+        before = sum(use.first_at > start for use in known.values())
+        now = sum(use.first_at > start for use in after.values())
+        if before < least <= now:
+            burst = Burst(
+                tenant_id=newest.tenant_id,
+                user_id=newest.user_id,
+                apps=now,
+                window=limit.window,
+                at=newest.at,
+                trace_id=newest.trace_id,
+            )
+            return after, burst
+    return after, None
 
 
 def too_many(uses: Mapping[str, Use]) -> list[str]:

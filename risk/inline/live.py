@@ -60,7 +60,8 @@ class Live:
     pending: keys of stands that are being written behind their answers. noted: (context, app) that
     were recorded. learned: context keys that entered the user's baseline. proven: when the key of
     the session was last shown, by context key. posture: what providers report of its device.
-    apps: that it is used for, in whatever process. logged_out: (context key, apps) whose logouts
+    apps: that it is used for, in whatever process; unopened: those of them that this process met
+    first, and has let nobody into yet. logged_out: (context key, apps) whose logouts
     were ordered. at_high: findings at HIGH that were told. read_at: when this was
     read, by `time.monotonic`.
     """
@@ -70,6 +71,7 @@ class Live:
     answers: dict[Hashable, Any] = field(default_factory=dict)
     trail: Trail | None = None
     apps: frozenset[str] = _NO_APPS
+    unopened: frozenset[str] = _NO_APPS
     pending: tuple[str, ...] = ()
     proven: Mapping[str, datetime] = field(default_factory=lambda: _NEVER)
     learned: tuple[str, ...] = ()
@@ -129,6 +131,17 @@ class Live:
         if app_id in self.apps or len(self.apps) >= store.APPS_MAX:
             return False
         self.apps = shared(self.apps | {app_id})
+        self.unopened = shared(self.unopened | {app_id})
+        return True
+
+    def open(self, app_id: str | None) -> bool:
+        """Note that the session was let into an app; return whether that is the first time.
+
+        As far as this process knows, and of apps that nobody knew before it.
+        """
+        if app_id not in self.unopened:
+            return False
+        self.unopened -= {app_id}
         return True
 
     def note(self, key: str, app_id: str | None) -> None:
@@ -222,6 +235,7 @@ class Live:
         what became of a stand. Else one that was refused would be taken over for good.
         """
         self.trail, self.apps = before.trail, shared(self.apps | before.apps)
+        self.unopened = before.unopened
         self.learned, self.noted = before.learned, before.noted
         self.logged_out, self.at_high = before.logged_out, before.at_high
         self.pending = tuple(key for key in before.pending if key not in self.met)

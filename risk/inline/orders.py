@@ -66,9 +66,13 @@ class SessionFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsedApp(msgspec.Struct, frozen=True, kw_only=True):
-    """One app that a session is used for, as it travels to the writer."""
+    """One app that a session is used for, as it travels to the writer.
+
+    is_opened: whether it was let in. A door may have refused it.
+    """
 
     tenant_id: str
     session_id: str
     app_id: str
     at: datetime
+    is_opened: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import sqlalchemy as sa
 
-from risk.app_use.model import APPS_MAX, LIFE, NEW_APPS_MIN, OpenedApp
+from risk.app_use.model import APPS_MAX, LIFE, LIMITS, OpenedApp
 from risk.app_use.service import note_opened, purge
 from risk.app_use.store import user_apps
 from tests.hub.conftest import ONE_ENGINE, Hub
@@ -21,7 +21,7 @@ from tests.hub.test_forged_findings import (
     forger,
     standing,
 )
-from tests.hub.test_inline import HOME, Gateway, gateway, request_from
+from tests.hub.test_inline import HOME, OFFICE, Gateway, gateway, request_from
 from tests.hub.test_shared_counts import Two, two
 from tests.hub.test_sign_ins import Gate, gate
 
@@ -79,6 +79,28 @@ async def test_row_8_a_a_newcomers_account_that_opens_25_is_suspicious_too(gate:
     await gate.succeed(app="one more")
     (found,) = await suspicions(gate.story)
     assert (found["name"], found["level"]) == ("suspicious_app_access", "MEDIUM")
+
+
+@ONE_ENGINE
+async def test_a_hundred_new_apps_in_half_an_hour_are_suspicious(gate: Gate) -> None:
+    """Whoever opened 14 in every five minutes was never seen."""
+    await know_apps(gate)
+    for turn in range(2):
+        await open_apps(gate, 14, of=f"turn {turn}", within_s=10)
+        gate.story.hub.clock.advance(300)
+    assert await suspicions(gate.story) == []
+    for turn in range(2, 4):
+        await open_apps(gate, 14, of=f"turn {turn}", within_s=10)
+        gate.story.hub.clock.advance(300)
+    (found,) = await suspicions(gate.story)
+    assert found["reasons"] == ["40 apps never used before were opened within 60 minutes."]
+
+
+@ONE_ENGINE
+async def test_a_newcomer_may_open_50_within_an_hour(gate: Gate) -> None:
+    for turn in range(5):
+        await open_apps(gate, 10, TIM, of=f"turn {turn}", within_s=600)
+    assert await suspicions(gate.story, TIM) == []
 
 
 async def test_row_8_a_apps_in_a_session_count_when_they_are_registered(gateway: Gateway) -> None:
@@ -140,6 +162,32 @@ async def test_apps_that_are_known_and_those_opened_over_a_day_are_not_suspiciou
     # All of them once more, in a minute.
     await open_apps(gate, 40, within_s=60)
     assert await suspicions(gate.story) == []
+
+
+async def test_apps_that_were_refused_at_a_door_were_not_opened(gateway: Gateway) -> None:
+    """A strange network, and a dashboard with 25 tiles: that is one step-up and no finding."""
+    story = gateway.story
+    made = [
+        await story.post("/admin/v1/apps", {"name": f"app {number}", "kind": "gateway"})
+        for number in range(26)
+    ]
+    await story.hub.node.feed.refresh()
+    await gateway.ask(request_from(HOME))
+    await gateway.settle()
+    for app in made[:25]:
+        told = await gateway.ask(request_from(OFFICE, app_id=app["id"]))
+        assert told["decision"] == "STEP_UP"
+    await gateway.settle()
+    assert await suspicions(story) == []
+    # What was refused was not learned either: at home they are as new as before.
+    for app in made[:24]:
+        assert (await gateway.ask(request_from(HOME, app_id=app["id"])))["decision"] == "ALLOW"
+    await gateway.settle()
+    assert await suspicions(story) == []
+    for app in made[24:]:
+        assert (await gateway.ask(request_from(HOME, app_id=app["id"])))["decision"] == "ALLOW"
+    await gateway.settle()
+    assert len(await suspicions(story)) == 1
 
 
 @ONE_ENGINE
@@ -251,7 +299,7 @@ async def test_of_a_user_a_bounded_number_of_apps_is_kept_for_a_bounded_time(hub
 
     async with hub.database.transaction() as connection:
         bursts = await note_opened(connection, [opened(number) for number in range(APPS_MAX + 20)])
-        assert [burst.apps >= NEW_APPS_MIN for burst in bursts] == [True]
+        assert [burst.apps >= LIMITS[0].apps_min for burst in bursts] == [True]
         kept = (await connection.execute(sa.select(user_apps.c.app))).scalars().all()
         assert len(kept) == APPS_MAX
         assert "app 0" not in kept
