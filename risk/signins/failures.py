@@ -46,7 +46,7 @@ IPV6_NETWORK_BITS: Final = 64
 FLUSH_S: Final = 0.25
 #: counts that one process shares at once: a flood of sign-ins is none of the change feed
 FLUSHED_MAX: Final = 16
-#: of the counts that wait, so many are looked at for those that grow fastest
+#: of the counts that wait, so many of the oldest and of the newest are looked at
 LOOKED_AT_MAX: Final = 2_000
 
 _Key = tuple[str, str]
@@ -158,11 +158,7 @@ class Failures:
         What cannot be written counts on in this process. Raises what is no trouble of the writer's.
         """
         self._noted.clear()
-        some = nlargest(
-            FLUSHED_MAX,
-            islice(self._waiting.values(), LOOKED_AT_MAX),
-            key=lambda note: (note.clears, note.failed),
-        )
+        some = self._most()
         results = await asyncio.gather(
             *(self._writer.submit(COUNT_FAILURES, note) for note in some), return_exceptions=True
         )
@@ -174,6 +170,19 @@ class Failures:
                 self._written(note, result)
         if self._waiting:
             self._noted.set()
+
+    def _most(self) -> list[FailureNote]:
+        """Return what is shared next: successes, up to half of it, and what grew most.
+
+        The oldest and the newest are looked at: what grows now is among the newest, however many
+        names somebody tries beside it.
+        """
+        waiting = self._waiting.values()
+        some = (*islice(waiting, LOOKED_AT_MAX), *islice(reversed(waiting), LOOKED_AT_MAX))
+        seen = {(note.tenant_id, note.name): note for note in some}.values()
+        clears = [note for note in seen if note.clears][: FLUSHED_MAX // 2]
+        counts = (note for note in seen if not note.clears)
+        return clears + nlargest(FLUSHED_MAX - len(clears), counts, key=lambda note: note.failed)
 
     def _wait(self, note: FailureNote) -> None:
         key = (note.tenant_id, note.name)
