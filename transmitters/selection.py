@@ -20,6 +20,8 @@ from transmitters.delivery.model import PushTarget, PushWork
 
 #: SETs that a search reads beyond those that there are places for
 AHEAD_MAX: Final = 128
+#: SETs of a failing stream that its next probe is chosen among
+PROBES_READ: Final = 16
 #: how long they are good for; as long as other processes may go by configuration they remember
 AHEAD_S: Final = 0.25
 
@@ -77,11 +79,13 @@ class Selection:
 
     def rows_of(self, targets: Sequence[PushTarget]) -> int:
         """As many as are wanted of each, and those that turn out to be under way: they are due."""
-        return self._share + max(self._busy_of[target.stream_id] for target in targets)
+        fails = any(target.failures for target in targets)
+        wanted = max(self._share, PROBES_READ) if fails else self._share
+        return wanted + max(self._busy_of[target.stream_id] for target in targets)
 
     def take(self, due: Sequence[PushWork]) -> None:
         """Take those that may go out now or soon."""
-        for work in due:
+        for work in _in_order(due):
             if self.is_full():
                 return
             if work.lane in self.lanes or self._has_share(work.target):
@@ -132,8 +136,7 @@ class ReadAhead:
     def keep(self, found: Sequence[PushWork], *, read_at: datetime, mark: int) -> None:
         """Remember what a search found, in turn, in place of what was remembered before."""
         self._works, self._read_at, self._read_under = list(found), read_at, mark
-        streams = dict.fromkeys(stream_of(work.target) for work in found)
-        self._order = {stream: place for place, stream in enumerate(streams)}
+        self._order = _places_of(found)
         self._reached = -1
 
     def reached(self, works: Sequence[PushWork]) -> _Stream | None:
@@ -173,6 +176,27 @@ class ReadAhead:
         if self._read_at is None or self._read_under != self._mark():
             return False
         return timedelta(0) <= now - self._read_at <= timedelta(seconds=AHEAD_S)
+
+
+def _in_order(due: Sequence[PushWork]) -> list[PushWork]:
+    """Of a failing stream the SET that was tried least is its probe, else the oldest goes first.
+
+    One SET that its receiver fails at, or hangs on, would be the probe for good: it is the oldest.
+    """
+    places = _places_of(due)
+    return sorted(
+        due,
+        key=lambda work: (
+            places[stream_of(work.target)],
+            work.pending.attempts if work.target.failures else 0,
+        ),
+    )
+
+
+def _places_of(works: Sequence[PushWork]) -> dict[_Stream, int]:
+    """Number the streams of works in the order they come in."""
+    streams = dict.fromkeys(stream_of(work.target) for work in works)
+    return {stream: place for place, stream in enumerate(streams)}
 
 
 def _stream_id(lane: str) -> str:

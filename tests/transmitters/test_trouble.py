@@ -1,0 +1,82 @@
+"""Trouble of one SET, and trouble of a whole stream: which of them holds what, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from aiohttp import web
+
+from tests.transmitters.conftest import World, event
+from tests.transmitters.test_worker import Pusher, Receiver, outbound, pusher, receiver
+
+#: fixtures
+__all__ = ["outbound", "pusher", "receiver"]
+
+pytestmark = pytest.mark.anyio
+
+#: further than any rest of a stream
+A_REST_S = 61
+
+
+def fails_at(receiver: Receiver, *jtis: str) -> Callable[[], web.Response]:
+    """Answer 500 to these SETs and 202 to all others; for one request at a time."""
+    return lambda: web.Response(status=500 if receiver.last_jti() in jtis else 202)
+
+
+async def push_one_by_one(world: World, pusher: Pusher, *, last: str = "") -> None:
+    """Push what is due, so that a receiver knows what it answers. last: a jti, settled last."""
+    done = [await pusher.perform(work) for work in await pusher.due()]
+    for one in sorted(done, key=lambda one: one.jti == last):
+        await world.writer.submit(pusher.source.settle, one)
+
+
+# --- one SET that its receiver fails at -----------------------------------------------------------
+
+
+@pytest.mark.requirement("PUSH-17", "PUSH-44")
+async def test_a_set_that_the_receiver_fails_at_holds_no_subject_that_comes_later(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    (poison,) = await world.publish(event("rosa"))
+    receiver.answer = fails_at(receiver, poison.jti)
+    for _ in range(3):
+        await pusher.run_once()
+        world.clock.advance(A_REST_S)
+    (good,) = await world.publish(event("noah"))
+    await pusher.run_once()
+    rows = await world.rows()
+    assert (rows[good.jti].state, rows[poison.jti].state) == ("delivered", "pending")
+
+
+@pytest.mark.requirement("PUSH-17", "PUSH-44")
+async def test_a_set_whose_failure_is_known_last_holds_none_of_hundreds_of_others(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    poison, *others = await world.publish(*(event(f"usr_{n}") for n in range(200)))
+    receiver.answer = fails_at(receiver, poison.jti)
+    for _ in range(40):
+        await push_one_by_one(world, pusher, last=poison.jti)
+        world.clock.advance(A_REST_S)
+    rows = await world.rows()
+    assert {rows[one.jti].state for one in others} == {"delivered"}
+
+
+@pytest.mark.requirement("PUSH-17", "PUSH-44")
+async def test_several_such_sets_do_not_take_turns_to_hold_the_others(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    poison = [one.jti for one in await world.publish(*(event(f"bad_{n}") for n in range(10)))]
+    receiver.answer = fails_at(receiver, *poison)
+    for _ in range(20):
+        await push_one_by_one(world, pusher)
+        world.clock.advance(A_REST_S)
+    others = await world.publish(*(event(f"usr_{n}") for n in range(10)))
+    for _ in range(3):
+        await push_one_by_one(world, pusher)
+        world.clock.advance(A_REST_S)
+    rows = await world.rows()
+    assert {rows[one.jti].state for one in others} == {"delivered"}
