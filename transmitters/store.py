@@ -120,6 +120,7 @@ deliveries: Final = sa.Table(
     sa.Column("detail", sa.String(1000)),
     sa.Column("queued_at", UTCDateTime, nullable=False),
     sa.Column("settled_at", UTCDateTime),
+    sa.Column("lone_attempts", sa.Integer, nullable=False, server_default="0"),
     # Partial: what is settled costs the hot queries nothing.
     sa.Index(
         "ix_deliveries_pending",

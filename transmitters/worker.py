@@ -220,6 +220,7 @@ class PushSource:
             detail=outcome.detail,
             retry_after_s=outcome.retry_after_s,
             attempts=attempts,
+            lone_attempts=work.lone_attempts + (0 if work.target.failures else 1),
             overdue_s=work.overdue_s(now),
             stream_failures=work.target.failures,
             jitter=random.random(),  # noqa: S311 - spreads retries, keeps no secret

@@ -57,6 +57,7 @@ def settlement(klass: PushClass, **changes: Any) -> PushSettlement:
         "detail": "status 503",
         "retry_after_s": None,
         "attempts": 1,
+        "lone_attempts": 1,
         "overdue_s": 0.0,
         "stream_failures": 0,
         "jitter": 0.5,
@@ -135,7 +136,7 @@ def test_a_stream_that_is_down_costs_no_set_its_life_for_days() -> None:
 
 @pytest.mark.requirement("PUSH-46")
 def test_a_set_that_fails_alone_is_given_up_after_its_attempts() -> None:
-    decision = decide_push(settlement(PushClass.TRANSIENT, attempts=LONE_ATTEMPTS_MAX))
+    decision = decide_push(settlement(PushClass.TRANSIENT, lone_attempts=LONE_ATTEMPTS_MAX))
     assert decision.state is DeliveryState.DEAD
 
 

@@ -7,8 +7,11 @@ from collections.abc import Callable
 import pytest
 from aiohttp import web
 
+from ssf.stream import StreamStatus
 from tests.transmitters.conftest import World, event
+from tests.transmitters.test_upkeep import set_status
 from tests.transmitters.test_worker import Pusher, Receiver, outbound, pusher, receiver
+from transmitters.delivery.model import LONE_ATTEMPTS_MAX
 
 #: fixtures
 __all__ = ["outbound", "pusher", "receiver"]
@@ -80,3 +83,59 @@ async def test_several_such_sets_do_not_take_turns_to_hold_the_others(
         world.clock.advance(A_REST_S)
     rows = await world.rows()
     assert {rows[one.jti].state for one in others} == {"delivered"}
+
+
+@pytest.mark.requirement("PUSH-17", "PUSH-46")
+async def test_such_a_set_is_given_up_once_its_stream_took_others_between_its_attempts(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    (poison,) = await world.publish(event("rosa"))
+    receiver.answer = fails_at(receiver, poison.jti)
+    for number in range(2 * LONE_ATTEMPTS_MAX):
+        await world.publish(event(f"usr_{number}"))
+        await push_one_by_one(world, pusher, last=poison.jti)
+        world.clock.advance(A_REST_S)
+        await push_one_by_one(world, pusher)
+    row = (await world.rows())[poison.jti]
+    assert (row.state, row.lone_attempts) == ("dead", LONE_ATTEMPTS_MAX)
+
+
+# --- a receiver that is down ----------------------------------------------------------------------
+
+
+async def down_for_long(world: World, pusher: Pusher, receiver: Receiver) -> None:
+    """Let the receiver answer 503 for more attempts than a SET has alone."""
+    receiver.answer = lambda: web.Response(status=503)
+    for _ in range(LONE_ATTEMPTS_MAX + 1):
+        await pusher.run_once()
+        world.clock.advance(A_REST_S)
+
+
+@pytest.mark.requirement("PUSH-44", "PUSH-46")
+async def test_after_an_outage_a_failure_of_the_stream_that_was_enabled_again_kills_no_set(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url)
+    (one,) = await world.publish(event())
+    await down_for_long(world, pusher, receiver)
+    await set_status(world, stream.stream_id, StreamStatus.ENABLED)
+    assert len(await pusher.run_once()) == 1
+    row = (await world.rows())[one.jti]
+    assert (row.state, row.attempts) == ("pending", LONE_ATTEMPTS_MAX + 2)
+
+
+@pytest.mark.requirement("PUSH-44", "PUSH-46")
+async def test_after_an_outage_a_failure_behind_another_set_that_was_taken_kills_none(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    await world.push_stream(receiver.url)
+    (one,) = await world.publish(event("rosa"))
+    await down_for_long(world, pusher, receiver)
+    (two,) = await world.publish(event("noah"))
+    receiver.answer = lambda: web.Response(status=202)
+    await pusher.run_once()
+    receiver.answer = lambda: web.Response(status=503)
+    assert [done.jti for done in await pusher.run_once()] == [one.jti]
+    rows = await world.rows()
+    assert (rows[one.jti].state, rows[two.jti].state) == ("pending", "delivered")

@@ -29,7 +29,7 @@ STREAM_PROBE_WINDOW: Final = 1
 PUSH_TIMEOUT_S: Final = 10.0
 #: a SET that waited this long for a stream that failed all the while becomes a dead letter
 OVERDUE_MAX_S: Final = 3 * 86_400.0
-#: attempts of one SET while its stream takes others: then the SET is the trouble
+#: attempts of one SET while its stream works, as far as is known: then the SET is the trouble
 LONE_ATTEMPTS_MAX: Final = 30
 #: so many SETs refused for good and without a reason, one after the other: nothing more is sent,
 #: and the upkeep pauses the stream (PUSH-42)
@@ -84,12 +84,16 @@ def lane_of(stream_id: str, ordering_key: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushWork:
-    """One SET that is due on a push stream, with what is needed to send it."""
+    """One SET that is due on a push stream, with what is needed to send it.
+
+    lone_attempts: those so far that began while the stream did not fail.
+    """
 
     target: PushTarget
     ordering_key: str
     queued_at: datetime
     pending: PendingSET
+    lone_attempts: int = 0
 
     @property
     def lane(self) -> str:
@@ -111,6 +115,7 @@ class PushSettlement(msgspec.Struct, frozen=True, kw_only=True):
     """What one push attempt came to.
 
     klass: a `PushClass` value. status: of HTTP, 0 without an answer. attempts: this one included.
+    lone_attempts: those of them that began while the stream did not fail.
     overdue_s: how long the SET has waited for its stream to work. jitter: in [0, 1), drawn by the
     worker.
     """
@@ -126,6 +131,7 @@ class PushSettlement(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     retry_after_s: float | None
     attempts: int
+    lone_attempts: int
     overdue_s: float
     stream_failures: int
     jitter: float
@@ -223,7 +229,7 @@ def decide_push(settlement: PushSettlement) -> Decision:
     """Decide what one push attempt means for the SET and its stream.
 
     Trouble of the endpoint (no connection, 5xx, 429, credentials, redirects) rests the stream and
-    costs no SET its life before OVERDUE_MAX_S, unless the stream took others meanwhile.
+    costs no SET its life before OVERDUE_MAX_S; attempts while the stream works otherwise do.
     Trouble of one SET holds only its ordering key. Raises nothing.
     Source: RFC 8935 §2.4, §4; requirements PUSH-30 to PUSH-37, PUSH-40 to PUSH-46.
     """
@@ -234,7 +240,8 @@ def decide_push(settlement: PushSettlement) -> Decision:
     if backoff is None or _denies_this_set(settlement):
         return _decide_refused(klass, settlement.attempts, settlement.jitter)
     overdue = settlement.overdue_s >= OVERDUE_MAX_S
-    lone = settlement.attempts >= LONE_ATTEMPTS_MAX and settlement.stream_failures == 0
+    # Not those of an outage: after a long one the first hiccup would be the last.
+    lone = settlement.lone_attempts >= LONE_ATTEMPTS_MAX and settlement.stream_failures == 0
     return Decision(
         state=DeliveryState.DEAD if lone or overdue else DeliveryState.PENDING,
         retry_in_s=_delay_s(backoff, settlement.attempts, settlement),

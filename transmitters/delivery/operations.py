@@ -89,6 +89,8 @@ async def _settle_refusals(connection: Connection, turn: PollTurn) -> None:
         attempts_total.labels("poll", decision.state.value).inc()
         key = {"tenant_id": turn.tenant_id, "stream_id": turn.stream_id, "jti": jti}
         outcome = {"err": refusal.err, "detail": refusal.detail, "kid": kid, "attempts": attempts}
+        # Those of pushes: a stream that is pushed again some day begins anew.
+        outcome["lone_attempts"] = 0
         rows.append({**key, **outcome, **_standing(decision, turn.at)})
         _log_dead_letter(decision, key, err=refusal.err)
     await store.settle_deliveries(connection, rows)
@@ -117,6 +119,7 @@ async def _apply_settlements(
             "detail": None if delivered else settlement.detail,
             "kid": settlement.kid,
             "attempts": settlement.attempts,
+            "lone_attempts": settlement.lone_attempts,
         }
         rows.append({**key, **outcome, **_standing(decision, settlement.at)})
         _log_dead_letter(decision, key, err=settlement.err)

@@ -283,11 +283,22 @@ async def due_pushes(
             target=by_id[stream_id],
             ordering_key=ordering_key,
             queued_at=queued_at,
+            lone_attempts=lone_attempts,
             pending=PendingSET(
                 jti=jti, iat=iat, kid=kid, attempts=attempts, event=carried[event_id]
             ),
         )
-        for event_id, stream_id, ordering_key, queued_at, jti, iat, kid, attempts in found
+        for (
+            event_id,
+            stream_id,
+            ordering_key,
+            queued_at,
+            lone_attempts,
+            jti,
+            iat,
+            kid,
+            attempts,
+        ) in found
         # What was purged in between is not due any more.
         if event_id in carried
     ]
@@ -322,6 +333,7 @@ def _due_of_stream(parameter: str) -> sa.Select[*tuple[Any, ...]]:
             delivery.c.stream_id,
             delivery.c.ordering_key,
             delivery.c.queued_at,
+            delivery.c.lone_attempts,
             *_own_columns(delivery),
         )
         .join(
@@ -347,7 +359,7 @@ def _due_of_stream(parameter: str) -> sa.Select[*tuple[Any, ...]]:
 async def settle_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Record what became of pending SETs; those settled or dropped meanwhile stay as they are.
 
-    Each row: tenant_id, stream_id, jti, state, attempts, due_at, kid, err, detail, settled_at.
+    Each row: the key, and what `_SETTLED` names.
     """
     parameters = [
         {(f"of_{name}" if name in _KEYS else f"new_{name}"): value for name, value in row.items()}
@@ -357,7 +369,16 @@ async def settle_deliveries(connection: Connection, rows: Sequence[Mapping[str, 
 
 
 _KEYS: Final = ("tenant_id", "stream_id", "jti")
-_SETTLED: Final = ("state", "attempts", "due_at", "kid", "err", "detail", "settled_at")
+_SETTLED: Final = (
+    "state",
+    "attempts",
+    "lone_attempts",
+    "due_at",
+    "kid",
+    "err",
+    "detail",
+    "settled_at",
+)
 _SETTLE: Final = Write(
     sa.update(deliveries)
     .where(*(deliveries.c[name] == sa.bindparam(f"of_{name}") for name in _KEYS))

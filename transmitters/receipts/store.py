@@ -244,6 +244,7 @@ async def queue_again(
     fresh: dict[str, Any] = {
         "state": DeliveryState.PENDING.value,
         "attempts": 0,
+        "lone_attempts": 0,
         "due_at": now,
         "queued_at": now,
         "err": None,
