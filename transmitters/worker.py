@@ -53,14 +53,13 @@ from transmitters.selection import (
 )
 from transmitters.store import Connection
 
-#: streams looked at together: often the first few have all that there is room for; each next page
-#: is twice as large
-STREAMS_PAGE_MIN: Final = 16
-STREAMS_PAGE: Final = 1_024
-#: pages of one search
+#: with so few streams that something waits for, no other is looked at
+WAITING_FEW: Final = 64
+#: streams looked at together, and how often one search goes on to the next ones
+TARGETS_PAGE: Final = 64
+#: the first of them: often it has all that there is room for; each next page is twice as large
+TARGETS_PAGE_MIN: Final = 16
 PAGES_MAX: Final = 8
-#: streams of one page that are read from
-TARGETS_MAX: Final = 64
 #: failures that somebody has to look at
 _ALERTING: Final = frozenset(
     {PushClass.CREDENTIALS, PushClass.KEY_PROBLEM, PushClass.STREAM_MISCONFIGURED}
@@ -157,30 +156,48 @@ class PushSource:
         return works
 
     async def _look(self, chosen: Selection, *, buckets: Collection[int], now: datetime) -> _Place:
-        """Go round once, from behind the stream served last; return where the round ended."""
-        after, wrapped = self._served, self._served is None
-        page = STREAMS_PAGE_MIN
+        """Go round once, from behind the stream served last; return where the round ended.
+
+        The streams that something waits for are few as a rule, however many there are. When they
+        are many, most of them may be paused or polled: then those that may be called are searched.
+        """
         async with self._database.snapshot() as connection:
-            for _ in range(PAGES_MAX):
-                waiting, is_last = await store.system_waiting_streams(
-                    connection, after=after, limit=page
-                )
-                found = await store.system_push_targets(
-                    connection, among=waiting, buckets=buckets, now=now
-                )
-                targets = found[:TARGETS_MAX]
-                await _choose(connection, targets, chosen, now)
-                is_last = is_last and len(targets) == len(found)
-                if chosen.is_full() or (wrapped and is_last):
-                    break
-                if is_last:
-                    wrapped, after = True, None
-                elif len(targets) < len(found):
-                    after = stream_of(targets[-1])
-                elif waiting:
-                    after = waiting[-1]
-                # Streams whose window is full must not hide those behind them.
-                page = min(2 * page, STREAMS_PAGE)
+            waiting, are_all = await store.system_waiting_streams(
+                connection, after=None, limit=WAITING_FEW
+            )
+            if not are_all:
+                return await self._go_round(connection, chosen, buckets=buckets, now=now)
+            found = await store.system_targets_among(
+                connection, among=waiting, buckets=buckets, now=now
+            )
+            served = self._served or ("", "")
+            in_turn = sorted(found, key=lambda each: (stream_of(each) <= served, stream_of(each)))
+            await _choose(connection, in_turn, chosen, now)
+            return self._served
+
+    async def _go_round(
+        self,
+        connection: Connection,
+        chosen: Selection,
+        *,
+        buckets: Collection[int],
+        now: datetime,
+    ) -> _Place:
+        after, wrapped = self._served, self._served is None
+        page = TARGETS_PAGE_MIN
+        for _ in range(PAGES_MAX):
+            targets = await store.system_push_targets(
+                connection, buckets=buckets, now=now, limit=page, after=after
+            )
+            await _choose(connection, targets, chosen, now)
+            if chosen.is_full() or (wrapped and len(targets) < page):
+                break
+            if len(targets) < page:
+                wrapped, after = True, None
+            else:
+                after = stream_of(targets[-1])
+            # Streams whose window is full must not hide those behind them.
+            page = min(2 * page, TARGETS_PAGE)
         return after
 
     async def perform(self, work: PushWork, fence: Fence) -> PushSettlement:

@@ -60,6 +60,7 @@ SYSTEM_FUNCTIONS = {
     "actions.registry.store.system_apps_of",
     "actions.registry.store.system_webhooks_of",
     "transmitters.delivery.store.system_push_targets",
+    "transmitters.delivery.store.system_targets_among",
     "transmitters.delivery.store.system_waiting_streams",
     "receivers.upstreams.store.system_due_upstreams",
 }

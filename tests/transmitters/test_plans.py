@@ -19,7 +19,12 @@ from runtime.queue import BUCKETS
 from ssf.subject import parse_subject
 from tests.transmitters.conftest import NOW_S, ROSA, SESSION_REVOKED, TENANT, World, event
 from transmitters import store
-from transmitters.delivery.store import due_pushes, system_push_targets, system_waiting_streams
+from transmitters.delivery.store import (
+    due_pushes,
+    system_push_targets,
+    system_targets_among,
+    system_waiting_streams,
+)
 from transmitters.model import DeliveryState
 from transmitters.receipts.model import Period, ReceiptFilter, Wanted
 from transmitters.receipts.service import send_again
@@ -86,9 +91,13 @@ async def use_all(world: World, push: str, poll: str) -> None:
     async with world.db.snapshot() as connection:
         waiting, is_last = await system_waiting_streams(connection, after=None, limit=64)
         assert (set(waiting), is_last) == ({(TENANT, push), (TENANT, poll)}, True)
-        targets = await system_push_targets(
+        targets = await system_targets_among(
             connection, among=waiting, buckets=range(BUCKETS), now=now
         )
+        of_all = await system_push_targets(
+            connection, buckets=range(BUCKETS), now=now, limit=64, after=None
+        )
+        assert of_all == targets
         assert [target.stream_id for target in targets] == [push]
         assert await due_pushes(connection, TENANT, targets=targets, now=now, each=64)
         for wanted in (

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from aiohttp import web
 
 from runtime.clock import Clock, SystemClock
+from runtime.database import chunks
 from runtime.egress import EgressRules
 from runtime.lanes import Lanes
 from runtime.lean import LeanOutbound
@@ -48,7 +49,7 @@ from transmitters.delivery.model import (
 from transmitters.health import store as health_store
 from transmitters.receipts import store as receipts_store
 from transmitters.selection import AHEAD_MAX, AHEAD_S
-from transmitters.worker import STREAMS_PAGE_MIN, PushSource
+from transmitters.worker import PushSource
 
 pytestmark = pytest.mark.anyio
 
@@ -440,12 +441,20 @@ async def test_work_is_only_taken_from_the_buckets_asked_for(world: World, pushe
 async def test_streams_that_may_not_be_called_hide_none_behind_them(
     world: World, pusher: Pusher
 ) -> None:
-    for _ in range(3 * STREAMS_PAGE_MIN):
-        # They are asked for SETs, not sent any.
-        await world.stream()
-    stream = await world.push_stream("http://127.0.0.1:1/ssf")
+    model = await world.push_stream("http://127.0.0.1:1/ssf")
     await world.publish(event())
-    assert [work.target.stream_id for work in await pusher.due()] == [stream.stream_id]
+    async with world.db.transaction() as connection:
+        stream = (await connection.execute(store.streams.select())).mappings().one()
+        waits = (await connection.execute(store.deliveries.select())).mappings().one()
+        names = [f"str_00{number:04}" for number in range(4_000)]
+        paused = [{**stream, "stream_id": name, "status": "paused"} for name in names]
+        held = [{**waits, "stream_id": name} for name in names]
+        for some in chunks(paused, 500):
+            await connection.execute(store.streams.insert(), some)
+        for some in chunks(held, 500):
+            await connection.execute(store.deliveries.insert(), some)
+    assert names[-1] < model.stream_id
+    assert [work.target.stream_id for work in await pusher.due()] == [model.stream_id]
 
 
 async def test_a_search_reads_all_streams_together_and_of_a_long_queue_its_share(

@@ -172,17 +172,40 @@ def _waiting() -> Query:
 _WAITING: Final = _waiting()
 
 
-async def system_push_targets(
+async def system_targets_among(
     connection: Connection, *, among: Sequence[StreamKey], buckets: Collection[int], now: datetime
 ) -> list[PushTarget]:
     """Return which of these are push streams that have SETs due and may be called now, in order.
 
     Spans tenants. Costs an index probe per stream, however much is queued.
     """
-    if len(buckets) >= BUCKETS:
-        rows = await rows_of_keys(connection, _TARGETS, among, now=now)
-    else:
-        rows = await rows_of_keys(connection, _TARGETS_OF_BUCKETS, among, now=now, buckets=buckets)
+    everywhere = len(buckets) >= BUCKETS
+    values: dict[str, Any] = {"now": now} if everywhere else {"now": now, "buckets": buckets}
+    rows = await rows_of_keys(connection, _targets_among(everywhere=everywhere), among, **values)
+    return [_target_of(row) for row in rows]
+
+
+async def system_push_targets(
+    connection: Connection,
+    *,
+    buckets: Collection[int],
+    now: datetime,
+    limit: int,
+    after: StreamKey | None,
+) -> list[PushTarget]:
+    """Return push streams that have SETs due and may be called now, in order of their ids.
+
+    after: the (tenant, stream) to go on behind, so that a caller who takes little each time still
+    gets round to every stream. Spans tenants. Costs an index probe per stream, however much is
+    queued.
+    """
+    everywhere = len(buckets) >= BUCKETS
+    values: dict[str, Any] = {"now": now} if everywhere else {"now": now, "buckets": buckets}
+    if after is not None:
+        values |= {"after_tenant": after[0], "after_stream": after[1]}
+    rows = await _targets(everywhere=everywhere, goes_on=after is not None).rows(
+        connection, at_most=limit, **values
+    )
     return [_target_of(row) for row in rows]
 
 
@@ -209,7 +232,7 @@ def _goes_out(delivery: Any) -> sa.ColumnElement[bool]:
     return sa.or_(_IS_ENABLED, delivery.c.jti == streams.c.announcement_jti)
 
 
-def _targets(*, everywhere: bool) -> Query:
+def _due_targets(*, everywhere: bool) -> sa.Select[*tuple[Any, ...]]:
     due = deliveries.alias("due")
     due_jtis = (
         sa.select(due.c.jti)
@@ -225,23 +248,39 @@ def _targets(*, everywhere: bool) -> Query:
         .limit(1)
         .correlate(streams)
     )
-    query = (
+    return (
         sa.select(*_TARGET_COLUMNS)
-        .where(
-            streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
-            streams.c.stream_id.in_(sa.bindparam("ids", expanding=True, type_=sa.String)),
-            _may_be_called(everywhere=everywhere),
-            due_jtis.scalar_subquery().is_not(None),
-        )
-        .order_by(streams.c.stream_id)
+        .where(_may_be_called(everywhere=everywhere), due_jtis.scalar_subquery().is_not(None))
+        .order_by(streams.c.tenant_id, streams.c.stream_id)
     )
-    lists = ["ids"] if everywhere else ["ids", "buckets"]
-    return Query(query, scalars=["tenant_id", "now"], lists=lists)
+
+
+@functools.cache
+def _targets(*, everywhere: bool, goes_on: bool) -> Query:
+    query = _due_targets(everywhere=everywhere).limit(sa.bindparam("at_most", type_=sa.Integer))
+    scalars = ["now", "at_most"]
+    if goes_on:
+        behind = ("after_tenant", "after_stream")
+        query = query.where(
+            sa.tuple_(streams.c.tenant_id, streams.c.stream_id)
+            > sa.tuple_(*(sa.bindparam(name, type_=sa.String) for name in behind))
+        )
+        scalars += behind
+    return Query(query, scalars=scalars, lists=_BUCKETS[everywhere])
+
+
+@functools.cache
+def _targets_among(*, everywhere: bool) -> Query:
+    query = _due_targets(everywhere=everywhere).where(
+        streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        streams.c.stream_id.in_(sa.bindparam("ids", expanding=True, type_=sa.String)),
+    )
+    return Query(query, scalars=["tenant_id", "now"], lists=["ids", *_BUCKETS[everywhere]])
 
 
 _NOW: Final = sa.bindparam("now", type_=UTCDateTime)
-_TARGETS: Final = _targets(everywhere=True)
-_TARGETS_OF_BUCKETS: Final = _targets(everywhere=False)
+#: lists of the statements for all buckets, and for some
+_BUCKETS: Final[Mapping[bool, tuple[str, ...]]] = {True: (), False: ("buckets",)}
 _TARGET_NAMES: Final = tuple(column.name for column in _TARGET_COLUMNS)
 
 
