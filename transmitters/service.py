@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from runtime.errors import NotFound
 from ssf.errors import EventError, LocalProtocolError, SharedSignalsError, SubjectError
 from ssf.events.registry import STREAM_EVENT_TYPES, parse_event, render_event
 from ssf.poll import PollRequest
+from ssf.stream import StreamStatus
 from ssf.subject import Subject, parse_subject
 from transmitters import store
 from transmitters.delivery.model import (
@@ -37,6 +39,7 @@ from transmitters.model import (
     bounded_ordering_key,
 )
 from transmitters.polling.store import has_visible
+from transmitters.published.store import add_deliveries, add_events, hold_streams
 from transmitters.store import Connection
 from transmitters.subjects.model import NONE, SubjectRule, is_wanted, name_keys
 from transmitters.subjects.store import rules_naming
@@ -73,24 +76,14 @@ async def publish(
         tenant_id: await _streams_for(connection, tenant_id, events)
         for tenant_id in {event.tenant_id for event in events}
     }
-    selecting: dict[tuple[str, str], list[Stream]] = {}
     unwanted = await _unwanted(connection, events, streams, now)
+    chosen_by = _chosen(events, streams, unwanted)
+    standing = await _held(connection, chosen_by)
     published: list[Published] = []
     event_rows: list[dict[str, Any]] = []
     delivery_rows: list[dict[str, Any]] = []
-    for index, event in enumerate(events):
-        kind = (event.tenant_id, event.event_type)
-        if kind not in selecting:
-            selecting[kind] = [
-                stream for stream in streams[event.tenant_id] if stream.selects(event.event_type)
-            ]
-        chosen = [
-            stream
-            for stream in selecting[kind]
-            if event.is_open_to(stream)
-            and (index, stream.stream_id) not in unwanted
-            and stream.lets_pass(event.event_type, event.payload)
-        ]
+    for index, (event, found) in enumerate(zip(events, chosen_by, strict=True)):
+        chosen = [stream for stream in found if _stands(stream, standing, event.event_type)]
         if not chosen:
             continue
         event_row = _event_row(event, now)
@@ -108,10 +101,65 @@ async def publish(
                     jti=delivery["jti"],
                 )
             )
-    await store.add_events(connection, event_rows)
-    await store.add_deliveries(connection, delivery_rows)
+    await add_events(connection, event_rows)
+    await add_deliveries(connection, delivery_rows)
     published_total.inc(len(published))
     return published
+
+
+def _chosen(
+    events: Sequence[EventToPublish],
+    streams: Mapping[str, Sequence[Stream]],
+    unwanted: set[tuple[int, str]],
+) -> list[list[Stream]]:
+    """Return by event the streams that it goes out over."""
+    selecting: dict[tuple[str, str], list[Stream]] = {}
+    chosen: list[list[Stream]] = []
+    for index, event in enumerate(events):
+        kind = (event.tenant_id, event.event_type)
+        if kind not in selecting:
+            selecting[kind] = [
+                stream for stream in streams[event.tenant_id] if stream.selects(event.event_type)
+            ]
+        chosen.append(
+            [
+                stream
+                for stream in selecting[kind]
+                if event.is_open_to(stream)
+                and (index, stream.stream_id) not in unwanted
+                and stream.lets_pass(event.event_type, event.payload)
+            ]
+        )
+    return chosen
+
+
+async def _held(
+    connection: Connection, chosen: Sequence[Sequence[Stream]]
+) -> dict[tuple[str, str], StreamStatus]:
+    """Hold the chosen streams until the commit; return what status each has, if it is there.
+
+    Whoever deletes or disables one now waits, and drops what is queued here (SSF-STAT-6).
+    """
+    ids_of: dict[str, set[str]] = {}
+    for stream in chain.from_iterable(chosen):
+        ids_of.setdefault(stream.tenant_id, set()).add(stream.stream_id)
+    return {
+        (tenant_id, stream_id): status
+        for tenant_id in sorted(ids_of)
+        for stream_id, status in (
+            await hold_streams(connection, tenant_id, stream_ids=ids_of[tenant_id])
+        ).items()
+    }
+
+
+def _stands(
+    stream: Stream, standing: Mapping[tuple[str, str], StreamStatus], event_type: str
+) -> bool:
+    """Return whether the stream is there and still takes the event, in the status it has now."""
+    status = standing.get((stream.tenant_id, stream.stream_id))
+    return status is stream.status or (
+        status is not None and replace(stream, status=status).selects(event_type)
+    )
 
 
 async def _streams_for(

@@ -8,7 +8,7 @@ one ordering key of one stream the order of `jti` is the order of delivery.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -24,7 +24,7 @@ from runtime.database import (
     tenant_column,
 )
 from runtime.queue import bucket_of
-from runtime.statements import Query, Write, inserts
+from runtime.statements import Query
 from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.metrics import dropped_total
 from transmitters.model import (
@@ -186,20 +186,6 @@ _ASKING: Final = Query(
     scalars=["tenant_id"],
     lists=["digests"],
 )
-_ADD_EVENTS: Final = inserts(events)
-_QUEUED: Final = (
-    "tenant_id",
-    "stream_id",
-    "jti",
-    "event_id",
-    "iat",
-    "ordering_key",
-    "state",
-    "attempts",
-    "due_at",
-    "queued_at",
-)
-_QUEUE: Final = Write(sa.insert(deliveries), _QUEUED)
 
 
 def is_pending(table: Any) -> sa.ColumnElement[bool]:
@@ -239,6 +225,9 @@ _OF_ONE: Final = sa.select(*_STREAM_COLUMNS).where(
 )
 _ONE: Final = Query(_OF_ONE, scalars=["tenant_id", "stream_id"])
 _ONE_LOCKED: Final = Query(_OF_ONE.with_for_update(), scalars=["tenant_id", "stream_id"])
+_ONE_HELD: Final = Query(
+    _OF_ONE.with_for_update(key_share=True), scalars=["tenant_id", "stream_id"]
+)
 
 
 async def add_stream(connection: Connection, stream: Stream) -> None:
@@ -258,10 +247,18 @@ async def add_stream(connection: Connection, stream: Stream) -> None:
 
 
 async def get_stream(
-    connection: Connection, tenant_id: str, *, stream_id: str, lock: bool = False
+    connection: Connection,
+    tenant_id: str,
+    *,
+    stream_id: str,
+    lock: bool = False,
+    hold: bool = False,
 ) -> Stream | None:
-    """Return one stream, or None. lock: hold it against other writers until the commit."""
-    query = _ONE_LOCKED if lock else _ONE
+    """Return one stream, or None. lock: hold it against other writers until the commit.
+
+    hold: likewise, for who does not change the stream; publishing goes on meanwhile.
+    """
+    query = _ONE_LOCKED if lock else _ONE_HELD if hold else _ONE
     rows = await query.rows(connection, tenant_id=tenant_id, stream_id=stream_id)
     return _stream_of(rows[0]) if rows else None
 
@@ -397,15 +394,3 @@ async def delete_stream(
     return await drop_pending(
         connection, tenant_id, stream_id=stream_id, err="stream_deleted", now=now
     )
-
-
-async def add_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Store events; each row has the columns of the table."""
-    await _ADD_EVENTS.run(connection, rows)
-
-
-async def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Queue SETs: tenant_id, stream_id, jti, event_id, iat, ordering_key, queued_at each."""
-    state = DeliveryState.PENDING.value
-    filled = [{**row, "state": state, "attempts": 0, "due_at": row["queued_at"]} for row in rows]
-    await _QUEUE.run(connection, filled)

@@ -29,6 +29,7 @@ from tests.transmitters.conftest import (
 from transmitters import management
 from transmitters import store as transmitters_store
 from transmitters.model import DeadLetter, DeliveryReceipt, DeliveryState
+from transmitters.published.store import add_deliveries
 from transmitters.receipts import service, store
 from transmitters.receipts.model import (
     LOOKED_AT_MAX,
@@ -103,7 +104,7 @@ async def filled(world: World, stream_id: str, count: int, state: DeliveryState)
     table = transmitters_store.deliveries
     async with world.db.transaction() as connection:
         await connection.execute(table.delete())
-        await transmitters_store.add_deliveries(connection, rows)
+        await add_deliveries(connection, rows)
         await connection.execute(table.update().values(state=state.value, settled_at=now))
 
 

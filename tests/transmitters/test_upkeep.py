@@ -20,6 +20,7 @@ from ssf.stream_requests import StatusUpdate, VerificationRequest, parse_subject
 from tests.transmitters.conftest import ONE_ENGINE, PAYROLL, ROSA, TENANT, World, event
 from transmitters import management, store
 from transmitters.model import DeliveryState
+from transmitters.published.store import add_deliveries
 from transmitters.receipts.model import Wanted
 from transmitters.receipts.service import send_again
 from transmitters.store import Connection, deliveries, events
@@ -82,7 +83,7 @@ async def pile_up(world: World, stream_id: str, count: int) -> list[str]:
         for _ in range(count - 1)
     ]
     async with world.db.transaction() as connection:
-        await store.add_deliveries(connection, rows)
+        await add_deliveries(connection, rows)
     return [one.jti, *(str(row["jti"]) for row in rows)]
 
 
@@ -130,6 +131,28 @@ async def test_a_stream_within_its_limits_loses_nothing(world: World) -> None:
     world.clock.advance(14 * DAY_S - 1)
     await tend(world, sets_max=40)
     assert Tally(row.state for row in (await world.rows()).values()) == {"pending": 40}
+
+
+async def test_what_is_queued_for_a_stream_that_is_gone_is_dropped_and_purged(
+    world: World,
+) -> None:
+    """An older release could leave it behind; it kept all later events from being purged."""
+    gone, stays = await world.stream(), await world.stream()
+    jtis = await pile_up(world, gone.stream_id, BATCH_ROWS + 5)
+    (kept,) = await pile_up(world, stays.stream_id, 1)
+    async with world.db.transaction() as connection:
+        await connection.execute(
+            sa.delete(store.streams).where(store.streams.c.stream_id == gone.stream_id)
+        )
+    await tend(world)
+    rows = await world.rows()
+    assert {(rows[jti].state, rows[jti].err) for jti in jtis} == {("dropped", "stream_deleted")}
+    assert rows[kept].state == "pending"
+    await settle(world, stays.stream_id)
+    world.clock.advance(400 * DAY_S)
+    await tend(world)
+    assert await world.rows() == {}
+    assert await event_ids(world) == []
 
 
 async def test_what_was_redriven_is_held_anew(world: World) -> None:

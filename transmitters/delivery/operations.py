@@ -48,7 +48,7 @@ async def _apply_poll_turns(connection: Connection, turns: Sequence[PollTurn]) -
 async def _apply_poll_turn(connection: Connection, turn: PollTurn) -> PollPage:
     """Settle what was reported, then hand out: in this order (POLL-10)."""
     tenant_id, stream_id = turn.tenant_id, turn.stream_id
-    stream = await get_stream(connection, tenant_id, stream_id=stream_id, lock=True)
+    stream = await get_stream(connection, tenant_id, stream_id=stream_id, hold=True)
     if stream is None or not turn.may_poll(stream):
         return PollPage(known=False)
     if turn.acks:

@@ -26,6 +26,7 @@ from transmitters.upkeep.model import (
     HELD_TOO_MANY,
     HOP_ROWS,
     IDLE_STREAMS_MAX,
+    STREAM_DELETED,
     Limits,
     silent_since,
 )
@@ -64,23 +65,31 @@ class Upkeep:
     # --- what is held -----------------------------------------------------------------------------
 
     async def _trim(self, tenant_id: str, begin: Begin) -> None:
-        """Drop what streams hold too long, or beyond what they may hold: the oldest first."""
+        """Drop what streams hold too long, or beyond what they may hold: the oldest first.
+
+        And all that is queued for a stream that is gone: an older release could leave it behind.
+        """
         after = ""
         for _ in range(BATCHES_MAX):
             async with self.database.snapshot() as connection:
                 found = await store.streams_with_pending(
                     connection, tenant_id, after=after, limit=BATCH_ROWS
                 )
-            for stream_id in found:
-                await self._trim_stream(tenant_id, stream_id, begin)
+            for stream_id, is_there in found:
+                await self._trim_stream(tenant_id, stream_id, begin, is_there=is_there)
             if len(found) < BATCH_ROWS:
                 return
-            after = found[-1]
+            after, _ = found[-1]
             await self.breathe()
 
-    async def _trim_stream(self, tenant_id: str, stream_id: str, begin: Begin) -> None:
-        old = self.clock.now() - timedelta(seconds=self.limits.age_max_s)
-        surplus_before = await self._first_kept(tenant_id, stream_id)
+    async def _trim_stream(
+        self, tenant_id: str, stream_id: str, begin: Begin, *, is_there: bool
+    ) -> None:
+        old = self.clock.now()
+        surplus_before = None
+        if is_there:
+            old -= timedelta(seconds=self.limits.age_max_s)
+            surplus_before = await self._first_kept(tenant_id, stream_id)
         for _ in range(BATCHES_MAX):
             async with self.database.snapshot() as connection:
                 page = await store.oldest_pending(
@@ -98,8 +107,9 @@ class Upkeep:
                 if connection is None:
                     return
                 # Streams before their deliveries, as everywhere.
-                await get_stream(connection, tenant_id, stream_id=stream_id, lock=True)
-                for jtis, reason in ((too_old, HELD_TOO_LONG), (surplus, HELD_TOO_MANY)):
+                await get_stream(connection, tenant_id, stream_id=stream_id, hold=True)
+                why_old = HELD_TOO_LONG if is_there else STREAM_DELETED
+                for jtis, reason in ((too_old, why_old), (surplus, HELD_TOO_MANY)):
                     count = await store.drop(
                         connection,
                         tenant_id,

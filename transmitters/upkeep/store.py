@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from runtime.ids import ulid_from_ms, ulid_ms
+from runtime.statements import Query
 from ssf.stream import StreamStatus
 from transmitters.delivery.model import REFUSED_IN_ROW_MAX
 from transmitters.model import DeliveryState
@@ -106,29 +107,54 @@ async def delete_events(connection: Connection, tenant_id: str, *, event_ids: Se
 
 async def streams_with_pending(
     connection: Connection, tenant_id: str, *, after: str, limit: int
-) -> list[str]:
-    """Return streams that hold something, in order of their ids."""
-    held = (
-        sa.select(deliveries.c.jti)
+) -> list[tuple[str, bool]]:
+    """Return ids that something is pending for, in order, and whether each is of a stream.
+
+    Costs an index probe per id found, whatever is queued.
+    """
+    rows = await _HOLDING.rows(connection, tenant_id=tenant_id, after=after, at_most=limit)
+    return [(stream_id, is_there is not None) for stream_id, is_there in rows]
+
+
+def _holding() -> Query:
+    """Find one stream from the one before it: databases do not skip through an index alone."""
+    tenant_id = sa.bindparam("tenant_id", type_=sa.String)
+    start: sa.Select[*tuple[Any, ...]] = sa.select(
+        sa.bindparam("after", type_=sa.String).label("stream_id"),
+        sa.literal_column("0").label("place"),
+    )
+    found = start.cte("found", recursive=True)
+    following = (
+        sa.select(sa.func.min(deliveries.c.stream_id))
         .where(
-            deliveries.c.tenant_id == streams.c.tenant_id,
-            deliveries.c.stream_id == streams.c.stream_id,
             is_pending(deliveries),
+            deliveries.c.tenant_id == tenant_id,
+            deliveries.c.stream_id > found.c.stream_id,
         )
-        .limit(1)
-        .correlate(streams)
+        .correlate(found)
+        .scalar_subquery()
     )
-    query = (
+    found = found.union_all(
+        sa.select(following, found.c.place + 1).where(
+            found.c.stream_id.is_not(None),
+            found.c.place < sa.bindparam("at_most", type_=sa.Integer),
+        )
+    )
+    is_there = (
         sa.select(streams.c.stream_id)
-        .where(
-            streams.c.tenant_id == tenant_id,
-            streams.c.stream_id > after,
-            held.scalar_subquery().is_not(None),
-        )
-        .order_by(streams.c.stream_id)
-        .limit(limit)
+        .where(of_stream(streams, tenant_id, found.c.stream_id))
+        .correlate(found)
+        .scalar_subquery()
     )
-    return list(await connection.scalars(query))
+    return Query(
+        sa.select(found.c.stream_id, is_there)
+        .where(found.c.place > 0, found.c.stream_id.is_not(None))
+        .order_by(found.c.place),
+        scalars=["tenant_id", "after", "at_most"],
+    )
+
+
+_HOLDING: Final = _holding()
 
 
 async def oldest_pending(
