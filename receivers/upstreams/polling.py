@@ -35,6 +35,7 @@ from runtime.writer import Writer
 from ssf.errors import RemoteProtocolError, SETError
 from ssf.jose import SET_BYTES_MAX, split_jws
 from ssf.poll import (
+    JTI_CHARS_MAX,
     RESPONSE_BYTES_MAX,
     PollRequest,
     PollResponse,
@@ -45,6 +46,10 @@ from ssf.poll import (
 from ssf.secevent import peek_jti
 
 EVENTS_MAX: Final = 100
+#: how often errors are reported to an upstream that refuses the request with them
+REPORT_TRIES: Final = 3
+#: answers by which it may mean them: bad request, too large, not understood
+MAY_MEAN_ERRORS: Final = frozenset({400, 413, 422})
 #: above every transmitter's long poll that is known, and below what middle boxes cut (POLL-25)
 POLL_TIMEOUT_S: Final = 75.0
 #: a poll under way is given up this soon when the hub stops or another process takes over
@@ -105,7 +110,7 @@ class Poller:
         except (Unavailable, RemoteProtocolError) as failure:
             return self._failed(upstream, failure)
         now = self._clock.now()
-        taken = await self._take_all(response, provider, now)
+        taken = await self._take_all(response, upstream, provider, now)
         _polls_total.labels("answered").inc()
         log.debug(
             "upstream.polled",
@@ -161,13 +166,14 @@ class Poller:
             asking.cancel()
 
     async def _take_all(
-        self, response: PollResponse, provider: ProviderProfile, now: datetime
+        self, response: PollResponse, upstream: Upstream, provider: ProviderProfile, now: datetime
     ) -> _Taken:
         """Hand each SET to intake. They are verified in order and share a commit."""
         outcomes = await asyncio.gather(
             *(self._take(jti, text, provider, now) for jti, text in response.sets.items())
         )
-        acks, errors, waits = [], {}, []
+        acks, waits = [], []
+        errors: dict[str, list[str]] = {}
         for jti, outcome in zip(response.sets, outcomes, strict=True):
             if outcome is None:
                 acks.append(jti)
@@ -175,7 +181,12 @@ class Poller:
                 errors[jti] = [outcome.code, outcome.description[:DETAIL_CHARS_MAX]]
             else:
                 waits.append(outcome.retry_after_s)
-        return _Taken(acks, errors, max(waits, default=None))
+        # INVARIANT: what an upstream sends makes its row no larger than this; it is read at every
+        # look. What is not reported is in the list of refused SETs all the same.
+        kept = [jti for jti in errors if len(jti) <= JTI_CHARS_MAX][:EVENTS_MAX]
+        if len(kept) < len(errors):
+            _report_dropped(upstream, len(errors) - len(kept), "too many, or their names too long")
+        return _Taken(acks, {jti: errors[jti] for jti in kept}, max(waits, default=None))
 
     async def _take(
         self, jti: str, text: str, provider: ProviderProfile, now: datetime
@@ -237,16 +248,36 @@ class Poller:
             failures=failures,
             reason=detail,
         )
-        return Change(
+        change = Change(
             poll_failures=failures,
             poll_due_at=now + timedelta(seconds=wait_s or POLL_BACKOFF.ceiling_s),
             failing_since=upstream.failing_since or now,
             last_error=detail,
         )
+        is_refused = isinstance(failure, _Refusal) and failure.status in MAY_MEAN_ERRORS
+        if not (is_refused and upstream.set_errs and failures >= REPORT_TRIES):
+            return change
+        # It would refuse every poll to come, and with it every SET (POLL-18 is for its log alone).
+        _report_dropped(upstream, len(upstream.set_errs), detail)
+        return Change(**change.columns() | {"set_errs": {}})
 
 
 class _Refusal(Unavailable):
     """The upstream answered, but not with SETs."""
+
+    def __init__(self, status: int, *, retry_after_s: float) -> None:
+        super().__init__(f"the poll was answered {status}", retry_after_s=retry_after_s)
+        self.status = status
+
+
+def _report_dropped(upstream: Upstream, count: int, reason: str) -> None:
+    log.warning(
+        "upstream.errors_dropped",
+        tenant_id=upstream.tenant_id,
+        upstream_id=upstream.upstream_id,
+        count=count,
+        reason=reason,
+    )
 
 
 def _read(answer: OutboundAnswer) -> PollResponse:
@@ -254,9 +285,7 @@ def _read(answer: OutboundAnswer) -> PollResponse:
     if answer.status == NO_CONTENT or (answer.status == OK and not answer.body.strip()):
         return PollResponse(sets={}, more_available=False)
     if answer.status != OK:
-        raise _Refusal(
-            f"the poll was answered {answer.status}", retry_after_s=answer.retry_after_s or 0.0
-        )
+        raise _Refusal(answer.status, retry_after_s=answer.retry_after_s or 0.0)
     return parse_response(answer.body)
 
 

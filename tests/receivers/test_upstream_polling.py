@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from jwcrypto.jwk import JWK
+from structlog.testing import capture_logs
 
 from receivers.model import ProviderStatus
 from receivers.registry import service as registry
 from receivers.upstreams.model import Action, Health, OrderState
+from receivers.upstreams.polling import EVENTS_MAX, REPORT_TRIES
 from receivers.upstreams.worker import Job
 from runtime.errors import Unavailable
+from ssf.poll import JTI_CHARS_MAX
 from tests.receivers import vendor
 from tests.receivers.conftest import Intake, on_one_engine
 from tests.receivers.transmitter import POLL_URL, Transmitter, answer, lost
@@ -114,6 +117,74 @@ async def test_a_set_that_breaks_a_rule_is_reported_with_its_code(
         "too-long": "invalid_request",
     }
     assert [signal.jti for signal in await dealings.intake.stored()] == ["good"]
+
+
+@on_one_engine
+@pytest.mark.requirement("POLL-18", "POLL-25")
+async def test_an_upstream_that_takes_no_errors_is_polled_without_them_before_long(
+    dealings: Dealings, rsa: JWK
+) -> None:
+    """Nothing else gets through to it otherwise, ever; what was refused is in our own list."""
+    await dealings.add_polled()
+    dealings.outside.takes_set_errs = False
+    hand_over(dealings, rsa, "bad", aud="https://somebody.example")
+    hand_over(dealings, rsa, "taken")
+    await dealings.turn()
+    hand_over(dealings, rsa, "good")
+    with capture_logs() as logs:
+        for failures in range(1, REPORT_TRIES + 1):
+            dealings.pass_time(seconds=300)
+            await dealings.turn()
+            assert (await dealings.now()).poll_failures == failures
+    dealings.pass_time(seconds=300)
+    await dealings.turn()
+
+    assert {signal.jti for signal in await dealings.intake.stored()} == {"taken", "good"}
+    assert dealings.outside.acked == ["taken"]
+    dropped = [entry for entry in logs if entry["event"] == "upstream.errors_dropped"]
+    assert [(entry["count"], entry["log_level"]) for entry in dropped] == [(1, "warning")]
+    assert (await dealings.now()).failing_since is None
+
+
+@on_one_engine
+@pytest.mark.requirement("POLL-18")
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+async def test_errors_wait_for_an_upstream_that_is_only_out_of_reach(
+    dealings: Dealings, rsa: JWK, status: int
+) -> None:
+    await dealings.add_polled()
+    hand_over(dealings, rsa, "bad", aud="https://somebody.example")
+    await dealings.turn()
+    for _ in range(2 * REPORT_TRIES):
+        dealings.outside.fail("POST /events", lambda: answer(status))
+        dealings.pass_time(seconds=300)
+        await dealings.turn()
+    dealings.pass_time(seconds=300)
+    await dealings.turn()
+
+    assert list(dealings.outside.refused) == ["bad"]
+
+
+@on_one_engine
+@pytest.mark.requirement("POLL-18")
+async def test_what_an_upstream_calls_a_set_and_how_many_it_sends_fills_no_row(
+    dealings: Dealings, rsa: JWK
+) -> None:
+    """The row is read at every look of the process."""
+    await dealings.add_polled()
+    names = ["j" * JTI_CHARS_MAX, *(f"bad-{number}" for number in range(2 * EVENTS_MAX))]
+    dealings.outside.waiting["j" * 10_000_000] = "x.y"
+    dealings.outside.waiting |= dict.fromkeys(names, "x.y")
+    hand_over(dealings, rsa, "good")
+    with capture_logs() as logs:
+        await dealings.turn()
+
+    assert list((await dealings.now()).set_errs or {}) == names[:EVENTS_MAX]
+    (entry,) = [entry for entry in logs if entry["event"] == "upstream.errors_dropped"]
+    assert entry["count"] == EVENTS_MAX + 2
+    await dealings.turn()
+    assert list(dealings.outside.refused) == names[:EVENTS_MAX]
+    assert dealings.outside.acked == ["good"]
 
 
 @pytest.mark.requirement("SET-54", "SET-37")

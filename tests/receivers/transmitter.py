@@ -45,6 +45,7 @@ class Transmitter:
     static_authorization: str | None = None
     scopes_supported: list[str] | None = None
     challenge: str | None = None
+    takes_set_errs: bool = True
     #: while it is clear, polls get no answer
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -170,6 +171,8 @@ class Transmitter:
         if request.url != POLL_URL:
             return answer(400)
         body = json.loads(request.body)
+        if body.get("setErrs") and not self.takes_set_errs:
+            return answer(400)
         self.acked += body.get("ack", [])
         self.refused |= body.get("setErrs", {})
         assert "setErrs" not in body or request.headers["content-language"] == "en"
