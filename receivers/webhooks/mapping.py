@@ -259,10 +259,11 @@ def read_moment(value: object) -> datetime | None:
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
-        except ValueError:
+            # Vendors that leave the offset out mean UTC.
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            # Overflow: the offset leads out of the years 1 to 9999.
             return None
-        # Vendors that leave the offset out mean UTC.
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     if is_number(value):
         seconds = value / 1000 if value > MILLISECONDS_ABOVE else value
         if 0 <= seconds <= EPOCH_S_MAX:

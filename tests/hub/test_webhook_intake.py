@@ -314,6 +314,29 @@ async def test_a_mapping_that_makes_no_valid_event_is_refused(
         assert (await vendor.send(message)).status_code == 400, message
 
 
+@ONE_ENGINE
+async def test_a_time_at_the_edge_of_what_can_be_said_is_no_failure(
+    hub: Hub, admin: httpx2.AsyncClient
+) -> None:
+    rule = {
+        "name": "r",
+        "occurred_at": {"path": "/at"},
+        "subject": {"format": "email", "email": {"path": "/email"}},
+        "event": {
+            "type": "https://schemas.openid.net/secevent/caep/event-type/risk-level-change",
+            "members": {"principal": "USER", "current_level": "HIGH"},
+        },
+    }
+    vendor = await add(hub, admin, webhook={"style": "bearer", "mapping": {"rules": [rule]}})
+    for at in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        answer = await vendor.send({"email": ROSA, "at": at})
+        assert answer.status_code == 400, answer.text
+        assert "is no time" in answer.text
+    for edge in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", 253_402_300_799, 1e300):
+        answer = await vendor.send({"email": ROSA, "at": edge})
+        assert answer.status_code in {202, 400}, answer.text
+
+
 async def test_odd_bodies_are_refused_properly(vendor: Vendor) -> None:
     deep, nul = b"[" * 5_000, b'{"a":"\\u0000"}'
     for raw in (b"", b"{", b"7", b"null", b'{"a":1,"a":2}', b"\xff", deep, nul):

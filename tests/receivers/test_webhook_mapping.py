@@ -246,6 +246,8 @@ def test_what_is_to_be_ignored_says_nothing_and_what_fits_nothing_is_refused() -
         (1_772_469_300_000, 1_772_469_300),
         ("1772469300000", 1_772_469_300),
         ("yesterday", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("9999-12-31T23:59:59-14:00", None),
         (-1, None),
         (10**30, None),
         (True, None),
