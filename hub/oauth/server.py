@@ -157,7 +157,12 @@ class _ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]  # as ab
 
 class _Request(OAuth2Request):  # type: ignore[misc]  # as above
     def __init__(self, request: TokenRequest) -> None:
-        headers = {} if request.authorization is None else {"Authorization": request.authorization}
+        # INVARIANT: Authlib sees the pair that we read, or none. It reads what is malformed, too,
+        # and a client that it alone sees would be tried without being counted.
+        pair = request.basic
+        headers = {}
+        if pair:
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         # Whether http is let in is decided where the hub listens, not here.
         super().__init__("POST", "https://hub/oauth/token", headers=headers)
         self.payload = BasicOAuth2Payload(dict(request.form))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from jwcrypto.jwk import JWK
 import runtime.store
 from hub import store
 from hub.auth import token_hash
+from hub.oauth.proving import FAILURES_AT_ONCE
 from hub.oauth.routes import FORM_BYTES_MAX
 from hub.oauth.tokens import LIFETIME_S, TYP
 from hub.store import Client
@@ -167,6 +169,46 @@ async def test_whoever_does_not_prove_itself_learns_nothing(hub: Hub, app: Party
         '{"error":"invalid_client","error_description":"Client authentication failed."}'
     }
     assert all(answer.headers["www-authenticate"].startswith("Basic ") for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("write", "status"),
+    [
+        (lambda pair: f"Basic {pair}", 200),
+        (lambda pair: f"basic  {pair} \t", 200),
+        (lambda pair: f"Basic {pair[:4]}!{pair[4:]}", 401),
+        (lambda pair: f"Basic {pair[:4]} {pair[4:]}", 401),
+        (lambda pair: f"Basic\t{pair} ", 401),
+    ],
+)
+async def test_guesses_of_a_secret_are_counted_however_they_are_written(
+    hub: Hub, app: Party, write: Callable[[str], str], status: int
+) -> None:
+    """Two readers of one header saw two clients in it: one was counted, the other was tried."""
+
+    async def ask(secret: str, attempt: int) -> int:
+        pair = base64.b64encode(f"{app.client_id}:{secret}".encode()).decode()
+        async with hub.client() as http:
+            body = {"grant_type": "client_credentials", "client_id": f"cli_{attempt}"}
+            answer = await http.post(
+                "/oauth/token", data=body, headers={"authorization": write(pair)}
+            )
+        return answer.status_code
+
+    assert await ask(app.secret, 0) == status
+    guesses = [await ask("wrong", attempt) for attempt in range(int(FAILURES_AT_ONCE) + 1)]
+    assert guesses == [401] * int(FAILURES_AT_ONCE) + [429 if status == 200 else 401]
+
+
+async def test_a_basic_header_that_cannot_be_read_proves_nothing(hub: Hub, app: Party) -> None:
+    async with hub.client() as http:
+        for value in ("Basic", "Basic ", "Basic /w==", "Basic Zg==", "Basic =", "Bearer x"):
+            answer = await http.post(
+                "/oauth/token",
+                data={"grant_type": "client_credentials", "client_id": app.client_id},
+                headers={"authorization": value},
+            )
+            assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client"), value
 
 
 @pytest.mark.parametrize(
