@@ -19,17 +19,8 @@ from transmitters.delivery.model import (
     PushWork,
     lane_of,
 )
-from transmitters.model import (
-    PendingSET,
-    StoredEvent,
-)
-from transmitters.store import (
-    Connection,
-    deliveries,
-    events,
-    is_pending,
-    streams,
-)
+from transmitters.model import PendingSET, StoredEvent
+from transmitters.store import Connection, deliveries, events, is_pending, streams
 
 IN_LIST_MAX: Final = 500
 #: (tenant, stream)
