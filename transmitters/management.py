@@ -236,6 +236,7 @@ async def set_status(
 ) -> StreamConfiguration:
     """Set the status of a stream as its receiver wishes; nothing announces it.
 
+    Nor is its receiver told what the hub had made of it before, if it did not hear of it yet.
     Paused, SETs are held; disabled, they are lost, also those that were queued. Raises NotFound.
     Source: SSF 1.0 §8.1.2.2; requirements SSF-STAT-3 to SSF-STAT-9, SSF-STAT-12, SSF-STAT-13.
     """
@@ -243,6 +244,7 @@ async def set_status(
     async with audited(caller, deps, "stream.status", update.stream_id, detail) as connection:
         stream = await own_stream(connection, caller, update.stream_id, changes_at=deps.clock.now())
         changed = replace(stream, status=update.status, reason=update.reason, announcement_jti=None)
+        await _take_back(connection, stream, now=deps.clock.now())
         await _enter_status(connection, changed, now=deps.clock.now())
     deps.notifier.wake_all(TOPICS)
     _log_status(changed, by="receiver")
@@ -264,16 +266,38 @@ async def set_status_by_transmitter(
     if update.status is StreamStatus.ENABLED:
         # Its receiver gets the whole time to show that it is there.
         changed = replace(changed, active_at=now)
+    else:
+        # One announcement goes out, and none that is older would have its turn before it.
+        await _take_back(connection, stream, now=now)
     # First what is dropped or let go, then the announcement, which is neither.
     await _enter_status(connection, changed, now=now)
     event = StreamUpdated(status=update.status.value, reason=update.reason)
     announcement = _about_stream(stream, StreamUpdated.type_uri, render_event(event))
-    (queued,) = await publish(connection, [announcement], now)
+    # It goes out alone, so it must not have to wait for a verification that does not.
+    alone = replace(announcement, ordering_key=_announcements_of(stream))
+    (queued,) = await publish(connection, [alone], now)
     changed = replace(changed, announcement_jti=queued.jti)
     await store.change_stream(connection, changed, now=now)
     await bump(connection, stream.tenant_id, "streams")
     _log_status(changed, by="transmitter")
     return changed
+
+
+def _announcements_of(stream: Stream) -> str:
+    """Return the ordering key of what is said about the stream's status."""
+    return f"status:{stream.stream_id}"
+
+
+async def _take_back(connection: Connection, stream: Stream, *, now: datetime) -> None:
+    """Drop announcements of a status that is of the past; nobody has to hear of it any more."""
+    await store.drop_pending(
+        connection,
+        stream.tenant_id,
+        stream_id=stream.stream_id,
+        ordering_key=_announcements_of(stream),
+        err="superseded",
+        now=now,
+    )
 
 
 async def _enter_status(connection: Connection, stream: Stream, *, now: datetime) -> None:

@@ -347,12 +347,19 @@ async def change_stream(connection: Connection, stream: Stream, *, now: datetime
 
 
 async def drop_pending(
-    connection: Connection, tenant_id: str, *, stream_id: str, err: str, now: datetime
+    connection: Connection,
+    tenant_id: str,
+    *,
+    stream_id: str,
+    err: str,
+    now: datetime,
+    ordering_key: str | None = None,
 ) -> int:
-    """Drop what is queued for a stream, for the reason `err`; return how many SETs."""
+    """Drop what is queued for a stream, or of one lane; return how many SETs. err: why."""
+    lane = sa.true() if ordering_key is None else deliveries.c.ordering_key == ordering_key
     dropped = await connection.execute(
         sa.update(deliveries)
-        .where(of_stream(deliveries, tenant_id, stream_id), is_pending(deliveries))
+        .where(of_stream(deliveries, tenant_id, stream_id), is_pending(deliveries), lane)
         .values(state=DeliveryState.DROPPED.value, err=err, settled_at=now)
     )
     dropped_total.labels(err).inc(dropped.rowcount)

@@ -88,14 +88,14 @@ class Wanted:
     def takes(self, one: LookedAt) -> bool:
         """Return whether the SET is one of them.
 
-        What was said about the stream itself is of its day: a replay takes it only when asked by
-        name, else a receiver would hear of a pause that is long over.
+        What was said about the stream itself is of its day: it is sent again only when asked for
+        by name, else a receiver would hear of a pause that is long over.
         """
         if one.state is not self.state or not self.period.holds(one.iat):
             return False
         if self.event_types and one.event_type not in self.event_types:
             return False
-        if self.state is DeliveryState.DELIVERED and one.event_type in STREAM_EVENT_TYPES:
+        if one.event_type in STREAM_EVENT_TYPES:
             named = self.jti is not None or bool(self.event_types)
             if not named:
                 return False
