@@ -32,6 +32,7 @@ from runtime.outbound import Outbound
 from runtime.queue import LeaseKeeper, Suspended
 from runtime.streaming import StreamingOutbound
 from transmitters.keys import SigningKeys
+from transmitters.silence import SILENT_MAX
 from transmitters.worker import PushSource
 
 #: what is under way at a stop gets this long; the supervisor waits longer
@@ -48,11 +49,12 @@ async def run_delivery(config: ProcessConfig, stop: asyncio.Event) -> None:
         pushing = LeanOutbound(config.egress_rules())
         # Long polls hold their connections for half a minute each: they get their own.
         polling = StreamingOutbound(config.egress_rules())
-        work = [
-            _lanes(node, source, _leases(node, source.kind))
-            for source in sources(node, outbound, pushing)
-        ]
-        running = [node.spawn(lanes.run()) for lanes in work]
+        work, running = [], []
+        for source in sources(node, outbound, pushing):
+            work.append(_lanes(node, source, _leases(node, source.kind)))
+            # The other kinds have no shares of the places for what is silent.
+            silent_max = SILENT_MAX if source.kind == PushSource.kind else 0
+            running.append(node.spawn(work[-1].run(silent_max=silent_max)))
         leases = _leases(node, UpstreamSource.kind)
         upstreams = _upstreams(node, outbound, polling, leases)
         work.append(_lanes(node, upstreams, leases))

@@ -8,8 +8,10 @@ A lane is the unit of order: at most one piece of work per lane is under way, ol
 
 Work under way has a place in the window. Its lane is busy until the outcome is committed, but work
 that went well leaves its place when the other side has answered: so a slow commit holds up lanes,
-never the window. A process that is killed in between leaves work that is done but not settled;
-whoever owns the lane next does it again (at least once), and nothing of the lane has overtaken it.
+never the window. Nor do those hold it up that keep their work waiting: what takes longer than a
+moment leaves its place too, as long as little does (`silent_max`).
+A process that is killed in between leaves work that is done but not settled; whoever owns the lane
+next does it again (at least once), and nothing of the lane has overtaken it.
 """
 
 from __future__ import annotations
@@ -41,12 +43,20 @@ SEARCH_REST_FACTOR: Final = 4
 #: one commit then serves many lanes
 CROWD: Final = 16
 GATHER_S: Final = 0.005
+#: work under way for so long is silent
+SILENT_AFTER_S: Final = 0.5
+
+#: how far a lane is: its outcome is being committed, it has a place in the window, or it has left
+#: that to others because its work takes long
+SETTLING: Final = 0
+PLACED: Final = 1
+SILENT: Final = 2
 
 WorkT = TypeVar("WorkT")
 SettlementT = TypeVar("SettlementT")
 
-#: lanes at work, and whether each has its place still: without one its outcome is being committed
-Busy: TypeAlias = Mapping[str, bool]
+#: lanes at work, and how far each is
+Busy: TypeAlias = Mapping[str, int]
 
 log = structlog.get_logger()
 
@@ -113,8 +123,11 @@ class Lanes:
         self._writer = writer
         self._notifier = notifier
         self._clock = clock
-        self._busy: dict[str, bool] = {}
-        self._placed = 0
+        self._busy: dict[str, int] = {}
+        #: lanes that have a place in the window, oldest first, and since when
+        self._placed: dict[str, float] = {}
+        self._silent = 0
+        self._silent_max = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._something_changed = asyncio.Event()
         self._unsettled_max = UNSETTLED_MAX
@@ -126,9 +139,14 @@ class Lanes:
         #: released when the wave that is being gathered goes to the writer
         self._wave: list[asyncio.Future[None]] = []
 
-    async def run(self, *, window: int = WINDOW, unsettled_max: int = UNSETTLED_MAX) -> None:
-        """Work until cancelled; what is under way is finished by whoever owns the lane next."""
-        self._unsettled_max = unsettled_max
+    async def run(
+        self, *, window: int = WINDOW, unsettled_max: int = UNSETTLED_MAX, silent_max: int = 0
+    ) -> None:
+        """Work until cancelled; what is under way is finished by whoever owns the lane next.
+
+        silent_max: so much work that takes long may be under way beyond the window.
+        """
+        self._unsettled_max, self._silent_max = unsettled_max, silent_max
         async with asyncio.TaskGroup() as group:
             group.create_task(self._leases.run(self._something_changed))
             group.create_task(self._pass_wakes_on())
@@ -158,10 +176,23 @@ class Lanes:
     def _free(self, window: int) -> int:
         if self._is_finishing or not self._leases.buckets():
             return 0
-        uncommitted = len(self._busy) - self._placed
-        return window - self._placed if uncommitted < self._unsettled_max else 0
+        placed = len(self._placed)
+        uncommitted = len(self._busy) - placed - self._silent
+        return window - placed if uncommitted < self._unsettled_max else 0
+
+    def _part_with_silent(self) -> None:
+        """Give others the places of what takes long; the loop looks every LOOK_AGAIN_S."""
+        since_at_most_s = asyncio.get_running_loop().time() - SILENT_AFTER_S
+        while self._placed and self._silent < self._silent_max:
+            lane, since_s = next(iter(self._placed.items()))
+            if since_s > since_at_most_s:
+                return
+            del self._placed[lane]
+            self._busy[lane] = SILENT
+            self._silent += 1
 
     async def _start_due(self, group: asyncio.TaskGroup, window: int) -> None:
+        self._part_with_silent()
         free = self._free(window)
         if free > 0:
             self._start(group, self._source.at_hand(self._clock.now(), free, self._busy))
@@ -195,8 +226,8 @@ class Lanes:
             if self._is_finishing or lane in self._busy or bucket not in self._leases.buckets():
                 continue
             task = group.create_task(self._work_off(work, lane, self._leases.fence(bucket)))
-            self._busy[lane] = True
-            self._placed += 1
+            self._busy[lane] = PLACED
+            self._placed[lane] = asyncio.get_running_loop().time()
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -216,9 +247,9 @@ class Lanes:
             del self._busy[lane]
 
     def _leave_place(self, lane: str) -> None:
-        if self._busy[lane]:
-            self._busy[lane] = False
-            self._placed -= 1
+        if self._placed.pop(lane, None) is None and self._busy[lane] == SILENT:
+            self._silent -= 1
+        self._busy[lane] = SETTLING
         self._something_changed.set()
 
     async def _join_wave(self) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 
 from runtime.lanes import Busy
 from transmitters.delivery.model import PushTarget, PushWork
+from transmitters.silence import Silence
 
 #: SETs that a search reads beyond those that there are places for
 AHEAD_MAX: Final = 128
@@ -34,24 +35,29 @@ def stream_of(target: PushTarget) -> _Stream:
 
 
 class Places:
-    """Places that streams have left in their windows.
+    """Places that streams have left in their windows, and beside what is silent.
 
     busy: lanes under way (see `runtime.lanes.Busy`); the stream is the first part of a lane.
     """
 
-    def __init__(self, busy: Busy, *, suspended: Collection[str] = ()) -> None:
+    def __init__(self, busy: Busy, silence: Silence, *, suspended: Collection[str]) -> None:
         self._suspended = suspended
         self._taken = Tally(_stream_id(lane) for lane, has_place in busy.items() if has_place)
+        self._doubtful = silence.now(busy)
 
     def has_room(self, target: PushTarget) -> bool:
         """Tell whether one more SET may go out over the stream."""
         if target.tenant_id in self._suspended:
             return False
-        return self._taken[target.stream_id] < target.window
+        if self._taken[target.stream_id] >= target.window:
+            return False
+        return self._doubtful.leaves_room(target)
 
     def take(self, target: PushTarget) -> None:
         """Give a place of the stream away."""
         self._taken[target.stream_id] += 1
+        if target.failures:
+            self._doubtful.add(target)
 
 
 class Selection:

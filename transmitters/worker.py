@@ -51,6 +51,7 @@ from transmitters.selection import (
     Selection,
     stream_of,
 )
+from transmitters.silence import Silence
 from transmitters.store import Connection
 
 #: with so few streams that something waits for, no other is looked at
@@ -82,6 +83,11 @@ class _Attempt:
     kid: str | None = None
     duration_ms: float = 0.0
 
+    @property
+    def answered_after_s(self) -> float | None:
+        """How long the answer took, None when there was none."""
+        return self.duration_ms / 1000 if self.status else None
+
 
 class PushSource:
     """Implements `runtime.lanes.LaneSource` for push streams."""
@@ -111,6 +117,7 @@ class PushSource:
         self._issuer = issuer
         self._mark = mark
         self._ahead = ReadAhead(mark)
+        self._silence = Silence()
         self._told_suspended: Collection[str] = ()
         #: the (tenant, stream) served last: the next search goes on behind it
         self._served: _Place = None
@@ -137,7 +144,7 @@ class PushSource:
         hand for a moment.
         """
         self._told_suspended = await self._suspended()
-        places = Places(busy, suspended=self._told_suspended)
+        places = Places(busy, self._silence, suspended=self._told_suspended)
         chosen = Selection(limit=limit + AHEAD_MAX, busy=busy, places=places)
         mark = self._mark()
         after = await self._look(chosen, buckets=buckets, now=now)
@@ -149,7 +156,7 @@ class PushSource:
         return works
 
     def _go(self, limit: int, *, now: datetime, busy: Busy) -> list[PushWork]:
-        places = Places(busy, suspended=self._told_suspended)
+        places = Places(busy, self._silence, suspended=self._told_suspended)
         works = self._ahead.take(limit, now=now, busy=busy, places=places)
         if works:
             self._served = self._ahead.reached(works) or self._served
@@ -205,7 +212,12 @@ class PushSource:
 
         Source: RFC 8935 §2; requirements PUSH-1 to PUSH-5, PUSH-8, PUSH-40 to PUSH-46.
         """
-        attempt = await self._attempt(work)
+        self._silence.begun(work)
+        try:
+            attempt = await self._attempt(work)
+        finally:
+            self._silence.over(work)
+        self._silence.learn(work.target, attempt.answered_after_s)
         outcome, attempts = attempt.outcome, work.pending.attempts + 1
         now = self._clock.now()
         if outcome.klass not in _SAYS_NOTHING_OF_THE_STREAM:

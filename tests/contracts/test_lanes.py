@@ -74,6 +74,7 @@ class World:
         *,
         window: int = WINDOW,
         unsettled_max: int = UNSETTLED_MAX,
+        silent_max: int = 0,
         writer: Writer | None = None,
     ) -> AsyncIterator[asyncio.Task[None]]:
         """Run the lanes of a worker beside the body, which has a time limit."""
@@ -86,7 +87,9 @@ class World:
             clock=self.clock,
         )
         async with (
-            running(lanes.run(window=window, unsettled_max=unsettled_max)) as (task,),
+            running(
+                lanes.run(window=window, unsettled_max=unsettled_max, silent_max=silent_max)
+            ) as (task,),
             asyncio.timeout(LIMIT_S),
         ):
             yield task
@@ -205,6 +208,31 @@ async def test_a_slow_lane_delays_nobody_else(world: World) -> None:
         source.gates["slow"].set()
         await world.all_settled(slow)
     assert world.journal.numbers("slow") == [job.number for job in slow]
+
+
+async def test_work_that_takes_long_leaves_its_place_to_others_as_long_as_little_does(
+    world: World,
+) -> None:
+    slow = await jobs.add(world.database, *(f"slow-{number}" for number in range(6)))
+    source = world.source()
+    gate = asyncio.Event()
+    source.gates = {job.lane: gate for job in slow}
+    async with world.working(source, window=2, silent_max=3):
+        await until(lambda: len(world.journal.under_way) == 4)
+        quick = await jobs.add(world.database, *(["quick-a", "quick-b"] * 5))
+        source.gates["quick-b"] = gate
+        world.notifier.wake(KIND)
+        await until(lambda: len(world.journal.under_way) == 5)
+        assert len(world.journal.started) == 5
+        gate.set()
+        found = await world.all_settled([*slow, *quick])
+    assert set(found.values()) == {("worker", 1)}
+    assert world.journal.under_way_max == 5
+    assert not world.journal.overlaps
+    # Whoever has left its place and came to an end takes nobody's.
+    made = await jobs.add(world.database, *(f"late-{number}" for number in range(20)))
+    async with world.working(source, window=2, silent_max=3):
+        await world.all_settled(made)
 
 
 class Idle(JobSource):

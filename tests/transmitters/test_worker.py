@@ -19,7 +19,7 @@ from aiohttp import web
 from runtime.clock import Clock, SystemClock
 from runtime.database import chunks
 from runtime.egress import EgressRules
-from runtime.lanes import Lanes
+from runtime.lanes import WINDOW, Lanes
 from runtime.lean import LeanOutbound
 from runtime.outbound import Outbound
 from runtime.queue import BUCKETS, Fence, LeaseKeeper, bucket_of
@@ -49,6 +49,7 @@ from transmitters.delivery.model import (
 from transmitters.health import store as health_store
 from transmitters.receipts import store as receipts_store
 from transmitters.selection import AHEAD_MAX, AHEAD_S
+from transmitters.silence import SILENT_MAX
 from transmitters.worker import PushSource
 
 pytestmark = pytest.mark.anyio
@@ -700,3 +701,104 @@ async def test_one_poison_set_among_a_thousand_stops_none_of_the_others(
         "delivered": 999,
         "dead": 1,
     }
+
+
+# --- silence --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Hole:
+    """Endpoints at several ports that take requests and never answer."""
+
+    urls: list[str] = field(default_factory=list)
+    held: int = 0
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def swallow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with self.changed:
+            self.held += 1
+            self.changed.notify_all()
+        try:
+            await reader.read(-1)
+        finally:
+            writer.transport.abort()
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(lambda: self.held >= count)
+
+
+@pytest.fixture
+async def hole() -> AsyncIterator[Hole]:
+    made = Hole()
+    # Several, because a client has few connections to one host.
+    servers = [await asyncio.start_server(made.swallow, "127.0.0.1", 0) for _ in range(10)]
+    made.urls = [f"http://127.0.0.1:{one.sockets[0].getsockname()[1]}/ssf" for one in servers]
+    yield made
+    for server in servers:
+        server.close()
+
+
+async def add_silent(world: World, hole: Hole, streams: int) -> None:
+    """Add streams of PAYROLL that never answer, with a SET due on each."""
+    silent = await world.push_stream(hole.urls[0])
+    (first,) = await world.publish(event("x", only_stream_id=silent.stream_id))
+    now = world.clock.now()
+    async with world.db.transaction() as connection:
+        rows = (await connection.execute(store.streams.select())).mappings().all()
+        row = next(row for row in rows if row["endpoint_url"] == hole.urls[0])
+        ids = [f"str_silent_{number:04}" for number in range(streams)]
+        copies = [
+            {**row, "stream_id": one, "endpoint_url": hole.urls[number % len(hole.urls)]}
+            for number, one in enumerate(ids)
+        ]
+        await connection.execute(store.streams.insert(), copies)
+        pending = {
+            "tenant_id": TENANT,
+            "event_id": first.event_id,
+            "iat": NOW_S,
+            "ordering_key": "k",
+            "state": "pending",
+            "attempts": 0,
+            "due_at": now,
+            "queued_at": now,
+        }
+        queued = [{**pending, "stream_id": one, "jti": f"{first.jti}-{one}"} for one in ids]
+        await connection.execute(store.deliveries.insert(), queued)
+    world.notifier.wake("deliveries")
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("PUSH-44")
+async def test_receivers_that_never_answer_keep_nobody_else_waiting(
+    world: World, outbound: LeanOutbound, receiver: Receiver, hole: Hole
+) -> None:
+    """They had all places for as long as a push may take, one window after the other."""
+    clock = SystemClock()
+    world.clock.at = clock.now()
+    own = await world.push_stream(receiver.url)
+    other = await world.push_stream(receiver.url, WIKI)
+    source = source_of(world, outbound, clock)
+    lanes = Lanes(
+        source,
+        leases=LeaseKeeper("deliveries", "test", writer=world.writer, clock=clock),
+        writer=world.writer,
+        notifier=world.notifier,
+        clock=clock,
+    )
+    running = asyncio.create_task(lanes.run(silent_max=SILENT_MAX))
+    try:
+        await world.publish(event("before", only_stream_id=own.stream_id))
+        await receiver.wait_for(1)
+        await add_silent(world, hole, 400)
+        await hole.wait_for(WINDOW)
+        for number, stream in enumerate([own, other] * 2):
+            await world.publish(event(f"usr_{number}", only_stream_id=stream.stream_id))
+            await receiver.wait_for(2 + number)
+        rows = (await world.rows()).values()
+        silent = [row for row in rows if row.stream_id.startswith("str_silent_")]
+        # None of the others had to be given up for them.
+        assert {(row.state, row.attempts) for row in silent} == {("pending", 0)}
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

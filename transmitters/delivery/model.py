@@ -61,6 +61,7 @@ class PushTarget:
 
     tenant_id: str
     stream_id: str
+    client_id: str
     bucket: int
     endpoint_url: str
     authorization_header_sealed: str | None

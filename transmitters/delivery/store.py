@@ -40,6 +40,7 @@ _EVENT_COLUMNS: Final = (
 _TARGET_COLUMNS: Final = (
     streams.c.tenant_id,
     streams.c.stream_id,
+    streams.c.client_id,
     streams.c.bucket,
     streams.c.endpoint_url,
     streams.c.authorization_header_sealed,
