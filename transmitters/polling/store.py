@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
@@ -13,12 +12,17 @@ from runtime.database import UTCDateTime, chunks
 from runtime.statements import Query
 from ssf.stream import StreamStatus
 from transmitters.delivery.store import IN_LIST_MAX, pending_of, same_lane, set_columns
+from transmitters.lanes.store import due_of_lanes, found_by, is_due, oldest_pending
 from transmitters.model import DeliveryState, PendingSET, Stream
 from transmitters.store import Connection, carries, deliveries, events, is_pending, of_stream
 
+#: SETs of a stream that a poll looks at in the order of their age; more than it may be handed
+OLDEST_MAX: Final = 256
 _NOW: Final = sa.bindparam("now", type_=UTCDateTime)
 _TENANT_ID: Final = sa.bindparam("tenant_id", type_=sa.String)
 _STREAM_ID: Final = sa.bindparam("stream_id", type_=sa.String)
+_WHOSE: Final = (_TENANT_ID, _STREAM_ID)
+_LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)
 _JTIS: Final = sa.bindparam("jtis", expanding=True, type_=sa.String)
 _THOSE: Final = sa.and_(of_stream(deliveries, _TENANT_ID, _STREAM_ID), deliveries.c.jti.in_(_JTIS))
 
@@ -71,20 +75,28 @@ async def has_visible(connection: Connection, stream: Stream, *, now: datetime) 
     if not stream.transmits:
         return False
     enabled = stream.status is StreamStatus.ENABLED
-    query = _visible(enabled=enabled, whole=False)
+    query = _ANY_VISIBLE if enabled else _ANNOUNCEMENT
     return bool(await query.rows(connection, now=now, limit=1, **_whose(stream, enabled=enabled)))
 
 
 async def visible_sets(
     connection: Connection, stream: Stream, *, now: datetime, limit: int
 ) -> list[PendingSET]:
-    """Return the oldest SETs that a poll of the stream may be handed now."""
+    """Return SETs that a poll of the stream may be handed now: the oldest, as far as it looks."""
     if not stream.transmits:
         return []
     enabled = stream.status is StreamStatus.ENABLED
-    query = _visible(enabled=enabled, whole=True)
+    query = _OLDEST_VISIBLE if enabled else _ANNOUNCEMENT
     whose = _whose(stream, enabled=enabled)
-    return [pending_of(row) for row in await query.rows(connection, now=now, limit=limit, **whose)]
+    visible = [row[0] for row in await query.rows(connection, now=now, limit=limit, **whose)]
+    found: list[PendingSET] = []
+    # A statement of its own: joined to the search, databases would rather read all of the stream.
+    for some in chunks(visible, IN_LIST_MAX):
+        rows = await _SETS.rows(
+            connection, tenant_id=stream.tenant_id, stream_id=stream.stream_id, jtis=some
+        )
+        found += map(pending_of, rows)
+    return found
 
 
 def _whose(stream: Stream, *, enabled: bool) -> dict[str, str | None]:
@@ -103,28 +115,71 @@ def _waits_for_older(delivery: Any) -> sa.ColumnElement[bool]:
     return hidden.correlate(delivery).scalar_subquery().is_not(None)
 
 
-@functools.cache
-def _visible(*, enabled: bool, whole: bool) -> Query:
-    """Pending, held by no poller, and nothing older of its ordering key is held by one.
-
-    enabled: else only the announcement is visible. whole: what makes a SET, not only its jti.
-    """
+def _announcement() -> sa.Select[*tuple[Any, ...]]:
+    """What tells of the stream's status is all that is visible while it is not enabled."""
     delivery = deliveries.alias("delivery")
-    columns = set_columns(delivery) if whole else (delivery.c.jti,)
-    query = sa.select(*columns).where(
-        of_stream(delivery, _TENANT_ID, _STREAM_ID),
-        is_pending(delivery),
-        delivery.c.due_at <= _NOW,
-        sa.not_(_waits_for_older(delivery)),
+    return (
+        sa.select(delivery.c.jti)
+        .where(
+            of_stream(delivery, *_WHOSE),
+            delivery.c.jti == sa.bindparam("announcement", type_=sa.String),
+            is_pending(delivery),
+            is_due(delivery),
+            sa.not_(_waits_for_older(delivery)),
+        )
+        .limit(_LIMIT)
     )
-    scalars = ["tenant_id", "stream_id", "now", "limit"]
-    if whole:
-        query = query.join(events, carries(delivery)).order_by(delivery.c.jti)
-    if not enabled:
-        announced = sa.bindparam("announcement", type_=sa.String)
-        query = query.where(delivery.c.jti == announced)
-        scalars.append("announcement")
-    return Query(query.limit(sa.bindparam("limit", type_=sa.Integer)), scalars=scalars)
+
+
+def _any_visible() -> sa.Select[*tuple[Any, ...]]:
+    """What is visible of a lane begins with its oldest SET."""
+    walk = due_of_lanes("lanes", whose=_WHOSE, limit=_LIMIT, heads=True)
+    return sa.select(walk.c.jti).where(found_by(walk)).limit(_LIMIT)
+
+
+def _oldest_visible() -> sa.Select[*tuple[Any, ...]]:
+    """Look at the oldest SETs, and over the lanes when too much of these waits for others.
+
+    Visible is what is held by no poller while nothing older of its lane is.
+    """
+    oldest = oldest_pending("oldest", whose=_WHOSE, limit=OLDEST_MAX)
+    held = (
+        sa.select(oldest.c.ordering_key, sa.func.min(oldest.c.jti).label("jti"))
+        .where(sa.not_(is_due(oldest)))
+        .group_by(oldest.c.ordering_key)
+        .subquery("held")
+    )
+    seen = (
+        sa.select(oldest.c.jti)
+        .outerjoin(held, held.c.ordering_key == oldest.c.ordering_key)
+        .where(is_due(oldest), sa.or_(held.c.jti.is_(None), oldest.c.jti < held.c.jti))
+        .order_by(oldest.c.jti)
+        .limit(_LIMIT)
+        .cte("seen")
+    )
+    lacking = sa.and_(_count(seen) < _LIMIT, _count(oldest) >= sa.literal_column(str(OLDEST_MAX)))
+    walk = due_of_lanes("lanes", whose=_WHOSE, limit=_LIMIT, heads=False, when=lacking)
+    found = sa.union(sa.select(seen.c.jti), sa.select(walk.c.jti).where(found_by(walk)))
+    visible = found.subquery("visible")
+    return sa.select(visible.c.jti).order_by(visible.c.jti).limit(_LIMIT)
+
+
+def _count(table: sa.CTE) -> sa.ScalarSelect[int]:
+    return sa.select(sa.func.count()).select_from(table).scalar_subquery()
+
+
+_ASKED: Final = ("tenant_id", "stream_id", "now", "limit")
+_ANNOUNCEMENT: Final = Query(_announcement(), scalars=[*_ASKED, "announcement"])
+_ANY_VISIBLE: Final = Query(_any_visible(), scalars=_ASKED)
+_OLDEST_VISIBLE: Final = Query(_oldest_visible(), scalars=_ASKED)
+_SETS: Final = Query(
+    sa.select(*set_columns(deliveries))
+    .join(events, carries(deliveries))
+    .where(_THOSE)
+    .order_by(deliveries.c.jti),
+    scalars=["tenant_id", "stream_id"],
+    lists=["jtis"],
+)
 
 
 async def hand_out(

@@ -1,0 +1,1 @@
+"""The queue of a stream, lane by lane."""
