@@ -195,6 +195,7 @@ async def change_stream(
                 method=wanted.method,
                 endpoint_url=wanted.endpoint_url,
                 authorization_header_sealed=_sealed(wanted, deps),
+                delivery_epoch=stream.delivery_epoch + 1,
             )
         now = deps.clock.now()
         await store.change_stream(connection, changed, now=now)

@@ -44,7 +44,7 @@ class Stream:
     or removed. announcement_jti: the stream-updated SET that goes out whatever the status is.
     active_at: when its receiver did something, as far as that was written down. profile: how the
     wire looks, a name of `ssf.profile.PROFILES`. encryption_key: of the receiver, public; its SETs
-    are encrypted for it.
+    are encrypted for it. delivery_epoch: how often its delivery was changed.
     """
 
     tenant_id: str
@@ -69,6 +69,7 @@ class Stream:
     profile: str = FINAL.name
     encryption_key: str | None = None
     filters: Mapping[str, Sequence[str]] | None = None
+    delivery_epoch: int = 0
 
     @property
     def transmits(self) -> bool:

@@ -70,6 +70,7 @@ streams: Final = sa.Table(
     sa.Column("encryption_key", sa.Text),
     sa.Column("filters", JSONDocument),
     sa.Column("refused_in_row", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("delivery_epoch", sa.Integer, nullable=False, server_default="0"),
     sa.Index("ix_streams_tenant_id_client_id", "tenant_id", "client_id"),
 )
 
@@ -321,6 +322,7 @@ async def change_stream(connection: Connection, stream: Stream, *, now: datetime
     """Write what can change of a stream."""
     values = {
         "method": stream.method.value,
+        "delivery_epoch": stream.delivery_epoch,
         "endpoint_url": stream.endpoint_url,
         "authorization_header_sealed": stream.authorization_header_sealed,
         "events_requested": list(stream.events_requested),

@@ -252,6 +252,7 @@ class PushSource:
             lone_attempts=work.lone_attempts + (0 if work.target.failures else 1),
             overdue_s=work.overdue_s(now),
             stream_failures=work.target.failures,
+            delivery_epoch=work.target.delivery_epoch,
             jitter=random.random(),  # noqa: S311 - spreads retries, keeps no secret
             at=now,
         )

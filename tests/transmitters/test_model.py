@@ -60,6 +60,7 @@ def settlement(klass: PushClass, **changes: Any) -> PushSettlement:
         "lone_attempts": 1,
         "overdue_s": 0.0,
         "stream_failures": 0,
+        "delivery_epoch": 0,
         "jitter": 0.5,
         "at": NOW,
     }

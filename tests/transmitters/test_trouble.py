@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
+import msgspec
 import pytest
+import sqlalchemy as sa
 from aiohttp import web
 
-from ssf.stream import StreamStatus
-from tests.transmitters.conftest import World, event
+from ssf.stream import StreamStatus, parse_patch
+from tests.transmitters.conftest import PAYROLL, TENANT, World, event
 from tests.transmitters.test_upkeep import set_status
 from tests.transmitters.test_worker import Pusher, Receiver, outbound, pusher, receiver
-from transmitters.delivery.model import LONE_ATTEMPTS_MAX
+from transmitters import management, store
+from transmitters.delivery.model import LONE_ATTEMPTS_MAX, PushSettlement
 
 #: fixtures
 __all__ = ["outbound", "pusher", "receiver"]
@@ -139,3 +144,92 @@ async def test_after_an_outage_a_failure_behind_another_set_that_was_taken_kills
     assert [done.jti for done in await pusher.run_once()] == [one.jti]
     rows = await world.rows()
     assert (rows[one.jti].state, rows[two.jti].state) == ("pending", "delivered")
+
+
+# --- an endpoint that the stream has no more ------------------------------------------------------
+
+
+async def moved(world: World, stream_id: str, url: str, **delivery: str) -> None:
+    """Give the stream another endpoint, as its receiver does."""
+    method = {"method": "urn:ietf:rfc:8935", "endpoint_url": url, **delivery}
+    body = msgspec.json.encode({"stream_id": stream_id, "delivery": method})
+    change = parse_patch(body, allow_http=True)
+    await management.change_stream(change, caller=PAYROLL, deps=world.deps)
+
+
+async def answered(pusher: Pusher, receiver: Receiver, status: int) -> PushSettlement:
+    """Push the one SET that is due, and keep what came of it from being settled."""
+    receiver.answer = lambda: web.Response(status=status)
+    (work,) = await pusher.due()
+    return await pusher.perform(work)
+
+
+@pytest.mark.requirement("SSF-OP-20", "PUSH-42")
+async def test_what_the_endpoint_before_refused_goes_to_the_new_one(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url)
+    (one,) = await world.publish(event())
+    late = await answered(pusher, receiver, 410)
+    await moved(world, stream.stream_id, receiver.url + "?new")
+    assert await world.writer.submit(pusher.source.settle, late)
+    row = (await world.rows())[one.jti]
+    assert (row.state, row.attempts) == ("pending", 0)
+    receiver.answer = lambda: web.Response(status=202)
+    await pusher.run_once()
+    assert (await world.rows())[one.jti].state == "delivered"
+
+
+@pytest.mark.requirement("SSF-OP-20", "PUSH-43")
+async def test_credentials_that_are_of_the_past_rest_no_stream(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url, authorization_header="Bearer old")
+    await world.publish(event())
+    late = await answered(pusher, receiver, 401)
+    await moved(world, stream.stream_id, receiver.url, authorization_header="Bearer new")
+    await world.writer.submit(pusher.source.settle, late)
+    receiver.answer = lambda: web.Response(status=202)
+    assert [one.klass for one in await pusher.run_once()] == ["delivered"]
+
+
+async def test_what_the_endpoint_before_took_is_delivered(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url)
+    (one,) = await world.publish(event())
+    late = await answered(pusher, receiver, 202)
+    await moved(world, stream.stream_id, receiver.url + "?new")
+    await world.writer.submit(pusher.source.settle, late)
+    assert (await world.rows())[one.jti].state == "delivered"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_failure_that_is_settled_while_the_endpoint_changes_waits_for_the_change(
+    world: World, pusher: Pusher, receiver: Receiver
+) -> None:
+    stream = await world.push_stream(receiver.url)
+    (one,) = await world.publish(event())
+    late = await answered(pusher, receiver, 410)
+    async with world.db.transaction() as connection:
+        before = await store.get_stream(connection, TENANT, stream_id=stream.stream_id, lock=True)
+        assert before is not None
+        changed = replace(before, delivery_epoch=before.delivery_epoch + 1)
+        await store.change_stream(connection, changed, now=world.clock.now())
+        settling = asyncio.create_task(world.writer.submit(pusher.source.settle, late))
+        await until_somebody_waits(world)
+    assert await settling
+    assert (await world.rows())[one.jti].state == "pending"
+
+
+async def until_somebody_waits(world: World) -> None:
+    """Return when a transaction waits for another one."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    found = 0
+    async with asyncio.timeout(20):
+        while not found:
+            async with world.db.snapshot() as connection:
+                found = await connection.scalar(waiting) or 0

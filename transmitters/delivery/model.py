@@ -71,6 +71,7 @@ class PushTarget:
     failing_since: datetime | None
     profile: str = FINAL.name
     encryption_key: str | None = None
+    delivery_epoch: int = 0
 
     @property
     def window(self) -> int:
@@ -135,8 +136,20 @@ class PushSettlement(msgspec.Struct, frozen=True, kw_only=True):
     lone_attempts: int
     overdue_s: float
     stream_failures: int
+    delivery_epoch: int
     jitter: float
     at: datetime
+
+    def is_outdated(self, delivery_epoch: int | None) -> bool:
+        """Return whether it is trouble of an endpoint, or with credentials, that the stream had.
+
+        delivery_epoch: of the stream now; None when it is gone. What was delivered counts anyway.
+        """
+        return (
+            self.klass != PushClass.DELIVERED
+            and delivery_epoch is not None
+            and delivery_epoch != self.delivery_epoch
+        )
 
 
 class SETRefusal(msgspec.Struct, frozen=True, kw_only=True):

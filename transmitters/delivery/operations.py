@@ -15,6 +15,7 @@ import structlog
 
 from runtime.queue import fences_valid
 from runtime.writer import Operation
+from ssf.push import PushClass
 from transmitters.delivery import store
 from transmitters.delivery.model import (
     POLL_VISIBILITY_S,
@@ -99,12 +100,18 @@ async def _settle_refusals(connection: Connection, turn: PollTurn) -> None:
 async def _apply_settlements(
     connection: Connection, settlements: Sequence[PushSettlement]
 ) -> list[bool]:
-    """Record what push attempts came to; those whose lane has another owner by now count not."""
+    """Record what push attempts came to; those whose lane has another owner by now count not.
+
+    Nor does a failure at an endpoint, or with credentials, that the stream has no more: its SET is
+    due as it was.
+    """
     valid = await fences_valid(connection, {settlement.fence for settlement in settlements})
+    own = [settlement for settlement in settlements if settlement.fence in valid]
+    epochs = await _delivery_epochs(connection, own)
     decided = [
         (settlement, decide_push(settlement))
-        for settlement in settlements
-        if settlement.fence in valid
+        for settlement in own
+        if not settlement.is_outdated(epochs.get((settlement.tenant_id, settlement.stream_id)))
     ]
     rows = []
     for settlement, decision in decided:
@@ -127,6 +134,24 @@ async def _apply_settlements(
     await _settle_streams(connection, decided)
     await store.settle_deliveries(connection, rows)
     return [settlement.fence in valid for settlement in settlements]
+
+
+async def _delivery_epochs(
+    connection: Connection, settlements: Sequence[PushSettlement]
+) -> dict[store.StreamKey, int]:
+    """Hold the streams, so that none gets another endpoint meanwhile; not when all went well."""
+    if all(settlement.klass == PushClass.DELIVERED for settlement in settlements):
+        return {}
+    by_tenant: defaultdict[str, set[str]] = defaultdict(set)
+    for settlement in settlements:
+        by_tenant[settlement.tenant_id].add(settlement.stream_id)
+    found: dict[store.StreamKey, int] = {}
+    for tenant_id in sorted(by_tenant):
+        epochs = await health_store.delivery_epochs(
+            connection, tenant_id, stream_ids=by_tenant[tenant_id]
+        )
+        found |= {(tenant_id, stream_id): epoch for stream_id, epoch in epochs.items()}
+    return found
 
 
 def _standing(decision: Decision, at: datetime) -> dict[str, Any]:

@@ -50,6 +50,7 @@ _TARGET_COLUMNS: Final = (
     streams.c.encryption_key,
     streams.c.failures,
     streams.c.failing_since,
+    streams.c.delivery_epoch,
 )
 
 

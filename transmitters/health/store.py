@@ -50,6 +50,34 @@ _HEALTH: Final = Query(
 )
 
 
+async def delivery_epochs(
+    connection: Connection, tenant_id: str, *, stream_ids: Collection[str]
+) -> dict[str, int]:
+    """Return stream id to delivery epoch, of those that still exist, and hold them.
+
+    In the order of ids, as all that hold several streams: none waits for the other then.
+    """
+    found: dict[str, int] = {}
+    for some in chunks(sorted(stream_ids), IN_LIST_MAX):
+        rows = await _EPOCHS.rows(connection, tenant_id=tenant_id, stream_ids=some)
+        found |= {row[0]: row[1] for row in rows}
+    return found
+
+
+_EPOCHS: Final = Query(
+    sa.select(streams.c.stream_id, streams.c.delivery_epoch)
+    .where(
+        streams.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
+        streams.c.stream_id.in_(sa.bindparam("stream_ids", expanding=True, type_=sa.String)),
+    )
+    .order_by(streams.c.stream_id)
+    # As an update of the health does; it does not keep publishers waiting.
+    .with_for_update(key_share=True),
+    scalars=["tenant_id"],
+    lists=["stream_ids"],
+)
+
+
 async def set_stream_health(
     connection: Connection, tenant_id: str, *, stream_id: str, health: StreamHealth
 ) -> None:
