@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -13,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receivers.upstreams.model import (
     HEARD_EXACTNESS,
-    OPEN_STATES,
     STATE_LIFETIME,
     VERIFY_PATIENCE,
     Action,
@@ -33,12 +31,10 @@ from runtime.database import (
     tenant_column,
 )
 from runtime.errors import Conflict
-from runtime.statements import Query
 from ssf.stream import DESCRIPTION_CHARS_MAX, STREAM_ID_CHARS_MAX
 
 Connection: TypeAlias = AsyncConnection
 
-DUE_MAX: Final = 500
 STATE_CHARS_MAX: Final = 64
 
 upstreams: Final = sa.Table(
@@ -106,7 +102,6 @@ _SETTINGS: Final = tuple(field.name for field in fields(UpstreamSettings))
 _PLAIN: Final = tuple(
     field.name for field in fields(Upstream) if field.name not in {"settings", "order", "acks"}
 )
-_IS_OPEN: Final = upstreams.c.order_state.in_(sorted(OPEN_STATES))
 
 
 async def add_upstream(connection: Connection, upstream: Upstream) -> None:
@@ -134,7 +129,7 @@ async def get_upstream(
     if lock:
         query = query.with_for_update()
     row = (await connection.execute(query)).mappings().one_or_none()
-    return None if row is None else _upstream(row)
+    return None if row is None else read_upstream(row)
 
 
 async def list_upstreams(
@@ -147,7 +142,7 @@ async def list_upstreams(
         .order_by(upstreams.c.upstream_id)
         .limit(limit)
     )
-    return [_upstream(row) for row in (await connection.execute(query)).mappings()]
+    return [read_upstream(row) for row in (await connection.execute(query)).mappings()]
 
 
 async def upstreams_by_provider(connection: Connection, tenant_id: str) -> dict[str, str]:
@@ -221,51 +216,6 @@ async def place_order(
             order_detail=order.detail,
         )
     )
-
-
-async def system_due_upstreams(
-    connection: Connection,
-    buckets: Collection[int],
-    now: datetime,
-    *,
-    suspended: Collection[str] = (),
-) -> list[Upstream]:
-    """Return active upstreams of these buckets with something to do, those that wait longest first.
-
-    Spans tenants, but for the suspended. They are few: at most one per provider. Most looks find
-    nothing, several a second in each process: those cost one short statement.
-    """
-    if not await _ANY_DUE.rows(connection, now=now):
-        return []
-    query = (
-        sa.select(upstreams)
-        .where(
-            upstreams.c.bucket.in_(sorted(buckets)),
-            upstreams.c.is_active,
-            upstreams.c.tenant_id.not_in(sorted(suspended)),
-            _is_due(sa.literal(now, UTCDateTime)),
-        )
-        .order_by(upstreams.c.poll_due_at, upstreams.c.upstream_id)
-        .limit(DUE_MAX)
-    )
-    return [_upstream(row) for row in (await connection.execute(query)).mappings()]
-
-
-def _is_due(now: sa.ColumnElement[datetime]) -> sa.ColumnElement[bool]:
-    return sa.or_(
-        upstreams.c.poll_due_at <= now,
-        upstreams.c.verify_due_at <= now,
-        upstreams.c.status_due_at <= now,
-        sa.and_(_IS_OPEN, upstreams.c.order_due_at <= now),
-    )
-
-
-_ANY_DUE: Final = Query(
-    sa.select(upstreams.c.upstream_id)
-    .where(upstreams.c.is_active, _is_due(sa.bindparam("now", type_=UTCDateTime)))
-    .limit(1),
-    scalars=["now"],
-)
 
 
 async def change_upstream(
@@ -381,7 +331,8 @@ def _settings_row(settings: UpstreamSettings) -> dict[str, Any]:
     return columns
 
 
-def _upstream(row: sa.RowMapping) -> Upstream:
+def read_upstream(row: sa.RowMapping) -> Upstream:
+    """Return the upstream of a row of all columns. Raises nothing."""
     return Upstream(
         **{name: row[name] for name in _PLAIN},
         settings=msgspec.convert({name: row[name] for name in _SETTINGS}, UpstreamSettings),

@@ -18,7 +18,6 @@ import structlog
 
 from receivers.model import ProviderProfile, ProviderStatus
 from receivers.service import Profiles
-from receivers.upstreams import store
 from receivers.upstreams.client import (
     ActionFailedError,
     Errand,
@@ -27,6 +26,7 @@ from receivers.upstreams.client import (
     StreamClient,
     foreign_audience,
 )
+from receivers.upstreams.due.store import system_due_upstreams
 from receivers.upstreams.model import (
     OPEN_STATES,
     ORDER_BACKOFF,
@@ -139,7 +139,7 @@ class UpstreamSource(Forgetful):
         """Return due work, at most `limit`, none of a lane in `busy`; polls do not fill it all."""
         suspended = await self._suspended()
         async with self._database.snapshot() as connection:
-            found = await store.system_due_upstreams(connection, buckets, now, suspended=suspended)
+            found = await system_due_upstreams(connection, buckets, now, suspended=suspended)
         polls = sum(lane.endswith("|poll") for lane in busy)
         taken: list[UpstreamWork] = []
         for upstream in found:

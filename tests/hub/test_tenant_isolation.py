@@ -62,7 +62,7 @@ SYSTEM_FUNCTIONS = {
     "transmitters.delivery.store.system_push_targets",
     "transmitters.delivery.store.system_targets_among",
     "transmitters.delivery.store.system_waiting_streams",
-    "receivers.upstreams.store.system_due_upstreams",
+    "receivers.upstreams.due.store.system_due_upstreams",
 }
 #: The only indexes that do not begin with the tenant: what system functions alone read by.
 SYSTEM_INDEXES = {

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from jwcrypto.jwk import JWK
 from structlog.testing import capture_logs
 
 from receivers.model import ProviderStatus
 from receivers.registry import service as registry
-from receivers.upstreams.model import Action, Health, OrderState
+from receivers.upstreams import service
+from receivers.upstreams.due.store import DUE_MAX
+from receivers.upstreams.model import Action, Delivery, Health, OrderState, UpstreamSettings
 from receivers.upstreams.polling import EVENTS_MAX, REPORT_TRIES
-from receivers.upstreams.worker import Job
+from receivers.upstreams.store import upstreams
+from receivers.upstreams.worker import WINDOW, Job
 from runtime.errors import Unavailable
 from ssf.poll import JTI_CHARS_MAX
 from tests.receivers import vendor
@@ -292,6 +297,44 @@ async def test_there_is_one_poll_at_a_time_and_orders_pass_it(dealings: Dealings
     assert await dealings.source.due(tuple(range(256)), now, 9, (poll.lane,)) == []
     others = [bucket for bucket in range(256) if bucket != upstream.bucket]
     assert await dealings.source.due(tuple(others), now, 9, ()) == []
+
+
+@pytest.mark.requirement("CR-15", "POLL-25")
+@pytest.mark.parametrize("others", [{}, {"stream_status": "disabled"}, {"endpoint_url": None}])
+async def test_upstreams_that_are_polled_hide_no_order_and_no_other_poll(
+    dealings: Dealings, others: dict[str, Any]
+) -> None:
+    """However many of them there are: a poll is due as long as it is under way."""
+    await dealings.add_polled()
+    polled = dealings.upstream_id
+    async with dealings.intake.database.transaction() as connection:
+        row = (await connection.execute(sa.select(upstreams))).mappings().one()
+        names = ({"upstream_id": f"a{n:04}", "provider_id": f"a{n:04}"} for n in range(DUE_MAX + 1))
+        earlier = {"tenant_id": "green", "poll_due_at": row["poll_due_at"] - timedelta(days=1)}
+        rows = [{**row, **earlier, **others, **name} for name in names]
+        await connection.execute(upstreams.insert(), rows)
+    intake = dealings.intake
+    settings = replace(intake.settings, name="other", issuer="https://other.example")
+    provider = await registry.add_provider(intake.admin, settings, tenant_id="default")
+    pushed = await service.add_upstream(
+        dealings.deps,
+        UpstreamSettings(name="pushed", delivery=Delivery.PUSH),
+        tenant_id="default",
+        provider_id=provider.provider_id,
+        secret=None,
+    )
+    await service.place_order(
+        dealings.deps,
+        Action.DISCOVER,
+        tenant_id="default",
+        upstream_id=pushed.upstream_id,
+        arguments={},
+    )
+
+    works = await dealings.source.due(tuple(range(256)), intake.clock.now(), WINDOW, ())
+    jobs = {(work.job, work.upstream.upstream_id) for work in works}
+    assert (Job.ORDER, pushed.upstream_id) in jobs
+    assert (Job.POLL, polled) in jobs or not others
 
 
 @on_one_engine
