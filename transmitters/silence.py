@@ -24,26 +24,33 @@ QUICK_MAX: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """At so many doubtful pushes of a client, of a tenant, or in all, a stream gets no more.
+    """At so many doubtful pushes to a host, of a client, a tenant, or in all, no more begin.
 
     Doubtful are those that are silent, and all over streams that fail. Of others a whole window may
     have begun before the first of it turns out to be silent.
     """
 
+    to_host: int
     of_client: int
     of_tenant: int
     of_all: int
 
-    def leaves_room(self, *, client: int, tenant: int, total: int) -> bool:
+    def leaves_room(self, *, host: int, client: int, tenant: int, total: int) -> bool:
         """Tell whether one more may begin beside those."""
-        return client < self.of_client and tenant < self.of_tenant and total < self.of_all
+        return (
+            host < self.to_host
+            and client < self.of_client
+            and tenant < self.of_tenant
+            and total < self.of_all
+        )
 
 
 #: Streams that fail, those that nobody knows, and those that answered at once the last time. What
-#: the former can take, a window included, leaves room for the latter.
-_FAILING: Final = _Share(of_client=24, of_tenant=48, of_all=96)
-_UNKNOWN: Final = _Share(of_client=48, of_tenant=80, of_all=SILENT_MAX - WINDOW)
-_QUICK: Final = _Share(of_client=144, of_tenant=144, of_all=SILENT_MAX + WINDOW)
+#: the former can take, a window included, leaves room for the latter. To a host there are
+#: `runtime.outbound.CONNECTIONS_PER_HOST_MAX` connections, and others may have receivers there.
+_FAILING: Final = _Share(to_host=8, of_client=24, of_tenant=48, of_all=96)
+_UNKNOWN: Final = _Share(to_host=24, of_client=48, of_tenant=80, of_all=SILENT_MAX - WINDOW)
+_QUICK: Final = _Share(to_host=144, of_client=144, of_tenant=144, of_all=SILENT_MAX + WINDOW)
 
 
 class Silence:
@@ -91,12 +98,14 @@ class Doubtful:
     def __init__(self, silence: Silence) -> None:
         self._silence = silence
         self._total = 0
+        self._to_host: Tally[str] = Tally()
         self._of_tenant: Tally[str] = Tally()
         self._of_client: Tally[tuple[str, str]] = Tally()
 
     def add(self, target: PushTarget) -> None:
         """Count one more."""
         self._total += 1
+        self._to_host[_host(target)] += 1
         self._of_tenant[target.tenant_id] += 1
         self._of_client[target.tenant_id, target.client_id] += 1
 
@@ -105,7 +114,13 @@ class Doubtful:
         if not self._total:
             return True
         return self._silence.share_of(target).leaves_room(
+            host=self._to_host[_host(target)],
             client=self._of_client[target.tenant_id, target.client_id],
             tenant=self._of_tenant[target.tenant_id],
             total=self._total,
         )
+
+
+def _host(target: PushTarget) -> str:
+    """Return scheme, host and port of the endpoint: what connections are kept for."""
+    return "/".join(target.endpoint_url.split("/", 3)[:3]).lower()

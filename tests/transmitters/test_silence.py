@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from runtime.clock import from_epoch_s
 from runtime.lanes import PLACED, SETTLING, SILENT, SILENT_AFTER_S, WINDOW
+from runtime.outbound import CONNECTIONS_PER_HOST_MAX
 from transmitters.delivery.model import PushTarget, PushWork
 from transmitters.model import PendingSET, StoredEvent
 from transmitters.selection import Places
@@ -15,14 +16,19 @@ EVENT = StoredEvent(event_type="https://e.example/t", payload={}, subjects=[], t
 
 
 def target(
-    stream_id: str, *, tenant_id: str = "acme", client_id: str = "cli_a", failures: int = 0
+    stream_id: str,
+    *,
+    tenant_id: str = "acme",
+    client_id: str = "cli_a",
+    failures: int = 0,
+    host: str | None = None,
 ) -> PushTarget:
     return PushTarget(
         tenant_id=tenant_id,
         stream_id=stream_id,
         client_id=client_id,
         bucket=0,
-        endpoint_url="https://r.example/ssf",
+        endpoint_url=f"https://{host or stream_id}.example/ssf",
         authorization_header_sealed=None,
         aud=("aud",),
         subject_format=None,
@@ -134,6 +140,22 @@ def test_streams_that_fail_leave_room_for_new_ones_of_their_own_client() -> None
     hub.fill(lambda n: target(f"dead-{n}", failures=3))
     assert not hub.admits(target("dead", failures=1))
     assert hub.admits(target("fresh"))
+
+
+def test_silent_streams_leave_connections_of_their_host_to_others() -> None:
+    hub = Hub()
+    good = target("good", host="shared")
+    hub.learn(good)
+
+    def dead(number: int) -> PushTarget:
+        return target(f"dead-{number}", client_id=f"cli_{number}", failures=1, host="shared")
+
+    assert hub.fill(dead) <= CONNECTIONS_PER_HOST_MAX / 2
+    assert hub.admits(target("fresh", host="SHARED"))
+    hub.fill(lambda n: target(f"new-{n}", client_id=f"cli_{n}", host="shared"))
+    assert not hub.admits(target("fresh", host="shared"))
+    assert hub.admits(target("fresh", host="another"))
+    assert hub.admits(good)
 
 
 def test_what_is_answered_or_only_just_begun_counts_nowhere() -> None:

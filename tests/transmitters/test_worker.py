@@ -26,6 +26,7 @@ from runtime.queue import BUCKETS, Fence, LeaseKeeper, bucket_of
 from ssf.jose import split_jws
 from ssf.stream import DeliveryMethod, StreamStatus, parse_patch
 from ssf.stream_requests import StatusUpdate
+from tests.runtime.background import until
 from tests.transmitters.conftest import (
     NOW_S,
     ONE_ENGINE,
@@ -65,6 +66,8 @@ class Receiver:
     answer: Callable[[], web.Response] = lambda: web.Response(status=202)
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+    held: int = 0
+    lets_go: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def receive(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -72,6 +75,13 @@ class Receiver:
             self.requests.append(({k.lower(): v for k, v in request.headers.items()}, body))
             self.arrived.notify_all()
         return self.answer()
+
+    async def hold(self, request: web.Request) -> web.Response:
+        """Take a request, and answer when all of them are let go."""
+        await request.read()
+        self.held += 1
+        await self.lets_go.wait()
+        return web.Response(status=503)
 
     async def wait_for(self, count: int) -> None:
         async with asyncio.timeout(20), self.arrived:
@@ -95,6 +105,7 @@ async def receiver() -> AsyncIterator[Receiver]:
     made = Receiver()
     application = web.Application()
     application.router.add_post("/ssf", made.receive)
+    application.router.add_post("/ssf/never/{number}", made.hold)
     runner = web.AppRunner(application)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -739,17 +750,25 @@ async def hole() -> AsyncIterator[Hole]:
         server.close()
 
 
-async def add_silent(world: World, hole: Hole, streams: int) -> None:
+async def add_silent(
+    world: World, urls: Sequence[str], streams: int, *, clients: int = 1, **columns: Any
+) -> None:
     """Add streams of PAYROLL that never answer, with a SET due on each."""
-    silent = await world.push_stream(hole.urls[0])
+    silent = await world.push_stream(urls[0])
     (first,) = await world.publish(event("x", only_stream_id=silent.stream_id))
     now = world.clock.now()
     async with world.db.transaction() as connection:
         rows = (await connection.execute(store.streams.select())).mappings().all()
-        row = next(row for row in rows if row["endpoint_url"] == hole.urls[0])
+        row = next(row for row in rows if row["stream_id"] == silent.stream_id)
         ids = [f"str_silent_{number:04}" for number in range(streams)]
         copies = [
-            {**row, "stream_id": one, "endpoint_url": hole.urls[number % len(hole.urls)]}
+            {
+                **row,
+                "stream_id": one,
+                "endpoint_url": urls[number % len(urls)],
+                "client_id": f"cli_{number % clients}" if number % clients else row["client_id"],
+                **columns,
+            }
             for number, one in enumerate(ids)
         ]
         await connection.execute(store.streams.insert(), copies)
@@ -768,6 +787,21 @@ async def add_silent(world: World, hole: Hole, streams: int) -> None:
     world.notifier.wake("deliveries")
 
 
+def lanes_of(world: World, outbound: LeanOutbound, clock: Clock) -> Lanes:
+    return Lanes(
+        source_of(world, outbound, clock),
+        leases=LeaseKeeper("deliveries", "test", writer=world.writer, clock=clock),
+        writer=world.writer,
+        notifier=world.notifier,
+        clock=clock,
+    )
+
+
+async def silent_attempts(world: World) -> set[int]:
+    rows = (await world.rows()).values()
+    return {row.attempts for row in rows if row.stream_id.startswith("str_silent_")}
+
+
 @ONE_ENGINE
 @pytest.mark.requirement("PUSH-44")
 async def test_receivers_that_never_answer_keep_nobody_else_waiting(
@@ -778,27 +812,42 @@ async def test_receivers_that_never_answer_keep_nobody_else_waiting(
     world.clock.at = clock.now()
     own = await world.push_stream(receiver.url)
     other = await world.push_stream(receiver.url, WIKI)
-    source = source_of(world, outbound, clock)
-    lanes = Lanes(
-        source,
-        leases=LeaseKeeper("deliveries", "test", writer=world.writer, clock=clock),
-        writer=world.writer,
-        notifier=world.notifier,
-        clock=clock,
-    )
-    running = asyncio.create_task(lanes.run(silent_max=SILENT_MAX))
+    running = asyncio.create_task(lanes_of(world, outbound, clock).run(silent_max=SILENT_MAX))
     try:
         await world.publish(event("before", only_stream_id=own.stream_id))
         await receiver.wait_for(1)
-        await add_silent(world, hole, 400)
+        await add_silent(world, hole.urls, 400)
         await hole.wait_for(WINDOW)
         for number, stream in enumerate([own, other] * 2):
             await world.publish(event(f"usr_{number}", only_stream_id=stream.stream_id))
             await receiver.wait_for(2 + number)
-        rows = (await world.rows()).values()
-        silent = [row for row in rows if row.stream_id.startswith("str_silent_")]
         # None of the others had to be given up for them.
-        assert {(row.state, row.attempts) for row in silent} == {("pending", 0)}
+        assert await silent_attempts(world) == {0}
     finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("PUSH-44")
+async def test_streams_that_fail_leave_connections_of_their_host_to_others(
+    world: World, outbound: LeanOutbound, receiver: Receiver
+) -> None:
+    """Whoever points streams at a slow path of somebody's host stopped all that goes there."""
+    clock = SystemClock()
+    world.clock.at = clock.now()
+    good = await world.push_stream(receiver.url)
+    paths = [f"{receiver.url}/never/{number}" for number in range(2)]
+    running = asyncio.create_task(lanes_of(world, outbound, clock).run(silent_max=SILENT_MAX))
+    try:
+        await add_silent(world, paths, 200, clients=5, failures=1, failing_since=clock.now())
+        await until(lambda: receiver.held >= 8)
+        await world.publish(event("usr_1", only_stream_id=good.stream_id))
+        await receiver.wait_for(1)
+        await world.publish(event("usr_2", only_stream_id=good.stream_id))
+        await receiver.wait_for(2)
+        assert await silent_attempts(world) == {0}
+    finally:
+        receiver.lets_go.set()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
