@@ -44,6 +44,7 @@ from transmitters.metrics import attempts_total
 from transmitters.model import (
     Addressing,
 )
+from transmitters.pushes.store import due_pushes
 from transmitters.selection import (
     AHEAD_MAX,
     Places,
@@ -330,7 +331,7 @@ async def _choose(
         chosen.among(targets), key=operator.attrgetter("tenant_id")
     ):
         of_tenant = list(group)
-        due = await store.due_pushes(
+        due = await due_pushes(
             connection,
             tenant_id,
             targets=of_tenant,

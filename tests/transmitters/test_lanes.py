@@ -14,12 +14,15 @@ import msgspec
 import pytest
 
 from runtime import ids
+from runtime.queue import BUCKETS
 from tests.transmitters.conftest import NOW_S, TENANT, World, event
 from tests.transmitters.test_plans import Statements
 from transmitters import store
-from transmitters.delivery.model import POLL_SETS_MAX
+from transmitters.delivery.model import POLL_SETS_MAX, PushWork
+from transmitters.delivery.store import system_targets_among
 from transmitters.polling.store import OLDEST_MAX, has_visible, visible_sets
 from transmitters.published.store import add_deliveries
+from transmitters.pushes.store import due_pushes
 
 pytestmark = pytest.mark.anyio
 
@@ -124,7 +127,7 @@ async def test_a_poll_costs_the_same_however_much_waits(
                 assert len(found) == (0 if resting else POLL_SETS_MAX)
 
         costs.append(await cost_of(world, look))
-    assert costs[1] <= costs[0] * 1.1
+    assert costs[1] - costs[0] < (LONG - SHORT) / 4
 
 
 @pytest.mark.requirement("POLL-23")
@@ -157,3 +160,50 @@ async def test_a_poll_looks_over_the_oldest_and_the_newest_sets_of_a_subject_in_
     rosa = await queue(world, stream.stream_id, "rosa", OLDEST_MAX + 9, resting=[5])
     noah = await queue(world, stream.stream_id, "noah", 2)
     assert list((await world.poll(stream.stream_id)).sets) == rosa[:5] + noah
+
+
+@pytest.mark.parametrize("resting", [(), (0,)], ids=["all_due", "first_rests"])
+async def test_a_search_costs_the_same_however_much_waits(
+    world: World, resting: tuple[int, ...]
+) -> None:
+    costs = []
+    for count in (SHORT, LONG):
+        stream = await world.push_stream("https://payroll.example/ssf")
+        await queue(world, stream.stream_id, "rosa", count, resting=resting)
+
+        async def look(stream_id: str = stream.stream_id) -> None:
+            works = await due_of(world, stream_id)
+            assert len(works) == (0 if resting else 1)
+
+        costs.append(await cost_of(world, look))
+    assert costs[1] - costs[0] < (LONG - SHORT) / 4
+
+
+@pytest.mark.requirement("PUSH-44")
+async def test_many_sets_behind_one_that_rests_hide_no_other_subject(world: World) -> None:
+    stream = await world.push_stream("https://payroll.example/ssf")
+    await queue(world, stream.stream_id, "rosa", OLDEST_MAX + 9, resting=[0])
+    noah = await queue(world, stream.stream_id, "noah", 3)
+    await queue(world, stream.stream_id, "adam", 2, resting=[0])
+    zoe = await queue(world, stream.stream_id, "zoe", 5, resting=[2])
+    assert [work.pending.jti for work in await due_of(world, stream.stream_id)] == [noah[0], zoe[0]]
+
+
+async def test_a_paused_stream_sends_only_that_it_is_however_much_is_queued(world: World) -> None:
+    stream = await world.push_stream("https://payroll.example/ssf")
+    await queue(world, stream.stream_id, "rosa", OLDEST_MAX + 9)
+    (told,) = await queue(world, stream.stream_id, "stream", 1)
+    await world.set_stream(stream.stream_id, status="paused", announcement_jti=told)
+    assert [work.pending.jti for work in await due_of(world, stream.stream_id)] == [told]
+    await world.set_stream(stream.stream_id, announcement_jti=None)
+    assert await due_of(world, stream.stream_id) == []
+
+
+async def due_of(world: World, stream_id: str) -> list[PushWork]:
+    """Look for what is due on a stream, as the push worker does."""
+    now = world.clock.now()
+    async with world.db.snapshot() as connection:
+        targets = await system_targets_among(
+            connection, among=[(TENANT, stream_id)], buckets=range(BUCKETS), now=now
+        )
+        return await due_pushes(connection, TENANT, targets=targets, now=now, each=64)

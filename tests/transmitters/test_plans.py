@@ -20,12 +20,12 @@ from ssf.subject import parse_subject
 from tests.transmitters.conftest import NOW_S, ROSA, SESSION_REVOKED, TENANT, World, event
 from transmitters import store
 from transmitters.delivery.store import (
-    due_pushes,
     system_push_targets,
     system_targets_among,
     system_waiting_streams,
 )
 from transmitters.model import DeliveryState
+from transmitters.pushes.store import due_pushes
 from transmitters.receipts.model import Period, ReceiptFilter, Wanted
 from transmitters.receipts.service import send_again
 from transmitters.receipts.store import dead_letters, list_receipts

@@ -9,25 +9,22 @@ from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
-from runtime.database import UTCDateTime, chunks
+from runtime.database import UTCDateTime
 from runtime.queue import BUCKETS
-from runtime.statements import Query, Row, Write, among, rows_of_keys
+from runtime.statements import Query, Row, Write, rows_of_keys
 from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.delivery.model import (
     REFUSED_IN_ROW_MAX,
     PushTarget,
-    PushWork,
-    lane_of,
 )
+from transmitters.lanes.store import is_due, is_head, pending_behind
 from transmitters.model import PendingSET, StoredEvent
-from transmitters.store import Connection, deliveries, events, is_pending, streams
+from transmitters.store import Connection, deliveries, events, is_pending, of_stream, streams
 
 IN_LIST_MAX: Final = 500
 #: (tenant, stream)
 StreamKey: TypeAlias = tuple[str, str]
-#: streams whose due SETs one statement reads
-STREAMS_READ_TOGETHER: Final = 16
-_EVENT_COLUMNS: Final = (
+EVENT_COLUMNS: Final = (
     events.c.event_type,
     events.c.payload,
     events.c.subjects,
@@ -56,25 +53,16 @@ _TARGET_COLUMNS: Final = (
 
 def set_columns(delivery: Any) -> tuple[Any, ...]:
     """What makes a `PendingSET`, once the event is joined."""
-    return (*_own_columns(delivery), *_EVENT_COLUMNS)
+    return (*own_columns(delivery), *EVENT_COLUMNS)
 
 
-def _own_columns(delivery: Any) -> tuple[Any, ...]:
+def own_columns(delivery: Any) -> tuple[Any, ...]:
+    """What makes a `PendingSET`, but for its event."""
     return (delivery.c.jti, delivery.c.iat, delivery.c.kid, delivery.c.attempts)
 
 
 # Scalar subqueries on purpose: PostgreSQL turns EXISTS into joins over all that is queued, and
 # without fresh statistics it does so just when much has been queued.
-
-
-def _is_head(delivery: Any) -> sa.ColumnElement[bool]:
-    """Nothing older of the same stream and ordering key is pending."""
-    older = deliveries.alias("older")
-    oldest = sa.select(sa.func.min(older.c.jti)).where(same_lane(older, delivery))
-    is_oldest: sa.ColumnElement[bool] = (
-        delivery.c.jti == oldest.correlate(delivery).scalar_subquery()
-    )
-    return is_oldest
 
 
 def same_lane(older: Any, delivery: Any) -> sa.ColumnElement[bool]:
@@ -90,11 +78,11 @@ def same_lane(older: Any, delivery: Any) -> sa.ColumnElement[bool]:
 def pending_of(row: Sequence[Any]) -> PendingSET:
     """Make it of the columns of `set_columns`."""
     jti, iat, kid, attempts, *content = row
-    return PendingSET(jti=jti, iat=iat, kid=kid, attempts=attempts, event=_event_of(content))
+    return PendingSET(jti=jti, iat=iat, kid=kid, attempts=attempts, event=event_of(content))
 
 
-def _event_of(content: Sequence[Any]) -> StoredEvent:
-    """Make it of the columns of `_EVENT_COLUMNS`."""
+def event_of(content: Sequence[Any]) -> StoredEvent:
+    """Make it of the columns of `EVENT_COLUMNS`."""
     event_type, payload, subjects, txn, toe, hops = content
     return StoredEvent(
         event_type=event_type, payload=payload, subjects=subjects, txn=txn, toe=toe, hops=hops
@@ -206,7 +194,7 @@ def _may_be_called(*, everywhere: bool) -> sa.ColumnElement[bool]:
     """The stream takes pushes and is not backing off; `now` and `buckets` are parameters."""
     conditions = [
         streams.c.method == sa.literal_column(f"'{DeliveryMethod.PUSH.value}'"),
-        sa.or_(_IS_ENABLED, streams.c.announcement_jti.is_not(None)),
+        sa.or_(IS_ENABLED, streams.c.announcement_jti.is_not(None)),
         sa.or_(streams.c.backoff_until.is_(None), streams.c.backoff_until <= _NOW),
         # What refuses all is about to be paused (PUSH-42).
         streams.c.refused_in_row < sa.literal_column(str(REFUSED_IN_ROW_MAX)),
@@ -217,33 +205,56 @@ def _may_be_called(*, everywhere: bool) -> sa.ColumnElement[bool]:
     return sa.and_(*conditions)
 
 
-_IS_ENABLED: Final = streams.c.status == sa.literal_column(f"'{StreamStatus.ENABLED.value}'")
+IS_ENABLED: Final = streams.c.status == sa.literal_column(f"'{StreamStatus.ENABLED.value}'")
 
 
-def _goes_out(delivery: Any) -> sa.ColumnElement[bool]:
-    """The stream is enabled, or this SET tells its receiver that it is not (SSF-UPD-2)."""
-    return sa.or_(_IS_ENABLED, delivery.c.jti == streams.c.announcement_jti)
+#: what is pending on a stream without that one looks closer before its SETs are read
+FEW: Final = 32
 
 
-def _due_targets(*, everywhere: bool) -> sa.Select[*tuple[Any, ...]]:
-    due = deliveries.alias("due")
-    due_jtis = (
+def _something_is_due() -> sa.ColumnElement[bool]:
+    """The stream has something to send, or so much pending that a search has to find out.
+
+    A stream that is not enabled sends only what tells its receiver so (SSF-UPD-2).
+    """
+    due, told = deliveries.alias("due"), deliveries.alias("told")
+    whose = (streams.c.tenant_id, streams.c.stream_id)
+    announced = (
+        sa.select(told.c.jti)
+        .where(
+            of_stream(told, *whose),
+            told.c.jti == streams.c.announcement_jti,
+            is_pending(told),
+            is_due(told),
+            is_head(told),
+        )
+        .correlate(streams)
+    )
+    of_few = (
         sa.select(due.c.jti)
         .where(
             due.c.tenant_id == streams.c.tenant_id,
-            due.c.stream_id == streams.c.stream_id,
+            due.c.stream_id.between(streams.c.stream_id, streams.c.stream_id),
             is_pending(due),
-            due.c.due_at <= _NOW,
-            _goes_out(due),
-            _is_head(due),
+            is_due(due),
+            is_head(due),
         )
-        .order_by(due.c.jti)
+        .order_by(due.c.stream_id, due.c.jti)
         .limit(1)
         .correlate(streams)
     )
+    many = pending_behind(*whose, count=FEW).correlate(streams).scalar_subquery()
+    return sa.case(
+        (sa.not_(IS_ENABLED), announced.scalar_subquery()),
+        (many.is_not(None), many),
+        else_=of_few.scalar_subquery(),
+    ).is_not(None)
+
+
+def _due_targets(*, everywhere: bool) -> sa.Select[*tuple[Any, ...]]:
     return (
         sa.select(*_TARGET_COLUMNS)
-        .where(_may_be_called(everywhere=everywhere), due_jtis.scalar_subquery().is_not(None))
+        .where(_may_be_called(everywhere=everywhere), _something_is_due())
         .order_by(streams.c.tenant_id, streams.c.stream_id)
     )
 
@@ -280,112 +291,6 @@ _TARGET_NAMES: Final = tuple(column.name for column in _TARGET_COLUMNS)
 def _target_of(row: Row) -> PushTarget:
     values = dict(zip(_TARGET_NAMES, row, strict=True))
     return PushTarget(**{**values, "aud": tuple(values["aud"])})
-
-
-async def due_pushes(
-    connection: Connection,
-    tenant_id: str,
-    *,
-    targets: Sequence[PushTarget],
-    now: datetime,
-    each: int,
-    busy: Collection[str] = (),
-) -> list[PushWork]:
-    """Return the oldest due SET of each ordering key, by stream, at most `each` of a stream.
-
-    targets: of this tenant. busy: lanes to leave out; they count in `each`. Costs what is looked
-    at, however much is queued. An event that goes out over many streams is read once.
-    """
-    by_id = {target.stream_id: target for target in targets}
-    found: list[Row] = []
-    for some in chunks(targets, STREAMS_READ_TOGETHER):
-        asked = 1 << (len(some) - 1).bit_length()
-        ids = [target.stream_id for target in some] + [""] * (asked - len(some))
-        rows = await _due_of(asked).rows(
-            connection,
-            tenant_id=tenant_id,
-            now=now,
-            each=each,
-            **{f"stream_{place}": stream_id for place, stream_id in enumerate(ids)},
-        )
-        found += [row for row in rows if lane_of(row[1], row[2]) not in busy]
-    carried = await _events_of(connection, tenant_id, {row[0] for row in found})
-    return [
-        PushWork(
-            target=by_id[stream_id],
-            ordering_key=ordering_key,
-            queued_at=queued_at,
-            lone_attempts=lone_attempts,
-            pending=PendingSET(
-                jti=jti, iat=iat, kid=kid, attempts=attempts, event=carried[event_id]
-            ),
-        )
-        for (
-            event_id,
-            stream_id,
-            ordering_key,
-            queued_at,
-            lone_attempts,
-            jti,
-            iat,
-            kid,
-            attempts,
-        ) in found
-        # What was purged in between is not due any more.
-        if event_id in carried
-    ]
-
-
-async def _events_of(
-    connection: Connection, tenant_id: str, event_ids: Collection[str]
-) -> dict[str, StoredEvent]:
-    keys = [(tenant_id, event_id) for event_id in event_ids]
-    rows = await rows_of_keys(connection, _EVENTS, keys)
-    return {event_id: _event_of(content) for event_id, *content in rows}
-
-
-_EVENTS: Final = among(sa.select(events.c.event_id, *_EVENT_COLUMNS), events, events.c.event_id)
-
-
-@functools.cache
-def _due_of(streams_asked: int) -> Query:
-    """One search per stream, each with a limit of its own, in one statement."""
-    each = [
-        sa.select(_due_of_stream(f"stream_{place}").subquery()) for place in range(streams_asked)
-    ]
-    scalars = ["tenant_id", "now", "each", *(f"stream_{place}" for place in range(streams_asked))]
-    return Query(each[0] if streams_asked == 1 else sa.union_all(*each), scalars=scalars)
-
-
-def _due_of_stream(parameter: str) -> sa.Select[*tuple[Any, ...]]:
-    delivery = deliveries.alias("delivery")
-    return (
-        sa.select(
-            delivery.c.event_id,
-            delivery.c.stream_id,
-            delivery.c.ordering_key,
-            delivery.c.queued_at,
-            delivery.c.lone_attempts,
-            *_own_columns(delivery),
-        )
-        .join(
-            streams,
-            sa.and_(
-                streams.c.tenant_id == delivery.c.tenant_id,
-                streams.c.stream_id == delivery.c.stream_id,
-            ),
-        )
-        .where(
-            delivery.c.tenant_id == sa.bindparam("tenant_id", type_=sa.String),
-            delivery.c.stream_id == sa.bindparam(parameter, type_=sa.String),
-            is_pending(delivery),
-            delivery.c.due_at <= _NOW,
-            _goes_out(delivery),
-            _is_head(delivery),
-        )
-        .order_by(delivery.c.jti)
-        .limit(sa.bindparam("each", type_=sa.Integer))
-    )
 
 
 async def settle_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -27,6 +27,42 @@ def is_due(delivery: Any) -> sa.ColumnElement[bool]:
     return due
 
 
+def is_head(delivery: Any) -> sa.ColumnElement[bool]:
+    """Nothing older of the same stream and ordering key is pending; it is itself."""
+    older = deliveries.alias("older")
+    oldest = (
+        sa.select(older.c.jti)
+        .where(
+            older.c.tenant_id == delivery.c.tenant_id,
+            older.c.stream_id == delivery.c.stream_id,
+            older.c.ordering_key >= delivery.c.ordering_key,
+            is_pending(older),
+        )
+        # As below: no index but that of the lanes has this order.
+        .order_by(older.c.ordering_key, older.c.jti)
+        .limit(_ONE)
+        .correlate(delivery)
+    )
+    is_oldest: sa.ColumnElement[bool] = delivery.c.jti == oldest.scalar_subquery()
+    return is_oldest
+
+
+def pending_behind(tenant_id: Any, stream_id: Any, *, count: int) -> sa.Select[tuple[str]]:
+    """The jti of what is pending on a stream behind its `count` oldest SETs, if anything is."""
+    pending = deliveries.alias("counted")
+    return (
+        sa.select(pending.c.jti)
+        .where(
+            pending.c.tenant_id == tenant_id,
+            pending.c.stream_id.between(stream_id, stream_id),
+            is_pending(pending),
+        )
+        .order_by(pending.c.stream_id, pending.c.jti)
+        .limit(_ONE)
+        .offset(sa.literal_column(str(count)))
+    )
+
+
 def oldest_pending(name: str, *, whose: tuple[Any, Any], limit: int) -> sa.CTE:
     """The oldest SETs that are pending on a stream, for a search in the order of age.
 
