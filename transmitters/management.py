@@ -15,7 +15,7 @@ import structlog
 
 from runtime import ids
 from runtime.caller import Caller
-from runtime.errors import Conflict, TooManyRequests
+from runtime.errors import Conflict, Forbidden, TooManyRequests
 from runtime.feed import bump
 from ssf.errors import StreamError
 from ssf.events.registry import render_event
@@ -238,12 +238,15 @@ async def set_status(
     """Set the status of a stream as its receiver wishes; nothing announces it.
 
     Nor is its receiver told what the hub had made of it before, if it did not hear of it yet.
-    Paused, SETs are held; disabled, they are lost, also those that were queued. Raises NotFound.
+    Paused, SETs are held; disabled, they are lost, also those that were queued. Raises NotFound,
+    and Forbidden for a status that lets out more than the one with which an admin stopped it.
     Source: SSF 1.0 §8.1.2.2; requirements SSF-STAT-3 to SSF-STAT-9, SSF-STAT-12, SSF-STAT-13.
     """
     detail = {"status": update.status.value, "reason": update.reason}
     async with audited(caller, deps, "stream.status", update.stream_id, detail) as connection:
         stream = await own_stream(connection, caller, update.stream_id, changes_at=deps.clock.now())
+        if not stream.may_become(update.status):
+            raise Forbidden("An administrator stopped this stream.")
         changed = replace(stream, status=update.status, reason=update.reason, announcement_jti=None)
         await _take_back(connection, stream, now=deps.clock.now())
         await _enter_status(connection, changed, now=deps.clock.now())

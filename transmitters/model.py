@@ -27,6 +27,12 @@ MIN_VERIFICATION_INTERVAL_S: Final = 10
 ORDERING_KEY_CHARACTERS_MAX: Final = 512
 
 
+#: each lets out less than the one before
+_LETTING_OUT_LESS: Final = tuple(
+    status.value for status in (StreamStatus.ENABLED, StreamStatus.PAUSED, StreamStatus.DISABLED)
+)
+
+
 class DeliveryState(StrEnum):
     """Where one SET of one stream stands."""
 
@@ -44,7 +50,8 @@ class Stream:
     or removed. announcement_jti: the stream-updated SET that goes out whatever the status is.
     active_at: when its receiver did something, as far as that was written down. profile: how the
     wire looks, a name of `ssf.profile.PROFILES`. encryption_key: of the receiver, public; its SETs
-    are encrypted for it. delivery_epoch: how often its delivery was changed.
+    are encrypted for it. delivery_epoch: how often its delivery was changed. stopped_as: with what
+    an admin stopped it; its receiver may set no status that lets out more.
     """
 
     tenant_id: str
@@ -70,11 +77,18 @@ class Stream:
     encryption_key: str | None = None
     filters: Mapping[str, Sequence[str]] | None = None
     delivery_epoch: int = 0
+    stopped_as: str | None = None
 
     @property
     def transmits(self) -> bool:
         """Whether anything may go out: all when it is enabled, else only an announcement."""
         return self.status is StreamStatus.ENABLED or self.announcement_jti is not None
+
+    def may_become(self, status: StreamStatus) -> bool:
+        """Return whether its receiver may set this status: not past an admin's (SSF-STAT-9)."""
+        return self.stopped_as is None or (
+            _LETTING_OUT_LESS.index(status) >= _LETTING_OUT_LESS.index(self.stopped_as)
+        )
 
     def lets_pass(self, event_type: str, payload: Mapping[str, Any]) -> bool:
         """Return whether no filter of the stream holds the event back.

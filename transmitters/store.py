@@ -71,6 +71,7 @@ streams: Final = sa.Table(
     sa.Column("filters", JSONDocument),
     sa.Column("refused_in_row", sa.Integer, nullable=False, server_default="0"),
     sa.Column("delivery_epoch", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("stopped_as", sa.String(16)),
     sa.Index("ix_streams_tenant_id_client_id", "tenant_id", "client_id"),
 )
 
@@ -337,6 +338,7 @@ async def change_stream(connection: Connection, stream: Stream, *, now: datetime
         "profile": stream.profile,
         "encryption_key": stream.encryption_key,
         "filters": None if stream.filters is None else dict(stream.filters),
+        "stopped_as": stream.stopped_as,
         "updated_at": now,
     }
     await connection.execute(

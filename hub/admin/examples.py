@@ -173,6 +173,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "app_id": "app_01KJQ2M8H08ZC4T9W6YR0QXN1E",
         "status": "enabled",
         "reason": None,
+        "stopped_as": None,
         "default_subjects": "ALL",
         "subject_count": 0,
         "profile": "final",

@@ -108,7 +108,10 @@ class StatusBody(Body):
 
 
 async def set_status(admin: Admin, stream_id: str, body: StatusBody) -> Document:
-    """Enable, pause or disable a stream of any client, and announce it to the receiver."""
+    """Enable, pause or disable a stream of any client, and announce it to the receiver.
+
+    What is paused or disabled here its receiver cannot let go on: only an admin can (SSF-STAT-9).
+    """
     update = StatusUpdate(stream_id=stream_id, status=body.status, reason=body.reason)
     async with admin.node.database.transaction() as connection:
         stream = await transmitters.store.get_stream(
@@ -116,7 +119,12 @@ async def set_status(admin: Admin, stream_id: str, body: StatusBody) -> Document
         )
         if stream is None:
             raise NotFound("No such stream.")
+        stops = body.status is not StreamStatus.ENABLED
+        stream = replace(stream, stopped_as=body.status.value if stops else None)
         changed = await set_status_by_transmitter(connection, stream, update, now=admin.now)
+        if changed is stream:
+            # The status is the same, but from now on an admin's.
+            await transmitters.store.change_stream(connection, stream, now=admin.now)
     return _stream(admin, changed)
 
 
@@ -137,6 +145,7 @@ def _stream(admin: Admin, stream: Stream) -> Document:
         "app_id": stream.app_id,
         "status": stream.status.value,
         "reason": stream.reason,
+        "stopped_as": stream.stopped_as,
         "default_subjects": stream.default_subjects,
         "subject_count": stream.subject_count,
         "profile": stream.profile,

@@ -1,4 +1,4 @@
-"""An admin sets how the SETs of a stream look; what a receiver then gets over HTTP."""
+"""An admin sets how the SETs of a stream look, or stops it; what a receiver then gets over HTTP."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from jwcrypto.jws import JWS
 
 from tests.hub.conftest import ISSUER, ONE_ENGINE, Hub
 from tests.hub.story import ROSA, SESSION_REVOKED, Story, begin
+from tests.hub.test_oauth import party
 
 OLD_PUSH = "https://schemas.openid.net/secevent/risc/delivery-method/push"
 FEED = "https://federation.receiver.example/feeds/1"
 PAY = "https://pay.example/ssf"
 KEY = JWK.generate(kty="RSA", size=2048, kid="pay-1")
+STATUSES = ("enabled", "paused", "disabled")
 
 
 def pushed(hub: Hub, url: str = PAY) -> list[bytes]:
@@ -234,3 +236,43 @@ async def test_an_admin_filters_a_stream_by_members_of_events(hub: Hub) -> None:
     # The hub's own events are the policy's doing.
     assert pushed(hub) == []
     assert (await story.admin.patch(path, json={"filters": None})).json()["filters"] is None
+
+
+@ONE_ENGINE
+@pytest.mark.requirement("SSF-STAT-9", "SSF-STAT-10")
+@pytest.mark.parametrize("first", ["enabled", "disabled"])
+async def test_what_an_admin_stopped_its_receiver_cannot_let_go_on(hub: Hub, first: str) -> None:
+    app = await party(hub)
+    async with (
+        hub.client(await app.token()) as receiver,
+        hub.client(await hub.token()) as admin,
+    ):
+        made = await receiver.post("/ssf/streams", json={"events_requested": [SESSION_REVOKED]})
+        stream_id = made.json()["stream_id"]
+
+        async def ask(status: str) -> int:
+            body = {"stream_id": stream_id, "status": status}
+            return (await receiver.post("/ssf/status", json=body)).status_code
+
+        async def stop(status: str) -> Any:
+            path = f"/admin/v1/streams/{stream_id}/status"
+            answer = await admin.post(path, json={"status": status, "reason": "stolen token"})
+            assert answer.status_code == 200, answer.text
+            return answer.json()["stopped_as"]
+
+        assert await ask(first) == 200
+        assert await stop("disabled") == "disabled"
+        assert [await ask(status) for status in STATUSES] == [403, 403, 200]
+        patch = {"stream_id": stream_id, "description": "mine"}
+        assert (await receiver.patch("/ssf/streams", json=patch)).status_code == 200
+        told = await receiver.get("/ssf/status", params={"stream_id": stream_id})
+        assert told.json()["status"] == "disabled"
+        assert await stop("paused") == "paused"
+        # Less may go out than the admin lets, and as much; not more.
+        assert [await ask(status) for status in STATUSES] == [403, 200, 200]
+        assert await ask("paused") == 200
+        assert await stop("enabled") is None
+        assert [await ask(status) for status in STATUSES] == [200, 200, 200]
+        async with hub.client(await (await party(hub, "ssf.manage")).token()) as stranger:
+            body = {"stream_id": stream_id, "status": "enabled"}
+            assert (await stranger.post("/ssf/status", json=body)).status_code == 404
