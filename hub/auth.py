@@ -15,6 +15,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -117,7 +118,10 @@ class AccessTokenReader(Protocol):
 
 
 class BearerAuthentication:
-    """Pure ASGI middleware: sets `scope["state"]["caller"]`."""
+    """Pure ASGI middleware: sets `scope["state"]["caller"]`.
+
+    And `caller_again`, which finds out anew: for who waited, when a token may have ended meanwhile.
+    """
 
     def __init__(
         self,
@@ -148,7 +152,8 @@ class BearerAuthentication:
         except Refused as refusal:
             await response_of(refusal, scope)(scope, receive, send)
             return
-        state = {**scope.get("state", {}), "caller": caller}
+        again = partial(self._caller, scope)
+        state = {**scope.get("state", {}), "caller": caller, "caller_again": again}
         await self._app({**scope, "state": state}, receive, send)
 
     async def authenticate(self, scope: Scope) -> Caller:

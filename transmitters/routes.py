@@ -142,6 +142,8 @@ async def _set_status(request: Request) -> Response:
     caller, deps = _caller(request, MANAGE_SCOPES), _deps(request)
     wanted = parse_status_update(await _stream_body(request, "SSF-STAT-7"))
     if request.query_params.get("stream_id", wanted.stream_id) != wanted.stream_id:
+        # The stream before the meaning: one that is not the caller's is unknown, first of all.
+        await management.read_stream(wanted.stream_id, caller=caller, deps=deps)
         raise StreamError(
             "invalid_request", "query and body name different streams", requirement="SSF-STAT-8"
         )
@@ -152,9 +154,15 @@ async def _set_status(request: Request) -> Response:
 async def poll(request: Request) -> Response:
     """Answer a poll. Source: RFC 8936 §2; requirements POLL-1, POLL-8, POLL-10, POLL-19, POLL-24.
 
-    The token is enough to tell receivers apart, so a stream of somebody else is unknown (404).
+    The token is enough to tell receivers apart, so a stream of somebody else is unknown (404). One
+    that ended while the poll waited is handed nothing (401).
     """
     caller = _caller(request, POLL_SCOPES)
+
+    async def check() -> None:
+        again: Caller = await request.state.caller_again()
+        again.require(*POLL_SCOPES)
+
     body = await _read_json(request, POLL_BYTES_MAX, PollError, "POLL-24")
     polled = await service.poll(
         request.path_params["stream_id"],
@@ -162,6 +170,7 @@ async def poll(request: Request) -> Response:
         caller=caller,
         deps=_deps(request),
         is_gone=request.is_disconnected,
+        check=check,
     )
     return Response(
         render_response(polled.sets, more_available=polled.more_available),

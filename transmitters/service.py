@@ -285,6 +285,10 @@ async def _nobody_left() -> bool:
     return False
 
 
+async def _nothing_changed() -> None:
+    pass
+
+
 async def poll(
     stream_id: str,
     request: PollRequest,
@@ -292,13 +296,15 @@ async def poll(
     caller: Caller,
     deps: TransmitterDeps,
     is_gone: Callable[[], Awaitable[bool]] = _nobody_left,
+    check: Callable[[], Awaitable[None]] = _nothing_changed,
 ) -> PolledSETs:
     """Answer one poll.
 
     What the request acknowledges or refuses is settled first, and committed before any wait. With
     nothing to hand out the answer waits until there is something, at most `deps.long_poll_s`. A
     poll that settles nothing and finds nothing writes nothing. is_gone: tells whether the poller
-    hung up; a SET handed out to nobody would stay hidden for POLL_VISIBILITY_S.
+    hung up; a SET handed out to nobody would stay hidden for POLL_VISIBILITY_S. check: asks again,
+    after a wait, whether the caller may have what there is by now, and raises what it is told then.
     Raises NotFound for a stream that is not the caller's, or is no poll stream, or is gone.
     Source: RFC 8936 §2.2 to §2.5; requirements POLL-4 to POLL-8, POLL-10 to POLL-13, POLL-22,
     POLL-23.
@@ -321,12 +327,14 @@ async def poll(
     # A length of time, not a time of day: the clock that tests move has no part in it.
     loop = asyncio.get_running_loop()
     ends_at_s = loop.time() + deps.long_poll_s
+    has_waited = False
     while True:
         seen = deps.notifier.count("polls")
-        polled = await _take_turn(turn, deps=deps)
+        polled = await _take_turn(turn, deps=deps, check=check if has_waited else _nothing_changed)
         left_s = ends_at_s - loop.time()
         if polled.sets or polled.more_available or request.return_immediately or left_s <= 0:
             break
+        has_waited = True
         await deps.notifier.wait("polls", min(left_s, LOOK_AGAIN_S), since=seen)
         if deps.is_stopping() or await is_gone():
             break
@@ -343,7 +351,9 @@ async def poll(
     return polled
 
 
-async def _take_turn(turn: PollTurn, *, deps: TransmitterDeps) -> PolledSETs:
+async def _take_turn(
+    turn: PollTurn, *, deps: TransmitterDeps, check: Callable[[], Awaitable[None]]
+) -> PolledSETs:
     """Look first, and write only when there is something to settle or to hand out."""
     settles = bool(turn.acks or turn.refusals)
     async with deps.db.snapshot() as connection:
@@ -355,6 +365,7 @@ async def _take_turn(turn: PollTurn, *, deps: TransmitterDeps) -> PolledSETs:
     await restart_timer(stream, deps=deps)
     if not (settles or (found and turn.sets_max)):
         return PolledSETs(sets={}, more_available=found)
+    await check()
     page = await deps.writer.submit(POLL, turn)
     if not page.known:
         raise NotFound("No such stream.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from tests.transmitters.conftest import (
     PAYROLL,
     ROSA,
     SESSION_REVOKED,
+    TENANT,
     WIKI,
     World,
     event,
@@ -27,6 +29,9 @@ from transmitters.delivery.model import (
     POLL_VISIBILITY_S,
     REFUSED_ATTEMPTS_MAX,
 )
+from transmitters.model import DeliveryState
+from transmitters.receipts.model import Wanted
+from transmitters.receipts.service import send_again
 
 pytestmark = pytest.mark.anyio
 
@@ -315,3 +320,28 @@ async def test_a_poll_reads_its_stream_in_few_statements(world: World) -> None:
     )
     await world.poll(stream.stream_id)
     assert len([s for s in statements if s.startswith(("SELECT", "WITH"))]) == 2
+
+
+@pytest.mark.requirement("POLL-11", "POLL-14")
+async def test_an_answer_that_is_repeated_undoes_no_replay_and_no_redrive(world: World) -> None:
+    """An answer of ours gets lost, so that the receiver says again what it said."""
+    stream = await world.stream()
+    taken, refused = await world.publish(event(), event("usr_noah"))
+    said: dict[str, Any] = {"ack": (taken.jti,), "errors": {refused.jti: "invalid_request"}}
+    await world.poll(stream.stream_id)
+    await world.poll(stream.stream_id, max_events=0, **said)
+    for state in (DeliveryState.DELIVERED, DeliveryState.DEAD):
+        async with world.db.transaction() as connection:
+            await send_again(
+                connection,
+                TENANT,
+                stream_id=stream.stream_id,
+                wanted=Wanted(state=state),
+                now=world.clock.now(),
+            )
+    again = await world.poll(stream.stream_id, **said)
+    assert list(again.sets) == [taken.jti, refused.jti]
+    # Handed out, the same words count again.
+    assert (await world.poll(stream.stream_id, **said)).sets == {}
+    rows = await world.rows()
+    assert (rows[taken.jti].state, rows[refused.jti].state) == ("delivered", "dead")

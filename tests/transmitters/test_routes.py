@@ -79,7 +79,12 @@ class Callers:
                 scopes=frozenset(scopes.split()),
                 app_id=None,
             )
-            scope = {**scope, "tenant": tenant, "state": {"caller": caller}}
+
+            async def again() -> Caller:
+                return caller
+
+            state = {"caller": caller, "caller_again": again}
+            scope = {**scope, "tenant": tenant, "state": state}
         await self._app(scope, receive, send)
 
 
@@ -346,7 +351,7 @@ async def test_who_probes_for_people_waits_and_nobody_else_does(
             "/ssf/status?stream_id=str_2",
             bearer(),
             b'{"stream_id": "str_1", "status": "paused"}',
-            400,
+            404,
         ),
         ("GET", "/ssf/poll/str_1", {}, b"", 405),
         ("POST", "/ssf/streams", {}, b"{broken", 401),
@@ -497,3 +502,21 @@ async def test_foreign_and_unknown_streams_answer_alike(http: httpx2.AsyncClient
         assert [answer.status_code for answer in answers] == [404, 404]
         assert answers[0].content == answers[1].content
     assert msgspec.json.decode((await http.get("/ssf/streams", headers=bearer())).content)
+
+
+@pytest.mark.requirement("SSF-STAT-8", "SSF-OP-52")
+async def test_query_and_body_that_name_different_streams_are_refused(
+    http: httpx2.AsyncClient,
+) -> None:
+    stream_id = (await create(http))["stream_id"]
+    body = {"stream_id": stream_id, "status": "paused"}
+    for named, status in (("str_2", 400), (stream_id, 200)):
+        answer = await http.post(
+            "/ssf/status", json=body, params={"stream_id": named}, headers=bearer()
+        )
+        assert answer.status_code == status, answer.text
+        # To a stranger it is a stream that is not there, whatever the query says.
+        foreign = await http.post(
+            "/ssf/status", json=body, params={"stream_id": named}, headers=bearer("cli_wiki")
+        )
+        assert foreign.status_code == 404

@@ -26,6 +26,10 @@ _LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)
 _JTIS: Final = sa.bindparam("jtis", expanding=True, type_=sa.String)
 _THOSE: Final = sa.and_(of_stream(deliveries, _TENANT_ID, _STREAM_ID), deliveries.c.jti.in_(_JTIS))
 
+#: What was queued again and not sent since cannot be what the receiver speaks of: it says again
+#: what it said before, because an answer got lost (POLL-14).
+_WAS_SENT: Final = deliveries.c.attempts > 0
+
 
 async def acknowledge(
     connection: Connection,
@@ -35,7 +39,7 @@ async def acknowledge(
     jtis: Collection[str],
     now: datetime,
 ) -> int:
-    """Mark pending SETs as delivered; unknown and settled ones are ignored. Return how many."""
+    """Mark pending SETs as delivered that were handed out; others are ignored. Return how many."""
     acknowledged = 0
     for some in chunks(jtis, IN_LIST_MAX):
         done = await _ACKNOWLEDGE.rows(
@@ -47,7 +51,7 @@ async def acknowledge(
 
 _ACKNOWLEDGE: Final = Query(
     sa.update(deliveries)
-    .where(_THOSE, is_pending(deliveries))
+    .where(_THOSE, is_pending(deliveries), _WAS_SENT)
     .values(state=DeliveryState.DELIVERED.value, settled_at=_NOW, err=None, detail=None)
     .returning(deliveries.c.jti),
     scalars=["tenant_id", "stream_id", "now"],
@@ -58,13 +62,14 @@ _ACKNOWLEDGE: Final = Query(
 async def pending_attempts(
     connection: Connection, tenant_id: str, *, stream_id: str, jtis: Collection[str]
 ) -> dict[str, tuple[int, str | None]]:
-    """Return jti to (attempts, kid) of those of `jtis` that are pending on the stream."""
+    """Return jti to (attempts, kid) of those of `jtis` that are pending, and were handed out."""
     found: dict[str, tuple[int, str | None]] = {}
     for some in chunks(jtis, IN_LIST_MAX):
         query = sa.select(deliveries.c.jti, deliveries.c.attempts, deliveries.c.kid).where(
             of_stream(deliveries, tenant_id, stream_id),
             deliveries.c.jti.in_(some),
             is_pending(deliveries),
+            _WAS_SENT,
         )
         found |= {row.jti: (row.attempts, row.kid) for row in await connection.execute(query)}
     return found
