@@ -48,8 +48,8 @@ async def _waiting_poll(
 async def _state_of(hub: Hub, jti: str) -> str:
     table = transmitters.store.deliveries
     async with hub.database.snapshot() as connection:
-        state: str = await connection.scalar(sa.select(table.c.state).where(table.c.jti == jti))
-    return state
+        state = await connection.scalar(sa.select(table.c.state).where(table.c.jti == jti))
+    return str(state)
 
 
 async def _publish(hub: Hub) -> None:
