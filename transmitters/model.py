@@ -22,6 +22,8 @@ from ssf.subject import parse_subject
 #: types we offer, in the order they are listed to receivers (SSF-CFG-4)
 EVENTS_SUPPORTED: Final = tuple(sorted(STANDARD_EVENT_TYPES))
 STREAMS_PER_CLIENT_MAX: Final = 1_000
+#: why a SET is dropped whose stream is gone
+STREAM_DELETED: Final = "stream_deleted"
 #: verification requests of one stream that come faster are answered 429 (SSF-VER-7)
 MIN_VERIFICATION_INTERVAL_S: Final = 10
 ORDERING_KEY_CHARACTERS_MAX: Final = 512

@@ -29,6 +29,7 @@ from ssf.stream import DeliveryMethod, StreamStatus
 from transmitters.metrics import dropped_total
 from transmitters.model import (
     ORDERING_KEY_CHARACTERS_MAX,
+    STREAM_DELETED,
     DeliveryState,
     Stream,
 )
@@ -403,5 +404,5 @@ async def delete_stream(
     await _forget_interests(connection, tenant_id, stream_id)
     await delete_subjects(connection, tenant_id, stream_id=stream_id)
     return await drop_pending(
-        connection, tenant_id, stream_id=stream_id, err="stream_deleted", now=now
+        connection, tenant_id, stream_id=stream_id, err=STREAM_DELETED, now=now
     )

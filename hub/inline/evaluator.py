@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from prometheus_client import Histogram
@@ -191,15 +192,12 @@ class Evaluator:
         note: takes what is to be written besides, before the review is forgotten. Raises database
         errors, and Unavailable when what was decided could not be written.
         """
-        asked = asked_of(caller, question)
-        for _ in range(BEGINNINGS_MAX):
-            case = await self._open(caller, question, asked, _Pace(0.0, is_review=True))
-            if isinstance(case, Answer):
-                return case
-            answer = await self._settling.conclude(case, note)
-            if answer is not None:
-                return answer
-        raise Unavailable("the session keeps beginning elsewhere")
+        pace = _Pace(0.0, is_review=True)
+        opened = partial(self._open, caller, question, asked_of(caller, question), pace)
+        answer = await self._concluded(opened, note)
+        if answer is None:
+            raise Unavailable("the session keeps beginning elsewhere")
+        return answer
 
     # --- answers that are held ------------------------------------------------------------------
 
@@ -255,14 +253,24 @@ class Evaluator:
     async def _decide(
         self, caller: Caller, question: SessionQuestion, asked: Asked, pace: _Pace
     ) -> Answer:
+        opened = partial(self._open_in_time, caller, question, asked, pace)
+        answer = await self._concluded(opened, self.behind.note)
+        if answer is None:
+            return self._fallback.answer(caller, question, Reason.UNAVAILABLE)
+        return answer
+
+    async def _concluded(
+        self, opened: Callable[[], Awaitable[Answer | Case]], note: Callable[[Note], None]
+    ) -> Answer | None:
+        """Judge and settle; None: the session began elsewhere meanwhile, again and again."""
         for _ in range(BEGINNINGS_MAX):
-            case = await self._open_in_time(caller, question, asked, pace)
+            case = await opened()
             if isinstance(case, Answer):
                 return case
-            answer = await self._settling.conclude(case, self.behind.note)
+            answer = await self._settling.conclude(case, note)
             if answer is not None:
                 return answer
-        return self._fallback.answer(caller, question, Reason.UNAVAILABLE)
+        return None
 
     async def _open_in_time(
         self, caller: Caller, question: SessionQuestion, asked: Asked, pace: _Pace

@@ -217,11 +217,7 @@ async def newest_stands(
 
     Known ones and others are bounded apart: STANDS_MAX of each, and the first of each.
     """
-    found: dict[str, list[Stand]] = {}
-    for row in await rows_of(connection, _NEWEST, tenant_id, session_ids):
-        stand = _stand(row)
-        found.setdefault(stand.session_id, []).append(stand)
-    return found
+    return _by_session(await rows_of(connection, _NEWEST, tenant_id, session_ids))
 
 
 async def stand_marks_of(
@@ -273,11 +269,7 @@ async def stands_asked(
 
     By session id; without any: left out.
     """
-    found: dict[str, list[Stand]] = {}
-    for row in await rows_of(connection, _NEWEST_ASKED, tenant_id, session_ids):
-        stand = _stand(row)
-        found.setdefault(stand.session_id, []).append(stand)
-    return found
+    return _by_session(await rows_of(connection, _NEWEST_ASKED, tenant_id, session_ids))
 
 
 async def beginnings_of(
@@ -376,6 +368,13 @@ async def write_trails(connection: AsyncConnection, written: Iterable[TrailNote]
 async def system_purge_trails(connection: AsyncConnection, *, before: datetime) -> int:
     """Forget how sessions were used before a moment, a bounded number; return how many."""
     return await delete_before(connection, trails.c.at, before)
+
+
+def _by_session(rows: Iterable[Sequence[Any]]) -> dict[str, list[Stand]]:
+    found: dict[str, list[Stand]] = {}
+    for stand in map(_stand, rows):
+        found.setdefault(stand.session_id, []).append(stand)
+    return found
 
 
 def _stand(row: Sequence[Any]) -> Stand:

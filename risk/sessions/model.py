@@ -178,8 +178,7 @@ def with_proof(
     newest = known.auth_time
     if newest is None:
         return replace(known, auth_time=auth_time, acr=acr, amr=amr)
-    # An `auth_time` has no fractions of a second (OpenID Connect Core 2).
-    if auth_time is None or auth_time < newest.replace(microsecond=0):
+    if auth_time is None or auth_time < _second_of(newest):
         return known
     if auth_time <= newest:
         return replace(known, acr=acr or known.acr, amr=amr or known.amr)
@@ -208,11 +207,11 @@ def _is_proven_since(known: Session, auth_time: datetime | None) -> bool:
     refresh when the user signed in, and whoever holds the cookie can cause one.
     """
     last = known.auth_time or known.started_at
-    # An `auth_time` has no fractions of a second (OpenID Connect Core 2).
     return auth_time is not None and _second_of(auth_time) > _second_of(last)
 
 
 def _second_of(moment: datetime) -> datetime:
+    """Return a moment as an `auth_time` says it: without fractions (OpenID Connect Core 2)."""
     return moment.replace(microsecond=0)
 
 

@@ -75,8 +75,7 @@ class Zones:
 
         Only the nearest 32 hops count. Raises database errors, when zones had to be read.
         """
-        zones = await self.compiled(tenant_id)
-        return judge(zones, chain, lookup=self._networks.lookup, is_trusted=self.is_trusted)
+        return self._judge(await self.compiled(tenant_id), chain)
 
     def last_known(self, tenant_id: str, chain: Sequence[str]) -> Origin | None:
         """Return where a request comes from by what is in memory, outdated or not; None: nothing.
@@ -84,8 +83,9 @@ class Zones:
         Raises nothing.
         """
         zones = self._loaded.peek(tenant_id)
-        if zones is None:
-            return None
+        return None if zones is None else self._judge(zones, chain)
+
+    def _judge(self, zones: CompiledZones, chain: Sequence[str]) -> Origin:
         return judge(zones, chain, lookup=self._networks.lookup, is_trusted=self.is_trusted)
 
     def version(self, tenant_id: str) -> object:

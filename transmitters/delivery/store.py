@@ -17,7 +17,7 @@ from transmitters.delivery.model import (
     REFUSED_IN_ROW_MAX,
     PushTarget,
 )
-from transmitters.lanes.store import is_due, is_head, pending_behind
+from transmitters.lanes.store import is_due, is_head, next_stream, pending_behind
 from transmitters.model import PendingSET, StoredEvent
 from transmitters.store import Connection, deliveries, events, is_pending, of_stream, streams
 
@@ -109,24 +109,13 @@ async def system_waiting_streams(
 
 
 def _waiting() -> Query:
-    """Find one stream from the one before it: databases do not skip through an index alone."""
     start: sa.Select[*tuple[Any, ...]] = sa.select(
         sa.bindparam("after_tenant", type_=sa.String).label("tenant_id"),
         sa.bindparam("after_stream", type_=sa.String).label("stream_id"),
         sa.literal_column("0").label("place"),
     )
     found = start.cte("found", recursive=True)
-    beside = deliveries.alias("beside")
-    stream_id = (
-        sa.select(sa.func.min(beside.c.stream_id))
-        .where(
-            is_pending(beside),
-            beside.c.tenant_id == found.c.tenant_id,
-            beside.c.stream_id > found.c.stream_id,
-        )
-        .correlate(found)
-        .scalar_subquery()
-    )
+    stream_id = next_stream(found.c.tenant_id, found.c.stream_id, found=found)
     of_others = deliveries.alias("of_others")
     tenant_id = (
         sa.select(sa.func.min(of_others.c.tenant_id))
@@ -156,12 +145,12 @@ _WAITING: Final = _waiting()
 async def system_targets_among(
     connection: Connection, *, among: Sequence[StreamKey], buckets: Collection[int], now: datetime
 ) -> list[PushTarget]:
-    """Return which of these are push streams that have SETs due and may be called now, in order.
+    """Return which of these are push streams that may be called and may have SETs due, in order.
 
-    Spans tenants. Costs an index probe per stream, however much is queued.
+    With more than FEW pending `due_pushes` tells whether any is due. Spans tenants. Costs an index
+    probe per stream, however much is queued.
     """
-    everywhere = len(buckets) >= BUCKETS
-    values: dict[str, Any] = {"now": now} if everywhere else {"now": now, "buckets": buckets}
+    everywhere, values = _of_buckets(buckets, now)
     rows = await rows_of_keys(connection, _targets_among(everywhere=everywhere), among, **values)
     return [_target_of(row) for row in rows]
 
@@ -174,20 +163,25 @@ async def system_push_targets(
     limit: int,
     after: StreamKey | None,
 ) -> list[PushTarget]:
-    """Return push streams that have SETs due and may be called now, in order of their ids.
+    """Return push streams that may be called now and may have SETs due, in order of their ids.
 
-    after: the (tenant, stream) to go on behind, so that a caller who takes little each time still
-    gets round to every stream. Spans tenants. Costs an index probe per stream, however much is
-    queued.
+    With more than FEW pending `due_pushes` tells whether any is due. after: the (tenant, stream) to
+    go on behind, so that a caller who takes little each time still gets round to every stream.
+    Spans tenants. Costs an index probe per stream, however much is queued.
     """
-    everywhere = len(buckets) >= BUCKETS
-    values: dict[str, Any] = {"now": now} if everywhere else {"now": now, "buckets": buckets}
+    everywhere, values = _of_buckets(buckets, now)
     if after is not None:
         values |= {"after_tenant": after[0], "after_stream": after[1]}
     rows = await _targets(everywhere=everywhere, goes_on=after is not None).rows(
         connection, at_most=limit, **values
     )
     return [_target_of(row) for row in rows]
+
+
+def _of_buckets(buckets: Collection[int], now: datetime) -> tuple[bool, dict[str, Any]]:
+    """Return whether these are all buckets, and the values of the statement for them."""
+    everywhere = len(buckets) >= BUCKETS
+    return everywhere, {"now": now} if everywhere else {"now": now, "buckets": buckets}
 
 
 def _may_be_called(*, everywhere: bool) -> sa.ColumnElement[bool]:

@@ -63,6 +63,21 @@ def pending_behind(tenant_id: Any, stream_id: Any, *, count: int) -> sa.Select[t
     )
 
 
+def next_stream(tenant_id: Any, stream_id: Any, *, found: sa.CTE) -> sa.ScalarSelect[str]:
+    """The first stream of a tenant behind another one that something is pending for, or NULL.
+
+    found: what finds one stream from the one before it: databases do not skip through an index
+    alone.
+    """
+    beside = deliveries.alias("beside")
+    return (
+        sa.select(sa.func.min(beside.c.stream_id))
+        .where(is_pending(beside), beside.c.tenant_id == tenant_id, beside.c.stream_id > stream_id)
+        .correlate(found)
+        .scalar_subquery()
+    )
+
+
 def oldest_pending(name: str, *, whose: tuple[Any, Any], limit: int) -> sa.CTE:
     """The oldest SETs that are pending on a stream, for a search in the order of age.
 

@@ -25,7 +25,6 @@ ACTIVITY_EVERY_S_MAX: Final = 3_600.0
 
 HELD_TOO_LONG: Final = "held_too_long"
 HELD_TOO_MANY: Final = "held_too_many"
-STREAM_DELETED: Final = "stream_deleted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from transmitters.delivery.model import REFUSED_IN_ROW_MAX
 from transmitters.health import store as health
 from transmitters.management import set_status_by_transmitter
 from transmitters.metrics import dropped_total, purged_total
+from transmitters.model import STREAM_DELETED
 from transmitters.store import Connection, get_stream
 from transmitters.upkeep import store
 from transmitters.upkeep.model import (
@@ -26,7 +27,6 @@ from transmitters.upkeep.model import (
     HELD_TOO_MANY,
     HOP_ROWS,
     IDLE_STREAMS_MAX,
-    STREAM_DELETED,
     Limits,
     silent_since,
 )

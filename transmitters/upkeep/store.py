@@ -13,6 +13,7 @@ from runtime.ids import ulid_from_ms, ulid_ms
 from runtime.statements import Query
 from ssf.stream import StreamStatus
 from transmitters.delivery.model import REFUSED_IN_ROW_MAX
+from transmitters.lanes.store import next_stream
 from transmitters.model import DeliveryState
 from transmitters.store import Connection, deliveries, events, is_pending, of_stream, streams
 from transmitters.upkeep.model import MADE_WITHIN_S
@@ -117,23 +118,13 @@ async def streams_with_pending(
 
 
 def _holding() -> Query:
-    """Find one stream from the one before it: databases do not skip through an index alone."""
     tenant_id = sa.bindparam("tenant_id", type_=sa.String)
     start: sa.Select[*tuple[Any, ...]] = sa.select(
         sa.bindparam("after", type_=sa.String).label("stream_id"),
         sa.literal_column("0").label("place"),
     )
     found = start.cte("found", recursive=True)
-    following = (
-        sa.select(sa.func.min(deliveries.c.stream_id))
-        .where(
-            is_pending(deliveries),
-            deliveries.c.tenant_id == tenant_id,
-            deliveries.c.stream_id > found.c.stream_id,
-        )
-        .correlate(found)
-        .scalar_subquery()
-    )
+    following = next_stream(tenant_id, found.c.stream_id, found=found)
     found = found.union_all(
         sa.select(following, found.c.place + 1).where(
             found.c.stream_id.is_not(None),
